@@ -1,0 +1,1 @@
+"""Headwater: an event-streaming log whose only state is a bucket."""

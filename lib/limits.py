@@ -1,0 +1,60 @@
+"""Every bound of the system, with its unit and its reason.
+
+Units come last in a name; ``_max`` is the greatest value that is still allowed.
+"""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# -- records and batches ------------------------------------------------------------------------
+
+RECORD_BYTES_MAX = 8 * MIB  # one record, key and value and headers; larger things belong in objects of their own
+BATCH_BYTES_MAX = 16 * MIB  # one record batch as stored; a reader holds at least one of these
+BATCH_RECORDS_MAX = 1 << 20  # a batch is decoded as a whole, so its record count is bounded too
+
+# -- objects -------------------------------------------------------------------------------------
+
+OBJECT_BYTES_MAX = 64 * MIB  # any object that we write: one PUT, never multipart, so one answer decides it
+SEGMENT_BYTES_TARGET = 8 * MIB  # a writer closes a segment here: large enough to amortise a PUT, small enough to retry
+INLINE_BYTES_MAX = 512 * KIB  # payload that rides in a manifest; every tailing process downloads it
+HEADER_BYTES_MAX = 16 * MIB  # the JSON line of an object; a longer one is refused before it is parsed
+MANIFEST_INTENTS_MAX = 4_096  # intents in one manifest; the rest waits for the next one
+INTENT_APPENDS_MAX = 10_000  # appends of one intent: a transaction over 10,000 partitions
+INTENT_OPS_MAX = 10_000  # other operations of one intent
+PAYLOAD_ALIGN = 64  # payloads start on a multiple of this, as Arrow likes its buffers
+
+# -- the commit protocol ---------------------------------------------------------------------------
+
+WINDOW = 512  # R4: an intent made at tip t is void in manifests above t + WINDOW; also the memory of intent ids (R3)
+SNAPSHOT_EVERY = 256  # manifests between snapshots
+SNAPSHOT_BYTES = 32 * MIB  # … or manifest bytes between snapshots: bounds what a cold start downloads
+STALE_AFTER_S = 3_600.0  # R5: knowledge of the tip older than this is checked against the boundary
+MANIFEST_KEEP_S = 86_400.0  # R5: a manifest younger than this is never deleted; must exceed STALE_AFTER_S by far
+CATCH_UP_PARALLEL_MAX = 16  # manifests fetched at once during catch-up
+COMMIT_TIMEOUT_S = 120.0  # after this a commit that is still undecided is reported as Indeterminate
+STORE_RETRY_S = 60.0  # how long reads and unconditional writes are retried against a silent or throttling store
+BACKOFF_MS_MIN = 20
+BACKOFF_MS_MAX = 5_000
+
+# -- the state ---------------------------------------------------------------------------------------
+
+TOPIC_NAME_MAX = 249  # as in Kafka
+PARTITIONS_MAX = 100_000  # partitions of one namespace
+PARTITION_MAX = 10_000  # partitions of one topic
+PRODUCER_BATCHES = 5  # sequences remembered for each producer and partition, as in Kafka
+PRODUCERS_MAX = 100_000  # producers remembered; the one idle longest goes first
+PRODUCER_IDLE_MS = 7 * 86_400_000  # a producer silent for this long is forgotten (Kafka: producer.id.expiration.ms)
+METADATA_BYTES_MAX = 4_096  # metadata string of a committed offset, as in Kafka
+NAME_BYTES_MAX = 512  # group names, transactional ids, principals
+INDEX_FANOUT = 8  # index pages of one level that are merged into one page of the next
+INDEX_PAGE_ENTRIES_MAX = 1 << 20  # a page this large is merged no further
+
+# -- memory ------------------------------------------------------------------------------------------
+
+CATCH_UP_BYTES_MAX = 64 * MIB  # manifests in flight while catching up
+READ_AHEAD_BYTES_MAX = 64 * MIB  # chunks in flight for one reader
+WRITE_BUFFER_BYTES_MAX = 64 * MIB  # bytes that a writer holds before append() waits
+UPLOADS_MAX = 8  # segments uploading at once from one writer
+READS_MAX = 16  # range requests in flight for one reader
