@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Body: TypeAlias = Buffer | Sequence[Buffer]  # parts are written one after another, without being joined first
 Codec: TypeAlias = Literal["arrow", "kafka2"]
 Header: TypeAlias = tuple[str, bytes | None]
 

@@ -29,12 +29,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from headwater.errors import InvalidRequest
+from headwater.types import Body, Buffer
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
-Body: TypeAlias = Buffer | Sequence[Buffer]  # parts are written one after another, without being joined first
+__all__ = ["Blob", "Body", "Buffer", "ObjectStore", "Stat", "check_key", "joined", "parts_of", "size_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

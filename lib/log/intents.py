@@ -1,0 +1,321 @@
+"""What writers wish for, as typed data, and its bytes: manifests, published segments, and their tags.
+
+An ``Intent`` is one writer's all-or-nothing wish. It reaches the log inside a ``Manifest``, either put
+there by its own writer or, after that writer has published it as a segment, by any other. Chunks and
+operations are decoded and checked by msgspec in one pass; what does not fit is ``Corrupt``, and what
+only a newer program could have written is ``UpgradeRequired`` (R9), never skipped.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+from typing import Annotated, Final, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from headwater.errors import Corrupt, UpgradeRequired
+from headwater.limits import (
+    INTENT_APPENDS_MAX,
+    INTENT_OPS_MAX,
+    MANIFEST_INTENTS_MAX,
+    METADATA_BYTES_MAX,
+    NAME_BYTES_MAX,
+    PARTITION_MAX,
+    TOPIC_NAME_MAX,
+)
+from headwater.log import frame
+from headwater.types import Codec
+
+FORMAT: Final = 1  # of manifests and segments; a higher one in the bucket means "upgrade first" (R9)
+
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**62)]
+Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**62)]
+Signed: TypeAlias = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+OrNone: TypeAlias = Annotated[int, Meta(ge=-1, le=2**62)]
+Crc: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Sequence: TypeAlias = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+Epoch: TypeAlias = Annotated[int, Meta(ge=-1, le=2**15 - 1)]
+Name: TypeAlias = Annotated[str, Meta(max_length=NAME_BYTES_MAX)]
+TopicName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TOPIC_NAME_MAX)]
+Partitions: TypeAlias = Annotated[int, Meta(ge=1, le=PARTITION_MAX)]
+Metadata: TypeAlias = Annotated[str, Meta(max_length=METADATA_BYTES_MAX)]
+IntentId: TypeAlias = Annotated[str, Meta(min_length=4, max_length=64)]
+
+
+class Chunk(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A run of record batches of one partition, as bytes ``[pos, pos + len)`` of an object.
+
+    ``obj`` is the segment's key; empty means the manifest that carries the intent. ``min`` and ``max``
+    are timestamps in ms. ``pid``, ``epoch``, ``seq`` are the idempotent producer's, -1 without one.
+    """
+
+    topic: Count
+    partition: Count
+    count: Positive
+    codec: Codec
+    pos: Count
+    len: Positive
+    crc: Crc
+    min: Signed
+    max: Signed
+    obj: str = ""
+    pid: OrNone = -1
+    epoch: Epoch = -1
+    seq: Sequence = -1
+
+
+class Op(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
+    """The base of all operations other than appends."""
+
+
+class CreateTopic(Op):
+    """Refused as ``exists`` if the name is taken."""
+
+    name: TopicName
+    partitions: Partitions
+    config: dict[str, str] = {}
+
+
+class DeleteTopic(Op):
+    topic: Count
+
+
+class AddPartitions(Op):
+    """Partitions only grow: ``total`` must exceed the present count."""
+
+    topic: Count
+    total: Partitions
+
+
+class AlterTopic(Op):
+    """Set configs; a ``None`` value takes one back to its default."""
+
+    topic: Count
+    config: dict[str, str | None]
+
+
+class TrimLog(Op):
+    """Move the log start of a partition forward to ``before`` (Kafka: DeleteRecords)."""
+
+    topic: Count
+    partition: Count
+    before: Count
+
+
+class InitProducer(Op):
+    """A fresh producer id, or the next epoch of the producer that owns ``tid`` (KIP-98, KIP-360).
+
+    With ``pid`` and ``epoch`` the bump happens only if they are still the current ones.
+    An open reservation of that producer is aborted.
+    """
+
+    tid: Name = ""
+    pid: OrNone = -1
+    epoch: Epoch = -1
+
+
+class EndTransaction(Op):
+    """Fences the whole intent by ``pid`` and ``epoch``, then bumps the epoch (KIP-890).
+
+    A delayed request of this transaction can therefore never join the next one.
+    """
+
+    pid: Count
+    epoch: Epoch
+
+
+class Reserve(Op):
+    """The appends of this intent take their offsets now and become visible with ``EndReserve``."""
+
+    pid: Count
+    epoch: Epoch
+    timeout_ms: Count
+
+
+class EndReserve(Op):
+    """Open (``commit``) or void every range that ``pid`` has reserved, then bump the epoch."""
+
+    pid: Count
+    epoch: Epoch
+    commit: bool
+
+
+class ExpireReserve(Op):
+    """Void the ranges of ``pid`` if their time is up by manifest time. Anybody may commit this."""
+
+    pid: Count
+
+
+class OffsetEntry(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The next offset that a group will read of a partition, with the client's metadata."""
+
+    topic: Count
+    partition: Count
+    offset: Count
+    metadata: Metadata = ""
+    leader_epoch: OrNone = -1
+
+
+class CommitOffsets(Op):
+    """Fenced by ``generation`` and ``member`` unless the group has no members (generation -1)."""
+
+    group: Name
+    offsets: Annotated[list[OffsetEntry], Meta(max_length=INTENT_OPS_MAX)]
+    generation: OrNone = -1
+    member: Name = ""
+
+
+class DeleteOffsets(Op):
+    group: Name
+    partitions: Annotated[list[tuple[Count, Count]], Meta(max_length=INTENT_OPS_MAX)]
+
+
+class SetGroup(Op):
+    """Replace a group's membership if its generation is still ``expect`` (0: the group is new or was never set)."""
+
+    group: Name
+    expect: Count
+    generation: Positive
+    members: dict[str, dict[str, str]]
+    assignment: dict[str, list[tuple[Count, Count]]] = {}
+    protocol: Name = ""
+
+
+class DeleteGroup(Op):
+    """Refused while the group has members."""
+
+    group: Name
+
+
+class RaiseFloor(Op):
+    """From now on no chunk of a segment whose tip is below ``floor`` may be committed (R4)."""
+
+    floor: Count
+
+
+AnyOp: TypeAlias = (
+    CreateTopic
+    | DeleteTopic
+    | AddPartitions
+    | AlterTopic
+    | TrimLog
+    | InitProducer
+    | EndTransaction
+    | Reserve
+    | EndReserve
+    | ExpireReserve
+    | CommitOffsets
+    | DeleteOffsets
+    | SetGroup
+    | DeleteGroup
+    | RaiseFloor
+)
+
+
+class Intent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One all-or-nothing wish. Operations apply before appends, each in order.
+
+    ``tip`` is the newest manifest that its writer knew when it made (or last renewed) the intent: in a
+    manifest above ``tip + WINDOW`` the intent is void (R4), and ids are remembered for as long (R3).
+    """
+
+    id: IntentId
+    tip: Count
+    appends: Annotated[list[Chunk], Meta(max_length=INTENT_APPENDS_MAX)] = []
+    ops: Annotated[list[AnyOp], Meta(max_length=INTENT_OPS_MAX)] = []
+
+
+class Manifest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Commit number ``seq``: the ordered intents that it makes true.
+
+    ``id`` is unique to this very PUT (R2: equal bodies would have equal ETags). ``time`` is the larger
+    of the writer's clock and the predecessor's time, in ms (R7). ``merged`` names the published
+    segments whose intents were taken in.
+    """
+
+    v: Positive
+    kind: str
+    seq: Positive
+    id: IntentId
+    writer: str
+    time: Count
+    intents: Annotated[list[Intent], Meta(max_length=MANIFEST_INTENTS_MAX)]
+    merged: list[str] = []
+
+
+class SegmentHeader(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A segment's line. With ``intents`` it is published: anyone may commit them. Without, it is only bytes."""
+
+    v: Positive
+    kind: str
+    writer: str
+    intents: Annotated[list[Intent], Meta(max_length=MANIFEST_INTENTS_MAX)] = []
+
+
+_T = TypeVar("_T", Manifest, SegmentHeader)
+_encoder = msgspec.json.Encoder()
+_manifests = msgspec.json.Decoder(Manifest)
+_segments = msgspec.json.Decoder(SegmentHeader)
+
+
+def encode_manifest(manifest: Manifest, payload_bytes: int, base: int | None = None) -> bytes:
+    """The manifest's line; the payload follows it."""
+    return frame.encode(_encoder.encode(manifest), payload_bytes, base)
+
+
+def decode_manifest(data: bytes, seq: int) -> Manifest:
+    """The manifest in ``data``, which was read at slot ``seq``. Raises ``Corrupt`` or ``UpgradeRequired``."""
+    line, base = frame.decode(data)
+    manifest = _decode(_manifests, line, f"manifest {seq}")
+    if manifest.kind != "manifest" or manifest.seq != seq:
+        raise Corrupt(f"Slot {seq} holds a {manifest.kind} numbered {manifest.seq}.")
+    for intent in manifest.intents:
+        for chunk in intent.appends:
+            # I2: a manifest never names bytes that are not there.
+            if not chunk.obj and (chunk.pos < base or chunk.pos + chunk.len > len(data)):
+                raise Corrupt(f"Manifest {seq} names inline bytes [{chunk.pos}, {chunk.pos + chunk.len}) outside.")
+    return manifest
+
+
+def encode_segment(header: SegmentHeader, payload_bytes: int, base: int | None = None) -> bytes:
+    return frame.encode(_encoder.encode(header), payload_bytes, base)
+
+
+def decode_segment(data: bytes, *, whole: bool = True) -> SegmentHeader:
+    """The header of a segment, from all of it or from its beginning. Raises ``Corrupt`` or ``UpgradeRequired``."""
+    line, _ = frame.decode(data, whole=whole)
+    header = _decode(_segments, line, "segment")
+    if header.kind != "segment":
+        raise Corrupt(f"A segment's key holds a {header.kind}.")
+    return header
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], line: bytes, what: str) -> _T:
+    try:
+        decoded = decoder.decode(line)
+    except msgspec.ValidationError as error:
+        # The line's CRC is right, so a writer meant this. If its version or vocabulary is beyond us, say so.
+        newer = "unknown field" in str(error) or "Invalid value" in str(error) or _version(line) > FORMAT
+        kind = UpgradeRequired if newer else Corrupt
+        raise kind(f"The {what} does not fit format {FORMAT}: {error}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"The {what} is no valid JSON: {error}.") from error
+    if decoded.v > FORMAT:
+        raise UpgradeRequired(f"The {what} has format {decoded.v}; this program knows up to {FORMAT}.")
+    return decoded
+
+
+def _version(line: bytes) -> int:
+    try:
+        found = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+    version = found.get("v") if isinstance(found, dict) else None
+    return version if isinstance(version, int) else 0
+
+
+def new_id(rng: random.Random) -> str:
+    """A fresh identity of 72 random bits, 12 characters."""
+    return base64.urlsafe_b64encode(rng.getrandbits(72).to_bytes(9, "big")).decode()

@@ -1,0 +1,106 @@
+"""Names of objects inside a namespace: encode and parse, one pair for each kind.
+
+    manifest/<seq>                          segment/<tip>-<writer>-<n>[.<tag>]
+    snapshot/<seq>                          index/<first>-<last>
+    boundary/<seq>                          latest
+
+Numbers are 20 digits wide, so that the order of keys is the order of numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from headwater.errors import Corrupt, InvalidRequest
+from headwater.limits import TOPIC_NAME_MAX
+
+LATEST = "latest"
+MANIFESTS = "manifest/"
+SEGMENTS = "segment/"
+SNAPSHOTS = "snapshot/"
+BOUNDARIES = "boundary/"
+INDEXES = "index/"
+
+_SEGMENT = re.compile(r"segment/(\d{20})-([0-9a-z]{1,32})-(\d{1,12})(?:\.([A-Za-z0-9_-]+))?\Z")
+_NUMBERED = re.compile(r"[a-z]+/(\d{20})\Z")
+_INDEX = re.compile(r"index/(\d{20})-(\d{20})\Z")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]+\Z")
+_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentKey:
+    """A segment's name, taken apart. ``tip`` is the newest manifest that its writer knew (R4)."""
+
+    tip: int
+    writer: str
+    number: int
+    tag: str
+
+
+def manifest_key(seq: int) -> str:
+    return f"{MANIFESTS}{seq:020d}"
+
+
+def snapshot_key(seq: int) -> str:
+    return f"{SNAPSHOTS}{seq:020d}"
+
+
+def boundary_key(seq: int) -> str:
+    return f"{BOUNDARIES}{seq:020d}"
+
+
+def index_key(first: int, last: int) -> str:
+    return f"{INDEXES}{first:020d}-{last:020d}"
+
+
+def segment_key(tip: int, writer: str, number: int, tag: str = "") -> str:
+    return f"{SEGMENTS}{tip:020d}-{writer}-{number}{'.' + tag if tag else ''}"
+
+
+def segments_after(tip: int) -> str:
+    """The ``start_after`` that lists the segments of ``tip`` and later."""
+    return f"{SEGMENTS}{max(tip, 0):020d}"
+
+
+def parse_segment_key(key: str) -> SegmentKey:
+    """Raises ``Corrupt`` for a key that no writer of ours makes."""
+    match = _SEGMENT.match(key)
+    if match is None:
+        raise Corrupt(f"The key {key[:120]!r} is not the name of a segment.", key=key)
+    return SegmentKey(int(match[1]), match[2], int(match[3]), match[4] or "")
+
+
+def parse_numbered_key(key: str) -> int:
+    """The number of a manifest, snapshot or boundary key. Raises ``Corrupt``."""
+    match = _NUMBERED.match(key)
+    if match is None:
+        raise Corrupt(f"The key {key[:120]!r} does not end in a number of 20 digits.", key=key)
+    return int(match[1])
+
+
+def parse_index_key(key: str) -> tuple[int, int]:
+    """The manifests ``[first, last]`` that an index page covers. Raises ``Corrupt``."""
+    match = _INDEX.match(key)
+    if match is None:
+        raise Corrupt(f"The key {key[:120]!r} is not the name of an index page.", key=key)
+    return int(match[1]), int(match[2])
+
+
+def check_topic_name(name: str) -> str:
+    """Kafka's rule for topic names. Raises ``InvalidRequest``."""
+    if name in ("", ".", "..") or len(name) > TOPIC_NAME_MAX or not _TOPIC.match(name):
+        raise InvalidRequest(
+            f"{name[:80]!r} is no topic name: use 1 to {TOPIC_NAME_MAX} of A-Z a-z 0-9 . _ - (but not '.' or '..')."
+        )
+    return name
+
+
+def check_namespace(name: str) -> str:
+    """A namespace is one path part of the bucket. Raises ``InvalidRequest``."""
+    if not _NAMESPACE.match(name):
+        raise InvalidRequest(
+            f"{name[:80]!r} is no namespace: use 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit."
+        )
+    return name
