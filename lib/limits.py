@@ -20,6 +20,7 @@ OBJECT_BYTES_MAX = 64 * MIB  # any object that we write: one PUT, never multipar
 SEGMENT_BYTES_TARGET = 8 * MIB  # a writer closes a segment here: large enough to amortise a PUT, small enough to retry
 INLINE_BYTES_MAX = 512 * KIB  # payload that rides in a manifest; every tailing process downloads it
 HEADER_BYTES_MAX = 16 * MIB  # the JSON line of an object; a longer one is refused before it is parsed
+MANIFEST_BYTES_MAX = 4 * MIB  # header and inline payload: bounds the memory of catching up
 MANIFEST_INTENTS_MAX = 4_096  # intents in one manifest; the rest waits for the next one
 INTENT_APPENDS_MAX = 10_000  # appends of one intent: a transaction over 10,000 partitions
 INTENT_OPS_MAX = 10_000  # other operations of one intent
@@ -49,7 +50,7 @@ PRODUCER_IDLE_MS = 7 * 86_400_000  # a producer silent for this long is forgotte
 METADATA_BYTES_MAX = 4_096  # metadata string of a committed offset, as in Kafka
 NAME_BYTES_MAX = 512  # group names, transactional ids, principals
 INDEX_FANOUT = 8  # index pages of one level that are merged into one page of the next
-INDEX_PAGE_ENTRIES_MAX = 1 << 20  # a page this large is merged no further
+INDEX_PAGE_ENTRIES_MAX = 1 << 18  # a page this large is merged no further
 
 # -- memory ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,133 @@
+"""The ``arrow`` codec: record batches as Arrow IPC streams.
+
+What is written: one stream of one record batch with `RECORD_SCHEMA`, its buffers compressed one by one. What
+is read: any number of such streams back to back, each with any number of record batches. Bytes are not
+trusted: a compressed buffer says how large it will be, so the size of a batch is known, and bounded,
+before a byte of it is decompressed (`_decoded_bytes`), and offsets and UTF-8 are checked before use.
+
+Source: the Arrow columnar format, "Serialization and interprocess communication" (Message.fbs, Schema.fbs).
+"""
+
+from __future__ import annotations
+
+import struct
+
+import pyarrow as pa
+
+from headwater.errors import Corrupt
+from headwater.log.codec_schema import (
+    BATCH_DECODED_BYTES_MAX,
+    CHUNK_DECODED_BYTES_MAX,
+    RECORD_SCHEMA,
+    Bytes,
+    Compression,
+)
+
+COMPRESS_BYTES_MIN = 1024  # below this the frames around seventeen tiny buffers cost more than they save
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+_INT32, _INT64 = struct.Struct("<i"), struct.Struct("<q")
+_HEADER = 2  # Message.fbs: the field that holds the RecordBatch table
+_BUFFERS, _COMPRESSION = 2, 3  # Message.fbs: fields of RecordBatch
+_FOREIGN = (pa.ArrowException, OSError, ValueError, TypeError, IndexError, OverflowError, struct.error)
+
+
+def encode(records: pa.RecordBatch, compression: Compression) -> bytes:
+    """One Arrow IPC stream of ``records``, which have `RECORD_SCHEMA`. Cost: the compression, and one copy."""
+    assert records.schema.equals(RECORD_SCHEMA), records.schema
+    codec = compression if records.nbytes >= COMPRESS_BYTES_MIN else None
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, RECORD_SCHEMA, options=pa.ipc.IpcWriteOptions(compression=codec)) as stream:
+        stream.write_batch(records)
+    return sink.getvalue().to_pybytes()
+
+
+def decode(data: Bytes) -> pa.RecordBatch:
+    """The records of all streams in ``data``, as one record batch with `RECORD_SCHEMA`.
+
+    Buffers that are not compressed stay views of ``data``. Every offset, length and string is checked, so
+    that what comes back is safe to use whatever the bytes were.
+
+    Raises:
+        Corrupt: anything else than complete streams of records, or more bytes than the module's bounds.
+    """
+    try:
+        batches = _batches(data)
+        return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+    except MemoryError:  # also an Arrow error; sizes are bounded before they are believed, so this is a real one
+        raise
+    except _FOREIGN as error:
+        raise Corrupt(f"{len(data)} bytes are not Arrow record batches: {error}.") from error
+
+
+def _batches(data: Bytes) -> list[pa.RecordBatch]:
+    source = pa.BufferReader(pa.py_buffer(data))
+    batches: list[pa.RecordBatch] = []
+    budget = CHUNK_DECODED_BYTES_MAX
+    while not batches or source.tell() < len(data):
+        for message in _messages(source, data):
+            nbytes = _decoded_bytes(message)
+            budget -= nbytes
+            if nbytes > BATCH_DECODED_BYTES_MAX or budget < 0:
+                raise Corrupt(f"A batch of {nbytes} bytes decoded, or the chunk around it, exceeds the bounds.")
+            batch = pa.ipc.read_record_batch(message, RECORD_SCHEMA)
+            batch.validate(full=True)
+            batches.append(batch)
+    return batches
+
+
+def _messages(source: pa.BufferReader, data: Bytes) -> list[pa.Message]:
+    """The record batch messages of the stream that begins here, and ``source`` moved behind its end."""
+    start = source.tell()
+    messages = list(pa.ipc.MessageReader.open_stream(source))
+    end = source.tell()
+    if len(messages) < 2 or memoryview(data)[end - len(END_OF_STREAM) : end] != END_OF_STREAM:
+        raise Corrupt(f"The Arrow stream at byte {start} is cut off.")
+    schema = pa.ipc.read_schema(messages[0])
+    if not schema.equals(RECORD_SCHEMA):
+        raise Corrupt(f"The Arrow stream at byte {start} has other columns than a record: {schema}.")
+    for message in messages[1:]:
+        if message.type != "record batch":
+            raise Corrupt(f"The Arrow stream at byte {start} holds a {message.type} message.")
+    return messages[1:]
+
+
+def _decoded_bytes(message: pa.Message) -> int:
+    """Bytes that the buffers of a record batch message take once decompressed. Reads the metadata only.
+
+    The metadata is a FlatBuffer, which Arrow has verified: a table starts with the distance back to its
+    vtable, and the vtable holds the place of each field in the table, or 0 if it is absent.
+    """
+    meta, body = memoryview(message.metadata), memoryview(message.body)
+    batch = _table(meta, _field(meta, _table(meta, 0), _HEADER))
+    start = _table(meta, _field(meta, batch, _BUFFERS))
+    compressed = _field(meta, batch, _COMPRESSION) != 0
+    total = 0
+    for index in range(_INT32.unpack_from(meta, start)[0]):
+        at, length = struct.unpack_from("<qq", meta, start + 4 + 16 * index)
+        total += _buffer_bytes(body, at, length, compressed)
+    return total
+
+
+def _buffer_bytes(body: memoryview, at: int, length: int, compressed: bool) -> int:
+    if at < 0 or length < 0 or at + length > len(body):
+        raise Corrupt(f"A buffer claims bytes {at} to {at + length} of {len(body)}.")
+    if not compressed or length == 0:
+        return length
+    size = int(_INT64.unpack_from(body, at)[0])
+    if size < -1:
+        raise Corrupt(f"A buffer claims {size} bytes.")
+    return length if size == -1 else size
+
+
+def _table(meta: memoryview, at: int) -> int:
+    return at + int(_INT32.unpack_from(meta, at)[0])
+
+
+def _field(meta: memoryview, table: int, index: int) -> int:
+    vtable = table - _INT32.unpack_from(meta, table)[0]
+    slot = 4 + 2 * index
+    if slot >= struct.unpack_from("<H", meta, vtable)[0]:
+        return 0
+    place = struct.unpack_from("<H", meta, vtable + slot)[0]
+    return table + place if place else 0

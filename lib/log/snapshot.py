@@ -1,0 +1,82 @@
+"""The state as an object, so that a cold start folds only the tail of the chain.
+
+``snapshot/<seq>`` is a frame whose payload is the state after manifest ``seq`` as JSON; ``latest`` is a
+frame without payload that names a snapshot. ``latest`` is written plainly and may therefore be old,
+but what it names was stored before it, so it is never wrong. Pure: bytes in, state out.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from headwater.errors import Corrupt, UpgradeRequired
+from headwater.log import frame
+from headwater.log.intents import FORMAT
+from headwater.log.state.model import State
+
+
+class SnapshotHeader(Struct, frozen=True):
+    """A snapshot's line."""
+
+    v: int
+    kind: str
+    seq: int
+    payload_crc: int
+
+
+class Latest(Struct, frozen=True):
+    """A hint: the newest snapshot, as far as its writer knew."""
+
+    v: int
+    kind: str
+    snapshot: int
+
+
+_headers = msgspec.json.Decoder(SnapshotHeader)
+_states = msgspec.json.Decoder(State)
+_latest = msgspec.json.Decoder(Latest)
+
+
+def encode(state: State) -> bytes:
+    """The snapshot of ``state`` as it is now."""
+    payload = msgspec.json.encode(state)
+    header = SnapshotHeader(FORMAT, "snapshot", state.seq, frame.checksum(payload))
+    return frame.encode(msgspec.json.encode(header), len(payload)) + payload
+
+
+def decode(data: bytes, seq: int) -> State:
+    """The state in the object ``snapshot/<seq>``. Raises ``Corrupt`` or ``UpgradeRequired``."""
+    line, base = frame.decode(data)
+    payload = data[base:]
+    try:
+        header = _headers.decode(line)
+        if header.v > FORMAT:
+            raise UpgradeRequired(f"Snapshot {seq} has format {header.v}; this program knows up to {FORMAT}.")
+        if header.kind != "snapshot" or header.seq != seq:
+            raise Corrupt(f"The key of snapshot {seq} holds {header.kind} {header.seq}.")
+        if frame.checksum(payload) != header.payload_crc:
+            raise Corrupt(f"The payload of snapshot {seq} fails its CRC32C.")
+        state = _states.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"Snapshot {seq} cannot be read: {error}.") from error
+    if state.seq != seq:
+        raise Corrupt(f"Snapshot {seq} holds the state after manifest {state.seq}.")
+    return state
+
+
+def encode_latest(seq: int) -> bytes:
+    """The hint that names snapshot ``seq``."""
+    return frame.encode(msgspec.json.encode(Latest(FORMAT, "latest", seq)), 0)
+
+
+def decode_latest(data: bytes) -> int:
+    """The snapshot that the hint names. Raises ``Corrupt`` or ``UpgradeRequired``."""
+    line, _ = frame.decode(data)
+    try:
+        latest = _latest.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"The hint 'latest' cannot be read: {error}.") from error
+    if latest.v > FORMAT:
+        raise UpgradeRequired(f"The hint 'latest' has format {latest.v}; this program knows up to {FORMAT}.")
+    return latest.snapshot

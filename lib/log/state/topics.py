@@ -1,0 +1,110 @@
+"""Topics, partitions, log starts, and the floor below which segments are gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headwater.limits import PARTITIONS_MAX
+from headwater.log.intents import AddPartitions, AlterTopic, CreateTopic, DeleteTopic, Op, RaiseFloor, TrimLog
+from headwater.log.state.appends import partition_of
+from headwater.log.state.change import Change, Refused
+from headwater.log.state.model import Partition, State, Topic
+
+
+def _create(change: Change, op: CreateTopic) -> None:
+    state = change.state
+    if op.name in state.names:
+        raise Refused("exists", f"Topic {op.name!r} exists already.")
+    _check_room(state, op.partitions)
+    topic = Topic(
+        id=state.next_topic,
+        name=op.name,
+        created_ms=state.time_ms,
+        config=dict(op.config),
+        partitions=[Partition() for _ in range(op.partitions)],
+    )
+    state.next_topic += 1
+    state.topics[topic.id] = topic
+    state.names[topic.name] = topic.id
+    change.values["topic"] = topic.id
+    change.on_refusal(_undo_create, state, topic)
+
+
+def _undo_create(state: State, topic: Topic) -> None:
+    del state.topics[topic.id], state.names[topic.name]
+    state.next_topic -= 1
+
+
+def _delete(change: Change, op: DeleteTopic) -> None:
+    # A state change and no more: the bytes go later, in bounded steps. Whatever else mentions the id
+    # (sequences, committed offsets) is dead, since ids are never used again.
+    state = change.state
+    topic = _topic(state, op.topic)
+    del state.topics[topic.id], state.names[topic.name]
+    entries = sum(len(p.tail) for p in topic.partitions)
+    state.tail_entries -= entries
+    change.on_refusal(_undo_delete, state, topic, entries)
+
+
+def _undo_delete(state: State, topic: Topic, entries: int) -> None:
+    state.topics[topic.id] = topic
+    state.names[topic.name] = topic.id
+    state.tail_entries += entries
+
+
+def _add_partitions(change: Change, op: AddPartitions) -> None:
+    topic = _topic(change.state, op.topic)
+    now = len(topic.partitions)
+    if op.total <= now:
+        raise Refused("invalid", f"Topic {topic.name!r} has {now} partitions; {op.total} would not be more.")
+    _check_room(change.state, op.total - now)
+    change.on_refusal(setattr, topic, "partitions", topic.partitions)
+    topic.partitions = topic.partitions + [Partition() for _ in range(op.total - now)]
+
+
+def _alter(change: Change, op: AlterTopic) -> None:
+    topic = _topic(change.state, op.topic)
+    change.on_refusal(setattr, topic, "config", topic.config)
+    merged = {**topic.config, **op.config}
+    topic.config = {name: value for name, value in merged.items() if value is not None}
+
+
+def _trim(change: Change, op: TrimLog) -> None:
+    partition = partition_of(change.state, op.topic, op.partition)
+    if op.before > partition.stable_end:
+        raise Refused("out_of_range", f"The log ends at {partition.stable_end}; it cannot start at {op.before}.")
+    change.on_refusal(setattr, partition, "start", partition.start)
+    partition.start = max(partition.start, op.before)
+
+
+def _raise_floor(change: Change, op: RaiseFloor) -> None:
+    state = change.state
+    if op.floor > state.seq:
+        raise Refused("invalid", f"The floor {op.floor} lies above this manifest, {state.seq}.")
+    change.on_refusal(setattr, state, "floor", state.floor)
+    state.floor = max(state.floor, op.floor)
+
+
+def _topic(state: State, topic: int) -> Topic:
+    found = state.topics.get(topic)
+    if found is None:
+        raise Refused("no_topic", f"There is no topic with id {topic}: it was deleted, or never created.")
+    return found
+
+
+def _check_room(state: State, more: int) -> None:
+    present = sum(len(topic.partitions) for topic in state.topics.values())
+    if present + more > PARTITIONS_MAX:
+        raise Refused(
+            "invalid", f"The namespace has {present} partitions; {more} more would exceed {PARTITIONS_MAX}."
+        )
+
+
+OPERATIONS: dict[type[Op], Any] = {
+    CreateTopic: _create,
+    DeleteTopic: _delete,
+    AddPartitions: _add_partitions,
+    AlterTopic: _alter,
+    TrimLog: _trim,
+    RaiseFloor: _raise_floor,
+}
