@@ -11,13 +11,13 @@ format is `Corrupt`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from headwater.errors import Corrupt, InvalidRequest
 from headwater.log import codec_arrow, codec_kafka2, kafka2
+from headwater.log.codec_inflate import Writable
 from headwater.log.codec_schema import (
     BATCH_DECODED_BYTES_MAX,
     CHUNK_DECODED_BYTES_MAX,
@@ -156,13 +156,13 @@ def decode(codec: Codec, data: Bytes, base_offset: int) -> pa.RecordBatch:
     """
     assert base_offset >= 0, base_offset
     records = codec_arrow.decode(data) if codec == "arrow" else codec_kafka2.decode(data)
-    offsets = pa.arange(base_offset, base_offset + len(records))
+    offsets = pa.arange(base_offset, base_offset + len(records))  # type: ignore[attr-defined]
     return pa.RecordBatch.from_arrays([offsets, *records.columns], schema=PLACED_SCHEMA)
 
 
 def slice_from(placed: pa.RecordBatch, offset: int) -> pa.RecordBatch:
     """The records of ``placed`` at ``offset`` and above; none, if all lie below. Cost: a search, no copy."""
-    offsets = placed.column("offset")
+    offsets: Any = placed.column("offset")
     if not len(offsets) or offset <= offsets[0].as_py():
         return placed
     dense = offset - offsets[0].as_py()
@@ -174,7 +174,7 @@ def slice_from(placed: pa.RecordBatch, offset: int) -> pa.RecordBatch:
 
 def records_of(topic: str, partition: int, placed: pa.RecordBatch) -> Iterator[PlacedRecord]:
     """The rows of ``placed`` as objects, for callers that want one at a time. Cost: about 1 us for each."""
-    rows = zip(
+    rows: Iterator[Any] = zip(
         placed.column("offset").to_pylist(),
         placed.column("timestamp").cast(pa.int64()).to_pylist(),
         placed.column("key").to_pylist(),
@@ -198,7 +198,7 @@ def encode_kafka2(
     data: pa.Table | pa.RecordBatch,
     base_offset: int | None = None,
     *,
-    compression: Literal["none", "gzip", "snappy", "zstd"] = "none",
+    compression: Writable = "none",
     producer_id: int = -1,
     producer_epoch: int = -1,
     sequence: int = -1,

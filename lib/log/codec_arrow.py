@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 
 import pyarrow as pa
-
 from headwater.errors import Corrupt
 from headwater.log.codec_schema import (
     BATCH_DECODED_BYTES_MAX,
@@ -21,6 +20,7 @@ from headwater.log.codec_schema import (
     RECORD_SCHEMA,
     Bytes,
     Compression,
+    joined,
 )
 
 COMPRESS_BYTES_MIN = 1024  # below this the frames around seventeen tiny buffers cost more than they save
@@ -52,8 +52,7 @@ def decode(data: Bytes) -> pa.RecordBatch:
         Corrupt: anything else than complete streams of records, or more bytes than the module's bounds.
     """
     try:
-        batches = _batches(data)
-        return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+        return joined(_batches(data))
     except MemoryError:  # also an Arrow error; sizes are bounded before they are believed, so this is a real one
         raise
     except _FOREIGN as error:
@@ -98,7 +97,7 @@ def _decoded_bytes(message: pa.Message) -> int:
     The metadata is a FlatBuffer, which Arrow has verified: a table starts with the distance back to its
     vtable, and the vtable holds the place of each field in the table, or 0 if it is absent.
     """
-    meta, body = memoryview(message.metadata), memoryview(message.body)
+    meta, body = memoryview(message.metadata), memoryview(message.body or b"")
     batch = _table(meta, _field(meta, _table(meta, 0), _HEADER))
     start = _table(meta, _field(meta, batch, _BUFFERS))
     compressed = _field(meta, batch, _COMPRESSION) != 0

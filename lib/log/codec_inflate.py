@@ -7,27 +7,29 @@ frame Snappy with the Xerial library: a 16-byte header, then blocks of raw Snapp
 from __future__ import annotations
 
 import struct
+from typing import Literal, TypeAlias
 
 import pyarrow as pa
-
 from headwater.errors import Corrupt
 from headwater.log.codec_schema import Bytes
+
+Codec: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+Writable: TypeAlias = Literal["none", "gzip", "snappy", "zstd"]
 
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
 _PIECE_BYTES = 1 << 18
 
 
-def compress(codec: str, data: Bytes) -> bytes:
+def compress(codec: Writable, data: Bytes) -> bytes:
     """``data`` compressed as Kafka's ``gzip``, ``snappy`` (one raw block) or ``zstd``; ``none`` changes nothing.
 
     Not ``lz4``: pyarrow links the blocks of a frame, which Java's Kafka clients refuse (KIP-57).
     """
-    assert codec in ("none", "gzip", "snappy", "zstd"), codec
     return bytes(data) if codec == "none" else bytes(pa.Codec(codec).compress(data, asbytes=True))
 
 
-def decompress(codec: str, data: memoryview, bytes_max: int) -> bytes:
+def decompress(codec: Codec, data: memoryview, bytes_max: int) -> bytes:
     """``data`` decompressed, at most ``bytes_max`` bytes; ``none`` copies it.
 
     Raises:
@@ -45,7 +47,7 @@ def decompress(codec: str, data: memoryview, bytes_max: int) -> bytes:
         raise Corrupt(f"{len(data)} bytes are not {codec}: {error}.") from error
 
 
-def _stream(codec: str, data: memoryview, bytes_max: int) -> bytes:
+def _stream(codec: Literal["gzip", "lz4", "zstd"], data: memoryview, bytes_max: int) -> bytes:
     pieces = []
     size = 0
     with pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data)), codec) as stream:

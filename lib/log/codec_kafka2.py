@@ -14,11 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from headwater import limits
 from headwater.errors import Corrupt, HeadwaterError, InvalidRequest
 from headwater.log import kafka2
-from headwater.log.codec_inflate import compress, decompress
+from headwater.log.codec_inflate import Writable, compress, decompress
 from headwater.log.codec_schema import (
     BATCH_DECODED_BYTES_MAX,
     CHUNK_DECODED_BYTES_MAX,
@@ -26,6 +25,7 @@ from headwater.log.codec_schema import (
     RECORD_SCHEMA,
     TIMESTAMP,
     Bytes,
+    joined,
 )
 
 BATCH_HEADERS_MAX = (
@@ -55,7 +55,7 @@ def decode(data: Bytes) -> pa.RecordBatch:
         if budget < 0:
             raise Corrupt(f"The chunk holds more than {CHUNK_DECODED_BYTES_MAX} bytes once decompressed.")
         batches.append(_records(header, body))
-    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+    return joined(batches)
 
 
 def encode(
@@ -63,7 +63,7 @@ def encode(
     *,
     deltas: list[int],
     base_offset: int,
-    compression: str = "none",
+    compression: Writable = "none",
     producer_id: int = -1,
     producer_epoch: int = -1,
     sequence: int = -1,
@@ -127,7 +127,7 @@ def header_column(rows: list[Any]) -> Any:
 
 @cache
 def aiokafka_record() -> Any:
-    """aiokafka's reader and builder of record batches. Raises InvalidRequest where it is not installed."""
+    """The reader and builder of record batches of aiokafka. Raises InvalidRequest where it is not installed."""
     try:
         from aiokafka.record import default_records
     except ImportError as error:

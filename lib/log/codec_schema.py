@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from headwater import limits
 from headwater.errors import InvalidRequest
 
@@ -28,7 +27,7 @@ RECORD_SCHEMA = pa.schema(
         pa.field("headers", HEADERS),
     ]
 )
-PLACED_SCHEMA = pa.schema([pa.field("offset", pa.int64(), nullable=False), *RECORD_SCHEMA])
+PLACED_SCHEMA = RECORD_SCHEMA.insert(0, pa.field("offset", pa.int64(), nullable=False))
 
 # One batch decoded: no honest batch of 16 MiB as stored comes near it, a decompression bomb does at once.
 BATCH_DECODED_BYTES_MAX = 128 * limits.MIB
@@ -86,6 +85,11 @@ def refuse_size(count: int, nbytes: int) -> None:
         raise InvalidRequest(f"The batch holds {count} records; at most {limits.BATCH_RECORDS_MAX} are allowed.")
     if nbytes > limits.BATCH_BYTES_MAX:
         raise InvalidRequest(f"The batch takes {nbytes} bytes; at most {limits.BATCH_BYTES_MAX} are allowed.")
+
+
+def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """``batches``, at least one, in a row as one. A single one is returned as it is; several are copied."""
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)  # type: ignore[attr-defined]
 
 
 def _refuse_shape(data: pa.Table | pa.RecordBatch) -> None:

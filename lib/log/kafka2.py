@@ -15,14 +15,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crc32c import crc32c
-
+import google_crc32c
+import pyarrow as pa
 from headwater.errors import Corrupt, InvalidRequest
+from headwater.log.codec_inflate import Codec
 from headwater.log.codec_schema import Bytes
 
 HEADER_BYTES = 61
 MAGIC = 2
-CODECS = ("none", "gzip", "snappy", "lz4", "zstd")  # attributes, bits 0 to 2
+CODECS: tuple[Codec, ...] = ("none", "gzip", "snappy", "lz4", "zstd")  # attributes, bits 0 to 2
 LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 0x08, 0x10, 0x20  # attributes, bits 3 to 5
 SEQUENCES = 1 << 31  # a sequence is an int32 that wraps to 0
 
@@ -51,7 +52,7 @@ class BatchHeader:
     sequence: int
 
     @property
-    def codec(self) -> str:
+    def codec(self) -> Codec:
         return CODECS[self.attributes & 0x07]
 
     @property
@@ -111,7 +112,7 @@ def pack(
     checked = _CHECKED.pack(
         attributes, delta, first_timestamp, max_timestamp, producer_id, producer_epoch, sequence, count
     )
-    crc = crc32c(records, crc32c(checked))
+    crc = _crc32c(records, _crc32c(checked))
     front = struct.pack(">qiibI", base_offset, HEADER_BYTES - _LENGTH_END + len(records), -1, MAGIC, crc)
     return b"".join((front, checked, records))
 
@@ -129,7 +130,7 @@ def _header_at(view: memoryview, start: int, blame: _Blame) -> BatchHeader:
     end = start + _LENGTH_END + length
     if not HEADER_BYTES <= end - start <= left:
         raise blame(f"The batch at byte {start} claims {end - start} bytes of {left}.")
-    if crc32c(view[start + _CRC_END : end]) != crc:
+    if _crc32c(view[start + _CRC_END : end]) != crc:
         raise blame(f"The CRC32C of the batch at byte {start} is wrong.")
     if count < 1 or count != last_delta + 1:
         raise blame(f"The batch at byte {start} claims {count} records and the last offset delta {last_delta}.")
@@ -161,3 +162,8 @@ def _rebased(view: memoryview, base: int) -> Iterator[Bytes]:
         yield view[start + _OFFSET.size : end]
         start = end
         base += last_delta + 1
+
+
+def _crc32c(data: Bytes, crc: int = 0) -> int:
+    # google_crc32c refuses a memoryview, but takes an Arrow buffer over one, which copies nothing.
+    return int(google_crc32c.extend(crc, pa.py_buffer(data)))
