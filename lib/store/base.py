@@ -22,11 +22,13 @@ C7. **Honest failures.** ``Unavailable`` and ``Throttled`` only when the write w
     applied or is safe to send again under the journal's rule R2; ``Indeterminate`` when it was sent
     and no answer came. No store retries by itself: the caller knows what is safe to repeat.
 C8. **The store's own clock.** ``Stat.modified_ms`` is stamped by the store; ``Stat.date_ms`` is the
-    store's clock at the answer. Leases compare the two and never look at a local clock (R7).
+    store's clock at the answer. Leases compare the two and never look at a local clock (R7). ``head``
+    and ``list`` always say both; in other answers -1 means that the service did not say.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -90,11 +92,16 @@ class ObjectStore(Protocol):
         ...
 
     async def put_if_match(self, key: str, body: Body, etag: str) -> Stat:
-        """Replace the object if its ETag is still ``etag`` (C4). Errors as in ``put_if_absent``; ``Conflict`` if it is gone."""
+        """Replace the object if its ETag is still ``etag`` (C4).
+
+        Raises:
+            Conflict: the object has changed or is gone, perhaps by an earlier sending of this very write: read it.
+            Raced, Indeterminate: as in ``put_if_absent``.
+        """
         ...
 
     def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[Stat]:
-        """Objects whose key starts with ``prefix`` and sorts after ``start_after``, in order (C6), at most ``limit``."""
+        """At most ``limit`` objects whose key starts with ``prefix`` and sorts after ``start_after``, in order (C6)."""
         ...
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -106,11 +113,19 @@ class ObjectStore(Protocol):
         ...
 
 
+# An empty, "." or ".." part, or a control character.
+_BAD_KEY = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)|[\x00-\x1f\x7f]")
+
+
 def check_key(key: str, key_bytes_max: int) -> None:
     """Refuse a key that some store could not hold."""
-    if not key or len(key.encode()) > key_bytes_max:
-        raise InvalidRequest(f"The key {key[:80]!r} has {len(key.encode())} bytes; a key has 1 to {key_bytes_max}.")
-    if any(part in ("", ".", "..") for part in key.split("/")) or any(ord(c) < 32 or ord(c) == 127 for c in key):
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"The key {key[:80]!r} is no valid Unicode, so it has no UTF-8 form.") from error
+    if not 0 < size <= key_bytes_max:
+        raise InvalidRequest(f"The key {key[:80]!r} has {size} bytes; a key has 1 to {key_bytes_max}.")
+    if _BAD_KEY.search(key):
         raise InvalidRequest(f"The key {key[:80]!r} has an empty, '.' or '..' part, or a control character.")
 
 
