@@ -55,6 +55,7 @@ INDEX_PAGE_ENTRIES_MAX = 1 << 18  # a page this large is merged no further
 # -- memory ------------------------------------------------------------------------------------------
 
 CATCH_UP_BYTES_MAX = 64 * MIB  # manifests in flight while catching up
+INLINE_CACHE_BYTES = 32 * MIB  # manifests with payload that were just folded, kept for readers
 READ_AHEAD_BYTES_MAX = 64 * MIB  # chunks in flight for one reader
 WRITE_BUFFER_BYTES_MAX = 64 * MIB  # bytes that a writer holds before append() waits
 UPLOADS_MAX = 8  # segments uploading at once from one writer

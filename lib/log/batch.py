@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from headwater.errors import Corrupt, InvalidRequest
 from headwater.log import codec_arrow, codec_kafka2, kafka2
 from headwater.log.codec_inflate import Writable
@@ -50,7 +51,7 @@ __all__ = [
 
 
 def encode_arrow(
-    data: pa.Table | pa.RecordBatch, *, compression: Compression = "lz4", default_timestamp: int | None = None
+    data: pa.Table | pa.RecordBatch, *, compression: Compression = "zstd", default_timestamp: int | None = None
 ) -> Batch:
     """``data`` as a batch of the ``arrow`` codec: one Arrow IPC stream of one record batch.
 
@@ -59,12 +60,12 @@ def encode_arrow(
     Raises:
         InvalidRequest: a column, a record or the batch does not fit; the message names it.
 
-    Cost: compression dominates; about 4 M records/s of 100 B with lz4.
+    Cost: compression dominates; about 3 M records/s of 100 B, 0.4 M of 1 KB, with zstd.
     """
     return _arrow_batch(as_records(data, default_timestamp), compression)
 
 
-def batch_of_records(records: Sequence[Record], *, default_timestamp: int, compression: Compression = "lz4") -> Batch:
+def batch_of_records(records: Sequence[Record], *, default_timestamp: int, compression: Compression = "zstd") -> Batch:
     """``records`` as a batch of the ``arrow`` codec; a timestamp of -1 becomes ``default_timestamp`` (ms).
 
     Raises:
@@ -119,7 +120,7 @@ def batch_of_kafka2(data: Bytes, *, check_records: bool = False) -> Batch:
         InvalidRequest: a length, the CRC32C, the count, the message format or the producer is wrong, or the
             batch exceeds a limit.
 
-    Cost: the CRC32C, about 40 us for 1 MiB, and 2 us for each batch in ``data``.
+    Cost: the CRC32C, about 40 us for 1 MiB, and 7 us for each batch in ``data``.
     """
     refuse_size(1, len(data))
     headers = kafka2.headers_of(data, blame=InvalidRequest)
@@ -152,7 +153,7 @@ def decode(codec: Codec, data: Bytes, base_offset: int) -> pa.RecordBatch:
             `CHUNK_DECODED_BYTES_MAX` in all.
         InvalidRequest: ``kafka2`` without the extra ``kafka``.
 
-    Cost: about 14 M records/s of 100 B for ``arrow`` with lz4, 2 M for ``kafka2``.
+    Cost: about 8 M records/s of 100 B for ``arrow`` with zstd, 1.4 M for ``kafka2``.
     """
     assert base_offset >= 0, base_offset
     records = codec_arrow.decode(data) if codec == "arrow" else codec_kafka2.decode(data)
@@ -168,15 +169,15 @@ def slice_from(placed: pa.RecordBatch, offset: int) -> pa.RecordBatch:
     dense = offset - offsets[0].as_py()
     if offsets[-1].as_py() - offsets[0].as_py() == len(offsets) - 1:
         return placed.slice(min(dense, len(offsets)))
-    below = cast(int, pc.sum(pc.less(offsets, offset)).as_py())  # a compacted range has gaps
+    below = cast(int, pc.sum(pc.less(offsets, pa.scalar(offset))).as_py())  # a compacted range has gaps
     return placed.slice(below)
 
 
 def records_of(topic: str, partition: int, placed: pa.RecordBatch) -> Iterator[PlacedRecord]:
-    """The rows of ``placed`` as objects, for callers that want one at a time. Cost: about 1 us for each."""
+    """The rows of ``placed`` as objects, for callers that want one at a time. Cost: about 2 us for each."""
     rows: Iterator[Any] = zip(
         placed.column("offset").to_pylist(),
-        placed.column("timestamp").cast(pa.int64()).to_pylist(),
+        placed.column("timestamp").view(pa.int64()).to_pylist(),
         placed.column("key").to_pylist(),
         placed.column("value").to_pylist(),
         codec_kafka2.header_lists(placed.column("headers")),
@@ -239,7 +240,7 @@ def _arrow_batch(records: pa.RecordBatch, compression: Compression) -> Batch:
 
 def _labelled(records: pa.RecordBatch, data: bytes) -> Batch:
     refuse_size(len(records), len(data))
-    times = cast(dict[str, int], pc.min_max(records.column("timestamp").cast(pa.int64())).as_py())
+    times = cast(dict[str, int], pc.min_max(records.column("timestamp").view(pa.int64())).as_py())
     return Batch(codec="arrow", data=data, count=len(records), timestamp_min=times["min"], timestamp_max=times["max"])
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 
 import pyarrow as pa
+
 from headwater.errors import Corrupt
 from headwater.log.codec_schema import (
     BATCH_DECODED_BYTES_MAX,

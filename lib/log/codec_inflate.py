@@ -10,6 +10,7 @@ import struct
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
+
 from headwater.errors import Corrupt
 from headwater.log.codec_schema import Bytes
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from headwater import limits
 from headwater.errors import Corrupt, HeadwaterError, InvalidRequest
 from headwater.log import kafka2
@@ -43,7 +44,7 @@ def decode(data: Bytes) -> pa.RecordBatch:
         Corrupt: the bytes are not RecordBatch v2 batches of dense offsets, or exceed the module's bounds.
         InvalidRequest: the extra ``kafka`` is not installed.
 
-    Cost: about 2 M records/s of 100 B.
+    Cost: about 1.4 M records/s of 100 B.
     """
     aiokafka_record()
     budget = CHUNK_DECODED_BYTES_MAX
@@ -74,9 +75,9 @@ def encode(
     Raises:
         InvalidRequest: the extra ``kafka`` is not installed.
 
-    Cost: about 1 M records/s of 100 B.
+    Cost: about 1.6 M records/s of 100 B.
     """
-    times = records.column("timestamp").cast(pa.int64())
+    times = records.column("timestamp").view(pa.int64())
     first = times[0].as_py()
     # Relative times, with the header of our own: the builder takes a first timestamp of -1 for "none yet".
     relative = pc.subtract(times, first).to_pylist()

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from headwater import limits
 from headwater.errors import InvalidRequest
 
@@ -19,14 +20,13 @@ Compression: TypeAlias = Literal["zstd", "lz4"] | None
 
 TIMESTAMP = pa.timestamp("ms", tz="UTC")
 HEADERS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.binary())]))
-RECORD_SCHEMA = pa.schema(
-    [
-        pa.field("timestamp", TIMESTAMP, nullable=False),
-        pa.field("key", pa.binary()),
-        pa.field("value", pa.binary()),
-        pa.field("headers", HEADERS),
-    ]
-)
+_FIELDS: list[pa.Field[Any]] = [
+    pa.field("timestamp", TIMESTAMP, nullable=False),
+    pa.field("key", pa.binary()),
+    pa.field("value", pa.binary()),
+    pa.field("headers", HEADERS),
+]
+RECORD_SCHEMA = pa.schema(_FIELDS)
 PLACED_SCHEMA = RECORD_SCHEMA.insert(0, pa.field("offset", pa.int64(), nullable=False))
 
 # One batch decoded: no honest batch of 16 MiB as stored comes near it, a decompression bomb does at once.

@@ -70,7 +70,7 @@ class Op(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, ta
     """The base of all operations other than appends."""
 
 
-class CreateTopic(Op):
+class CreateTopic(Op, frozen=True):
     """Refused as ``exists`` if the name is taken."""
 
     name: TopicName
@@ -78,25 +78,25 @@ class CreateTopic(Op):
     config: dict[str, str] = {}
 
 
-class DeleteTopic(Op):
+class DeleteTopic(Op, frozen=True):
     topic: Count
 
 
-class AddPartitions(Op):
+class AddPartitions(Op, frozen=True):
     """Partitions only grow: ``total`` must exceed the present count."""
 
     topic: Count
     total: Partitions
 
 
-class AlterTopic(Op):
+class AlterTopic(Op, frozen=True):
     """Set configs; a ``None`` value takes one back to its default."""
 
     topic: Count
     config: dict[str, str | None]
 
 
-class TrimLog(Op):
+class TrimLog(Op, frozen=True):
     """Move the log start of a partition forward to ``before`` (Kafka: DeleteRecords)."""
 
     topic: Count
@@ -104,7 +104,7 @@ class TrimLog(Op):
     before: Count
 
 
-class InitProducer(Op):
+class InitProducer(Op, frozen=True):
     """A fresh producer id, or the next epoch of the producer that owns ``tid`` (KIP-98, KIP-360).
 
     With ``pid`` and ``epoch`` the bump happens only if they are still the current ones.
@@ -116,7 +116,7 @@ class InitProducer(Op):
     epoch: Epoch = -1
 
 
-class EndTransaction(Op):
+class EndTransaction(Op, frozen=True):
     """Fences the whole intent by ``pid`` and ``epoch``, then bumps the epoch (KIP-890).
 
     A delayed request of this transaction can therefore never join the next one.
@@ -126,7 +126,7 @@ class EndTransaction(Op):
     epoch: Epoch
 
 
-class Reserve(Op):
+class Reserve(Op, frozen=True):
     """The appends of this intent take their offsets now and become visible with ``EndReserve``."""
 
     pid: Count
@@ -134,7 +134,7 @@ class Reserve(Op):
     timeout_ms: Count
 
 
-class EndReserve(Op):
+class EndReserve(Op, frozen=True):
     """Open (``commit``) or void every range that ``pid`` has reserved, then bump the epoch."""
 
     pid: Count
@@ -142,7 +142,7 @@ class EndReserve(Op):
     commit: bool
 
 
-class ExpireReserve(Op):
+class ExpireReserve(Op, frozen=True):
     """Void the ranges of ``pid`` if their time is up by manifest time. Anybody may commit this."""
 
     pid: Count
@@ -158,7 +158,7 @@ class OffsetEntry(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     leader_epoch: OrNone = -1
 
 
-class CommitOffsets(Op):
+class CommitOffsets(Op, frozen=True):
     """Fenced by ``generation`` and ``member`` unless the group has no members (generation -1)."""
 
     group: Name
@@ -167,12 +167,12 @@ class CommitOffsets(Op):
     member: Name = ""
 
 
-class DeleteOffsets(Op):
+class DeleteOffsets(Op, frozen=True):
     group: Name
     partitions: Annotated[list[tuple[Count, Count]], Meta(max_length=INTENT_OPS_MAX)]
 
 
-class SetGroup(Op):
+class SetGroup(Op, frozen=True):
     """Replace a group's membership if its generation is still ``expect`` (0: the group is new or was never set)."""
 
     group: Name
@@ -183,13 +183,13 @@ class SetGroup(Op):
     protocol: Name = ""
 
 
-class DeleteGroup(Op):
+class DeleteGroup(Op, frozen=True):
     """Refused while the group has members."""
 
     group: Name
 
 
-class RaiseFloor(Op):
+class RaiseFloor(Op, frozen=True):
     """From now on no chunk of a segment whose tip is below ``floor`` may be committed (R4)."""
 
     floor: Count

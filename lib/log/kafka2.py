@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import google_crc32c
 import pyarrow as pa
+
 from headwater.errors import Corrupt, InvalidRequest
 from headwater.log.codec_inflate import Codec
 from headwater.log.codec_schema import Bytes
@@ -73,7 +74,7 @@ def headers_of(data: Bytes, *, blame: _Blame = Corrupt) -> list[BatchHeader]:
     Raises:
         blame: the bytes are not such batches: `Corrupt` for bytes from the log, `InvalidRequest` for a client's.
 
-    Cost: the CRC, about 40 us for 1 MiB, and 2 us for each batch.
+    Cost: the CRC, about 40 us for 1 MiB, and 7 us for each batch.
     """
     view = memoryview(data)
     if not len(view):

@@ -1,0 +1,256 @@
+"""What this process knows of the manifest chain: cold start, catching up, and how old the knowledge is.
+
+The chain is read with GETs of the next number until there is none (404). Reading is safe from any
+number of tasks at once: a manifest is folded exactly when it is the successor of the state.
+
+R5, the reader's half. A 404 on the next number means "this is the tip" only if that number was never
+collected; and an object there is a commit only if the slot was never recycled. So knowledge of the tip
+older than an hour is thrown away and the process starts again from ``latest``. A snapshot is no
+knowledge of the tip either: what is folded behind it stays unverified, and unseen by listeners, until
+a 404 was followed by a LIST of the boundary that finds it not above the first manifest folded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from headwater.clock import Clock
+from headwater.errors import Corrupt, NotFound
+from headwater.limits import CATCH_UP_PARALLEL_MAX, INLINE_CACHE_BYTES, MANIFEST_BYTES_MAX
+from headwater.log import index, keys, snapshot
+from headwater.log.cache import ByteCache
+from headwater.log.intents import Manifest, decode_manifest
+from headwater.log.options import Options
+from headwater.log.state import Outcome, State, apply
+from headwater.store.base import ObjectStore
+from headwater.store.retry import retrying
+
+T = TypeVar("T")
+Listener = Callable[[Manifest, list[Outcome]], None]
+
+
+class Chain:
+    """The state of a namespace as far as this process has folded it, and the means to fold further."""
+
+    def __init__(self, store: ObjectStore, *, clock: Clock, rng: random.Random, options: Options) -> None:
+        self.store = store
+        self.clock = clock
+        self.rng = rng
+        self.options = options
+        self.state = State()
+        self.bytes_folded = 0
+        self.inline = ByteCache(INLINE_CACHE_BYTES)  # manifests with payload: a tailing reader has its data already
+        self.listeners: list[Listener] = []
+        self._known_at: tuple[int, float] | None = None  # wall ms, elapsed s of the last certain tip
+        self._unverified: list[tuple[Manifest, list[Outcome]]] | None = None
+        self._unverified_from = 1
+        self._checks_started = 0
+        self._checks_done = 0
+        self._checking = asyncio.Lock()
+        self._grown = asyncio.Event()
+
+    # -- freshness -------------------------------------------------------------------------------
+
+    def age_s(self) -> float:
+        """How long ago the tip was certain: the larger of what the wall clock and the boot clock say."""
+        if self._known_at is None:
+            return float("inf")
+        wall_ms, elapsed_s = self._known_at
+        return max((self.clock.wall_ms() - wall_ms) / 1_000, self.clock.elapsed_s() - elapsed_s)
+
+    def is_stale(self) -> bool:
+        """Whether R5 forbids to build on what is known."""
+        return self.age_s() > self.options.stale_after_s
+
+    @property
+    def verified(self) -> bool:
+        """Whether all that is folded is known to be committed (R5)."""
+        return self._unverified is None
+
+    def now(self) -> tuple[int, float]:
+        """Both clocks, to be handed to ``known`` once the request that starts now has proved the tip."""
+        return self.clock.wall_ms(), self.clock.elapsed_s()
+
+    def known(self, at: tuple[int, float]) -> None:
+        """The tip was certain at ``at``."""
+        self._known_at = at if self._known_at is None else max(self._known_at, at, key=lambda pair: pair[1])
+
+    # -- folding ---------------------------------------------------------------------------------
+
+    def fold(self, manifest: Manifest, size: int, data: bytes | None = None) -> bool:
+        """Fold ``manifest`` if it is the next one, and tell the listeners. False if it is not the next one."""
+        if manifest.seq != self.state.seq + 1:
+            return False
+        outcomes = apply(self.state, manifest)
+        self.bytes_folded += size
+        if data is not None and any(not chunk.obj for intent in manifest.intents for chunk in intent.appends):
+            self.inline.put(keys.manifest_key(manifest.seq), data)
+        if self._unverified is not None:
+            self._unverified.append((manifest, outcomes))
+        else:
+            self._tell(manifest, outcomes)
+        return True
+
+    async def step(self) -> bool:
+        """Fold the next manifest if it exists: one GET. False means that the tip was just now certain."""
+        before, seq = self.now(), self.state.seq + 1
+        data = None if self.is_stale() else await self.read_slot(seq)
+        if self.is_stale():  # also after the GET: this process may have slept in between
+            await self.refresh()
+            return False
+        if seq == self.state.seq + 1:
+            if data is None:
+                self.known(before)
+            else:
+                self.fold(decode_manifest(data, seq), len(data), data)
+        return data is not None
+
+    async def refresh(self) -> None:
+        """Fold until a GET that began after this call has found no successor.
+
+        What was acknowledged anywhere before the call is in the state after it. Callers at the same
+        time share the work. Cost: 1 GET at the tip; behind it, one GET a manifest, up to 16 at once
+        within ``options.catch_up_bytes_max``.
+        """
+        ticket = self._checks_started
+        async with self._checking:
+            if self._checks_done > ticket:
+                return
+            self._checks_started += 1
+            started = self._checks_started
+            await self._catch_up()
+            self._checks_done = started
+
+    async def grown(self, seq: int, timeout_s: float) -> bool:
+        """Wait until something above ``seq`` is folded in this process, at most ``timeout_s``."""
+        if self.state.seq <= seq:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._grown.wait(), timeout_s)
+        return self.state.seq > seq
+
+    async def read_slot(self, seq: int) -> bytes | None:
+        """The bytes of manifest ``seq``, or None if there is none. Rides out a silent or throttling store."""
+        try:
+            return (await self.retry(lambda: self.store.get(keys.manifest_key(seq)))).data
+        except NotFound:
+            return None
+
+    async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Do a read, or a write that may be repeated, until it answers or ``store_retry_s`` is over."""
+        return await retrying(call, clock=self.clock, rng=self.rng, deadline_s=self.options.store_retry_s)
+
+    async def _catch_up(self) -> None:
+        parallel = 1
+        if self.is_stale():
+            await self._load()
+        while True:
+            before, seq = self.now(), self.state.seq + 1
+            found = await asyncio.gather(*(self.read_slot(seq + i) for i in range(parallel)))
+            if self._unverified is None and self.is_stale():
+                await self._load()
+                continue
+            for i, data in enumerate(found):
+                if data is None:
+                    break
+                if seq + i == self.state.seq + 1:
+                    self.fold(decode_manifest(data, seq + i), len(data), data)
+            if found[0] is None and seq == self.state.seq + 1 and await self._verify(before):
+                return
+            parallel = min(parallel * 2, self._parallel_max()) if found[-1] is not None else 1
+
+    def _parallel_max(self) -> int:
+        return max(1, min(CATCH_UP_PARALLEL_MAX, self.options.catch_up_bytes_max // MANIFEST_BYTES_MAX))
+
+    async def _verify(self, before: tuple[int, float]) -> bool:
+        """The next number gave 404, asked for at ``before``. Whether that proves the tip (R5)."""
+        if self._unverified is not None:
+            boundary = await self.read_boundary()
+            if boundary > self._unverified_from:
+                await self._load()
+                return False
+            waiting, self._unverified = self._unverified, None
+            for manifest, outcomes in waiting:
+                self._tell(manifest, outcomes)
+        self.known(before)
+        return True
+
+    def _tell(self, manifest: Manifest, outcomes: list[Outcome]) -> None:
+        for listener in self.listeners:
+            listener(manifest, outcomes)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    # -- cold start --------------------------------------------------------------------------------
+
+    async def _load(self) -> None:
+        """Start again from ``latest``; what is folded from here on is unverified. Cost: 2 GETs, 1 LIST.
+
+        The state may be older than what this process held before; the catch-up that follows passes it.
+        """
+        hint, boundary = await asyncio.gather(self._read_latest(), self.read_boundary())
+        state = await self._read_snapshot(hint) if hint + 1 >= boundary else None
+        self.state = state if state is not None else await self._newest_snapshot(boundary)
+        self._unverified, self._unverified_from = [], self.state.seq + 1
+        self._wake()
+
+    async def read_boundary(self) -> int:
+        """The lowest manifest number that still exists (R5). Cost: 1 LIST."""
+
+        async def greatest() -> int:
+            boundary = 1
+            async for stat in self.store.list(keys.BOUNDARIES):
+                boundary = max(boundary, keys.parse_numbered_key(stat.key))
+            return boundary
+
+        return await self.retry(greatest)
+
+    async def _read_latest(self) -> int:
+        try:
+            blob = await self.retry(lambda: self.store.get(keys.LATEST))
+        except NotFound:
+            return 0
+        return snapshot.decode_latest(blob.data)
+
+    async def _read_snapshot(self, seq: int) -> State | None:
+        if seq == 0:
+            return State()
+        try:
+            blob = await self.retry(lambda: self.store.get(keys.snapshot_key(seq)))
+        except NotFound:
+            return None
+        return snapshot.decode(blob.data, seq)
+
+    async def _newest_snapshot(self, boundary: int) -> State:
+        """The hint was of no use: look at what snapshots there are."""
+
+        async def listed() -> list[int]:
+            return [keys.parse_numbered_key(stat.key) async for stat in self.store.list(keys.SNAPSHOTS)]
+
+        for seq in reversed(await self.retry(listed)):
+            if seq + 1 < boundary:
+                break
+            state = await self._read_snapshot(seq)
+            if state is not None:
+                return state
+        if boundary > 1:
+            raise Corrupt(
+                f"Manifests below {boundary} are deleted and no snapshot of {boundary - 1} or later exists in "
+                f"{self.store.url}: the history cannot be read. Restore a snapshot."
+            )
+        return State()
+
+    async def adopt_pages(self) -> None:
+        """Let go of tail entries that a snapshot has paged out; for processes that only read."""
+        seq = await self._read_latest()
+        if seq <= self.state.paged:
+            return
+        found = await self._read_snapshot(seq)
+        if found is not None:
+            index.adopt(self.state, found.pages, found.paged)

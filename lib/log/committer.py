@@ -1,0 +1,381 @@
+"""Commits intents: alone by one PUT, in company through published segments. DESIGN section 4.
+
+One task commits for the whole process, one group after another; while a group is on its way the next one
+gathers. Since a process never has two groups in flight, the log keeps the order of its calls.
+
+    alone or leading   put_next(own intents inline + what others published)
+    following          PUT a segment; poll the chain until a manifest names it, or take a turn
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec import structs
+
+from headwater.errors import Corrupt, HeadwaterError, Indeterminate, InvalidRequest, NotFound
+from headwater.limits import INLINE_BYTES_MAX, MANIFEST_INTENTS_MAX, WINDOW
+from headwater.log import frame, keys
+from headwater.log.intents import FORMAT, Intent, Manifest, SegmentHeader, decode_segment, encode_segment
+from headwater.log.journal import Draft, Journal
+from headwater.log.payload import Piece, assemble
+from headwater.log.state import Outcome
+from headwater.log.state.fold import LATE
+from headwater.log.tags import decode_tag, encode_tag
+from headwater.log.turns import Turns
+
+HEADER_BYTES_GUESS = 16 * 1024  # the first read of a segment whose key carries no tag
+INTENT_BYTES_GUESS = 400  # what an intent adds to a manifest's header, about
+MERGE_BYTES_MAX = 1024 * 1024  # headers of others that one manifest takes in
+LOOKBACK_KEYS = 800  # segments that one LIST should find at most: less than a page
+
+
+@dataclass(slots=True)
+class Pending:
+    """An intent that waits for its outcome."""
+
+    piece: Piece
+    outcome: asyncio.Future[Outcome]
+    ready: asyncio.Future[Piece] | None = None  # set while its bytes are still being uploaded
+
+
+class Committer:
+    """The queue of one process's intents, and the task that commits them."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.chain = journal.chain
+        self.options = journal.chain.options
+        self.turns = Turns(journal.writer, journal.chain.rng, cooperative=self.options.cooperative)
+        self._queue: deque[Pending] = deque()
+        self._waiting: dict[str, Pending] = {}
+        self._pending_of_others: dict[str, list[Intent]] = {}
+        self._merged: dict[str, int] = {}
+        self._segments = 0
+        self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._per_manifest: deque[int] = deque([1], maxlen=8)
+        self.chain.listeners.append(self._folded)
+
+    # -- the callers' side ---------------------------------------------------------------------------
+
+    def submit(self, piece: Piece, ready: asyncio.Future[Piece] | None = None) -> asyncio.Future[Outcome]:
+        """Queue an intent. Its outcome comes in the order of calls; ``ready`` delays it (and those behind it)."""
+        known = self._waiting.get(piece.intent.id)
+        if known is not None:
+            return known.outcome
+        pending = Pending(piece, asyncio.get_running_loop().create_future(), ready)
+        # A caller that gave up must not make the loop complain about an outcome that nobody fetched.
+        pending.outcome.add_done_callback(_retrieved)
+        self._waiting[piece.intent.id] = pending
+        self._queue.append(pending)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run_queue(), name="headwater-committer")
+        return pending.outcome
+
+    async def drain(self) -> None:
+        """Return when nothing is queued or in flight (R10)."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
+
+    @property
+    def busy(self) -> bool:
+        """Whether a group is on its way."""
+        return self._task is not None and not self._task.done()
+
+    # -- the loop ------------------------------------------------------------------------------------
+
+    async def _run_queue(self) -> None:
+        while self._queue:
+            group: list[Pending] = []
+            try:
+                if self.options.linger_ms > 0:
+                    await self.chain.clock.sleep(self.options.linger_ms / 1_000)
+                group = await self._take()
+                if group:
+                    await self._commit(group)
+            except HeadwaterError as error:
+                self._fail(group, error)
+            except asyncio.CancelledError:
+                self._fail([*group, *self._queue], Indeterminate("The process is stopping; the commit was cut off."))
+                self._queue.clear()
+                raise
+
+    async def _take(self) -> list[Pending]:
+        """The next intents that fit one manifest, in the order of their calls; uploads still running end the group."""
+        group: list[Pending] = []
+        size = 0
+        while self._queue and len(group) < MANIFEST_INTENTS_MAX // 2:
+            head = self._queue[0]
+            if head.ready is not None:
+                if not head.ready.done() and group:
+                    break
+                try:
+                    head.piece = await asyncio.shield(head.ready)
+                except HeadwaterError as error:
+                    self._queue.popleft()
+                    self._fail([head], error)
+                    continue
+                head.ready = None
+            cost = head.piece.size + INTENT_BYTES_GUESS * (1 + len(head.piece.intent.appends))
+            if group and size + cost > max(self.options.inline_bytes_max, INLINE_BYTES_MAX):
+                break
+            group.append(self._queue.popleft())
+            size += cost
+        return group
+
+    async def _commit(self, group: list[Pending]) -> None:
+        """Return when every intent of the group has its outcome."""
+        deadline_s = self.chain.clock.elapsed_s() + self.options.commit_timeout_s
+        if self.chain.is_stale():
+            await self.chain.refresh()
+        losses = 0
+        while left := self._undecided(group):
+            self._note_tips(left)
+            if self.turns.direct(losses, self.chain.clock.elapsed_s()):
+                if await self._race([p.piece for p in left], deadline_s, look=True):
+                    continue
+                losses += 1
+                await self.chain.refresh()
+            else:
+                await self._follow(left, deadline_s)
+
+    def _undecided(self, group: list[Pending]) -> list[Pending]:
+        left = []
+        for pending in group:
+            if pending.outcome.done():
+                continue
+            state, piece = self.chain.state, pending.piece
+            known = state.recent.get(piece.intent.id)
+            if known is None and piece.tip is not None and piece.tip + WINDOW <= state.seq:
+                known = Outcome(state.seq, LATE, f"More than {WINDOW} commits ago: its outcome is not remembered.")
+            if known is not None:
+                self._resolve(pending, known)
+            else:
+                left.append(pending)
+        return left
+
+    def _note_tips(self, group: Sequence[Pending]) -> None:
+        for pending in group:
+            pending.tip = self.chain.state.seq if pending.piece.tip is None else pending.piece.tip
+
+    def _fail(self, group: Sequence[Pending], error: HeadwaterError) -> None:
+        for pending in group:
+            self._waiting.pop(pending.piece.intent.id, None)
+            if not pending.outcome.done():
+                if isinstance(error, Indeterminate) and not error.token:
+                    pending.outcome.set_exception(Indeterminate(error.message, token=_token(pending)))
+                else:
+                    pending.outcome.set_exception(error)
+
+    # -- alone, or leading ----------------------------------------------------------------------------
+
+    async def _race(self, pieces: Sequence[Piece], deadline_s: float, *, look: bool) -> bool:
+        """PUT the next manifest with ``pieces`` and all that others are known to wait for. Whether it was ours."""
+        clock, turns = self.chain.clock, self.turns
+        if self._looking is not None and not self._looking.done():
+            await asyncio.wait([self._looking], timeout=turns.took.list)
+        draft = Draft(pieces=pieces, merged=self._mergeable())
+        if look and turns.look_around(clock.elapsed_s()) and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.get_running_loop().create_task(self._look(turns.list_delay_s()))
+        start = clock.elapsed_s()
+        won = await self.journal.put_next(draft, deadline_s=deadline_s)
+        if won:
+            turns.took.note("put", clock.elapsed_s() - start)
+        return won
+
+    async def _look(self, delay_s: float) -> None:
+        """LIST what others have published lately, and read the headers that their keys do not carry."""
+        clock, state = self.chain.clock, self.chain.state
+        if delay_s > 0:
+            await clock.sleep(delay_s)
+        start = clock.elapsed_s()
+        lookback = max(4, min(WINDOW, LOOKBACK_KEYS // max(self._per_manifest)))
+        after = keys.segments_after(state.seq - lookback)
+        try:
+            stats = await self.chain.retry(lambda: self._list(after))
+        except HeadwaterError:
+            return  # looking is a courtesy; the next look may fare better
+        self.turns.took.note("list", clock.elapsed_s() - start)
+        found = 0
+        unread = []
+        for key in stats:
+            if key in self._merged or key in self._pending_of_others:
+                continue
+            try:
+                parsed = keys.parse_segment_key(key)
+                if parsed.writer == self.journal.writer:
+                    continue
+                if not parsed.tag:
+                    unread.append(key)
+                    continue
+                self._pending_of_others[key] = [decode_tag(parsed.tag, tip=parsed.tip, key=key)]
+            except Corrupt:
+                continue  # not ours to judge: `headwater verify` reports it
+        headers = await asyncio.gather(*(self._read_header(key) for key in unread))
+        for key, intents in zip(unread, headers, strict=True):
+            if intents:
+                self._pending_of_others[key] = intents
+            elif intents is not None:
+                self._merged[key] = self.chain.state.seq  # bytes without a wish: staged for a later intent
+        found = len(self._mergeable())
+        self.turns.saw_pending(found, clock.elapsed_s())
+
+    async def _list(self, after: str) -> list[str]:
+        return [stat.key async for stat in self.chain.store.list(keys.SEGMENTS, start_after=after)]
+
+    async def _read_header(self, key: str) -> list[Intent] | None:
+        async def read() -> list[Intent]:
+            head = await self.chain.store.get(key, end=HEADER_BYTES_GUESS)
+            data = head.data
+            if len(data) < head.stat.size:
+                data = await self._rest_of_header(key, data)
+            return [_located(intent, key) for intent in decode_segment(data, whole=False).intents]
+
+        try:
+            return await self.chain.retry(read)
+        except NotFound:
+            return []
+        except HeadwaterError:
+            return None
+
+    async def _rest_of_header(self, key: str, data: bytes) -> bytes:
+        needed = frame.header_bytes(data)
+        return data if len(data) >= needed else (await self.chain.store.get(key, end=needed)).data
+
+    def _mergeable(self) -> list[tuple[str, list[Intent]]]:
+        """Published intents of others that are neither decided nor void, oldest first, within a manifest's bounds."""
+        state, taken, size, chosen = self.chain.state, 0, 0, []
+        for key, intents in sorted(self._pending_of_others.items()):
+            if all(i.id in state.recent or i.tip + WINDOW <= state.seq for i in intents):
+                del self._pending_of_others[key]
+                self._merged[key] = state.seq
+                continue
+            cost = sum(INTENT_BYTES_GUESS * (1 + len(i.appends)) + 60 * len(i.ops) for i in intents)
+            if taken + len(intents) > MANIFEST_INTENTS_MAX // 2 or size + cost > MERGE_BYTES_MAX:
+                break
+            taken, size = taken + len(intents), size + cost
+            chosen.append((key, intents))
+        return chosen
+
+    # -- following --------------------------------------------------------------------------------------
+
+    async def _follow(self, group: list[Pending], deadline_s: float) -> None:
+        """Publish the group and see it committed, by someone else or by ourselves. Returns when all is decided."""
+        try:
+            while left := self._undecided(group):
+                await self._follow_one_segment(left, deadline_s)
+        except Indeterminate:
+            raise
+        except HeadwaterError as error:
+            # Published intents are anyone's to commit, so nothing that befalls us afterwards says "not applied".
+            raise Indeterminate(f"The intent was published and its fate could not be learnt: {error}") from error
+
+    async def _follow_one_segment(self, group: list[Pending], deadline_s: float) -> None:
+        """Publish once; return when all is decided, or when the segment is void by R4."""
+        clock, turns, chain = self.chain.clock, self.turns, self.chain
+        self._note_tips(group)
+        key, intents = await self._publish([p.piece for p in group])
+        void_at = min(intent.tip for intent in intents) + WINDOW
+        turns.published(clock.elapsed_s())
+        await clock.sleep(turns.first_poll_s())
+        seen = chain.state.seq
+        while self._undecided(group):
+            if clock.elapsed_s() > deadline_s:
+                raise Indeterminate("The log was too contended, or the store too slow, for this commit's deadline.")
+            start = clock.elapsed_s()
+            found = await chain.step()
+            if found:
+                turns.took.note("get", clock.elapsed_s() - start)
+            if chain.state.seq >= void_at:
+                # Every manifest that could have named the segment is folded, and ids are remembered as long;
+                # what is still undecided was never committed, and may be published anew.
+                return
+            missed = chain.state.seq - seen
+            if turns.my_turn(missed, clock.elapsed_s()) and self._undecided(group):
+                await self._take_turn(key, intents, deadline_s, look=not turns.passed_over(missed))
+                seen = chain.state.seq
+            elif not found:
+                await clock.sleep(turns.poll_s())
+
+    async def _publish(self, pieces: Sequence[Piece]) -> tuple[str, list[Intent]]:
+        """PUT the intents with their bytes as a segment that anyone may commit."""
+        tip = self.chain.state.seq
+        self._segments += 1
+
+        def build(intents: list[Intent]) -> SegmentHeader:
+            return SegmentHeader(v=FORMAT, kind="segment", writer=self.journal.writer, intents=intents)
+
+        header, parts, _ = assemble(pieces, tip, build, encode_segment)
+        tag = encode_tag(header.intents[0]) if len(header.intents) == 1 else ""
+        key = keys.segment_key(tip, self.journal.writer, self._segments, tag)
+        if len(key.encode()) > self.chain.store.key_bytes_max:
+            key = keys.segment_key(tip, self.journal.writer, self._segments)
+        await self.chain.retry(lambda: self.chain.store.put(key, parts))
+        return key, [_located(intent, key) for intent in header.intents]
+
+    async def _take_turn(self, key: str, intents: list[Intent], deadline_s: float, *, look: bool) -> None:
+        if look:
+            await self._look(0)
+        self._pending_of_others[key] = intents
+        try:
+            await self._race((), deadline_s, look=False)
+        finally:
+            self._pending_of_others.pop(key, None)
+
+    # -- listening to the chain ------------------------------------------------------------------------------
+
+    def _folded(self, manifest: Manifest, outcomes: list[Outcome]) -> None:
+        own = 0
+        for intent, outcome in zip(manifest.intents, outcomes, strict=True):
+            pending = self._waiting.get(intent.id)
+            if pending is None:
+                continue
+            own += 1
+            if outcome.error != LATE or pending.piece.tip is not None:
+                self._resolve(pending, outcome)
+        for key in manifest.merged:
+            self._pending_of_others.pop(key, None)
+            self._merged[key] = manifest.seq
+        while len(self._merged) > 16 * LOOKBACK_KEYS:
+            del self._merged[next(iter(self._merged))]
+        self._per_manifest.append(max(1, len(manifest.merged)))
+        count = len(manifest.intents)
+        self.turns.saw_manifest(manifest.writer, count, count - own, self.chain.clock.elapsed_s())
+
+    def _resolve(self, pending: Pending, outcome: Outcome) -> None:
+        self._waiting.pop(pending.piece.intent.id, None)
+        if not pending.outcome.done():
+            pending.outcome.set_result(outcome)
+
+
+def _token(pending: Pending) -> str:
+    """The identity under which an indeterminate intent may be sent again: its id, and the tip that bounds it (R4)."""
+    return f"{pending.piece.intent.id}@{pending.tip}"
+
+
+def parse_token(token: str) -> tuple[str, int]:
+    """The intent id and tip in a token. Raises ``InvalidRequest``."""
+    identity, _, tip = token.partition("@")
+    if not 4 <= len(identity) <= 64 or not tip.isascii() or not tip.isdigit():
+        raise InvalidRequest(f"{token[:80]!r} is not the token of an earlier attempt.")
+    return identity, int(tip)
+
+
+def _located(intent: Intent, key: str) -> Intent:
+    """The intent as others see it: chunks that ride in the segment named by its key."""
+    if all(chunk.obj for chunk in intent.appends):
+        return intent
+    return structs.replace(
+        intent, appends=[chunk if chunk.obj else structs.replace(chunk, obj=key) for chunk in intent.appends]
+    )
+
+
+def _retrieved(future: asyncio.Future[Outcome]) -> None:
+    if not future.cancelled():
+        future.exception()

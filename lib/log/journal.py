@@ -1,0 +1,137 @@
+"""The one place that writes manifests.
+
+``Journal.put_next`` sends one manifest to the next slot of the chain and does not return before that slot
+is decided. Everything that makes an append exactly-once against a real store is here:
+
+R2. A conditional PUT whose answer was lost is sent again, the same bytes to the same slot, until the slot
+    is decided; then the slot is read and the manifest's id compared. 412 (``AlreadyExists``): read the
+    slot, it may hold our own write. 409 (``Raced``): the slot may be free; read, then send again. Timeouts,
+    503 and refused connections say nothing about the slot either.
+R5. The writer's half: if the tip was last certain more than an hour ago when the PUT is answered, the slot
+    may be a recycled one. The boundary is listed; a slot below it is no commit, and the stray is removed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headwater.clock import Clock
+from headwater.errors import (
+    AlreadyExists,
+    HeadwaterError,
+    Indeterminate,
+    Raced,
+    Throttled,
+    Unavailable,
+)
+from headwater.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, MANIFEST_BYTES_MAX
+from headwater.log import keys
+from headwater.log.chain import Chain
+from headwater.log.intents import FORMAT, Intent, Manifest, decode_manifest, encode_manifest, new_id
+from headwater.log.payload import Piece, assemble
+from headwater.types import Buffer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A manifest to be: own intents with their inline bytes, and others' intents from published segments."""
+
+    pieces: Sequence[Piece] = ()
+    merged: Sequence[tuple[str, list[Intent]]] = ()  # segment key, its intents
+
+
+class Journal:
+    """Writes manifests for one process, and folds each slot as soon as it is decided."""
+
+    def __init__(self, chain: Chain, *, writer: str) -> None:
+        self.chain = chain
+        self.writer = writer
+        self._clock: Clock = chain.clock
+        self._rng: random.Random = chain.rng
+
+    async def put_next(self, draft: Draft, *, deadline_s: float) -> bool:
+        """PUT the next manifest. True: it is committed and folded. False: the slot was someone else's, now folded.
+
+        Every byte that the draft names is stored already or rides along, so no reader meets a dangling
+        reference (I2). ``deadline_s`` is on ``Clock.elapsed_s``.
+
+        Raises:
+            Indeterminate: the deadline passed with the slot undecided. The manifest may yet take effect.
+            Unavailable: the deadline passed and every sending was turned away. Not applied.
+
+        Cost: 1 conditional PUT; 1 GET more if the slot was taken; 1 LIST more after an hour of silence.
+        """
+        before, seq = self.chain.now(), self.chain.state.seq + 1
+        manifest, parts, size = self._build(draft, seq)
+        found = await self._decide(seq, manifest, parts, deadline_s)
+        if found is not None:
+            if seq == self.chain.state.seq + 1 and not self.chain.is_stale():
+                self.chain.fold(decode_manifest(found, seq), len(found), found)
+            return False
+        if self.chain.is_stale() and seq < await self.chain.read_boundary():
+            # The slot was collected long ago: nobody reads it, and nothing was committed.
+            await self.chain.retry(lambda: self.chain.store.delete([keys.manifest_key(seq)]))
+            await self.chain.refresh()
+            return False
+        if self.chain.fold(manifest, size):
+            self.chain.known(before)
+        elif self.chain.state.seq < seq:
+            await self.chain.refresh()  # another task has started again from a snapshot meanwhile
+        return True
+
+    def _build(self, draft: Draft, seq: int) -> tuple[Manifest, list[Buffer], int]:
+        state = self.chain.state
+        time_ms = max(self._clock.wall_ms(), state.time_ms)
+        identity = new_id(self._rng)
+
+        def build(intents: list[Intent]) -> Manifest:
+            named = [intent for _, group in draft.merged for intent in group]
+            return Manifest(
+                v=FORMAT,
+                kind="manifest",
+                seq=seq,
+                id=identity,
+                writer=self.writer,
+                time=time_ms,
+                intents=intents + named,
+                merged=[key for key, _ in draft.merged],
+            )
+
+        manifest, parts, size = assemble(draft.pieces, state.seq, build, encode_manifest)
+        assert size <= MANIFEST_BYTES_MAX, "the committer bounds what goes into a manifest"
+        return manifest, parts, size
+
+    async def _decide(self, seq: int, manifest: Manifest, parts: list[Buffer], deadline_s: float) -> bytes | None:
+        """None once the slot holds this manifest, else the bytes that it holds instead (R2)."""
+        key, pause_ms, sent = keys.manifest_key(seq), float(BACKOFF_MS_MIN), False
+        while True:
+            try:
+                await self.chain.store.put_if_absent(key, parts)
+                return None
+            except (AlreadyExists, Raced) as error:
+                holder = await self.chain.read_slot(seq)
+                if holder is not None:
+                    return None if decode_manifest(holder, seq).id == manifest.id else holder
+                last: HeadwaterError = error
+            except (Unavailable, Throttled) as error:
+                last = error
+            except Indeterminate as error:
+                last, sent = error, True
+            except HeadwaterError as error:
+                if not sent:
+                    raise
+                raise self._unknown(seq, error) from error
+            pause_s = self._rng.uniform(0, pause_ms) / 1_000
+            if isinstance(last, Throttled):
+                pause_s += last.retry_after_ms / 1_000
+            if self._clock.elapsed_s() + pause_s > deadline_s:
+                if sent:
+                    raise self._unknown(seq, last) from last
+                raise Unavailable(f"Manifest {seq} was turned away until the deadline: {last}") from last
+            await self._clock.sleep(pause_s)
+            pause_ms = min(pause_ms * 2, BACKOFF_MS_MAX)
+
+    def _unknown(self, seq: int, last: HeadwaterError) -> Indeterminate:
+        return Indeterminate(f"Manifest {seq} was sent and the store has not said what became of it: {last}")

@@ -1,0 +1,52 @@
+"""From the fold's outcome to the caller's error: the one table."""
+
+from __future__ import annotations
+
+from headwater.errors import (
+    AlreadyExists,
+    Conflict,
+    Corrupt,
+    Fenced,
+    HeadwaterError,
+    Indeterminate,
+    InvalidRequest,
+    NotFound,
+)
+from headwater.log.state import Outcome
+
+
+class OutOfOrder(Conflict):
+    """A sequence number does not follow the last one: a batch before it is missing, or it is too old a repetition."""
+
+    what_now = "Do not skip or reorder batches; after a lost one, take a new epoch and go on from what is committed."
+
+
+class UnknownProducer(Conflict):
+    """The producer id was never given out, or was forgotten after a long silence."""
+
+    what_now = "Ask for a new producer id and check what was committed before sending again."
+
+
+_ERRORS: dict[str, type[HeadwaterError]] = {
+    "no_topic": NotFound,
+    "no_partition": NotFound,
+    "no_group": NotFound,
+    "gone": NotFound,
+    "exists": AlreadyExists,
+    "fenced": Fenced,
+    "stale": Conflict,
+    "group_busy": Conflict,
+    "not_expired": Conflict,
+    "out_of_order": OutOfOrder,
+    "unknown_producer": UnknownProducer,
+    "invalid": InvalidRequest,
+    "out_of_range": InvalidRequest,
+    "late": Indeterminate,
+}
+
+
+def checked(outcome: Outcome) -> Outcome:
+    """The outcome if the intent was applied; else the error that its refusal means. Nothing of it was applied."""
+    if not outcome.error:
+        return outcome
+    raise _ERRORS.get(outcome.error, Corrupt)(f"{outcome.message} (decided by manifest {outcome.seq})")

@@ -1,0 +1,141 @@
+"""Whose turn is it? The policy of cooperative group commit, without any I/O.
+
+Many writers share one chain, and one round trip fits one winner. The policy keeps everyone's latency
+near three round trips, however many there are, with three roles that nobody assigns:
+
+**Alone.** Nobody else was seen lately: PUT the next manifest at once.
+
+**Leading.** I wrote the newest manifest and am not alone. While my PUT is on its way I LIST what others
+have published, and my next manifest names all of it beside my own batch. So the chain never pauses, and
+each of its manifests carries everyone's work.
+
+**Following.** Somebody else leads: publish my intent as a segment and poll the chain for a manifest that
+names it. If the chain rests for longer than a leader would take, or passes me over, I take a turn: LIST,
+then PUT a manifest that names all pending intents, not just mine. Turns are drawn at random over a
+time that grows with the number of intents that recent manifests carried, so that about one writer
+steps forward. Who wins a turn leads.
+
+Nothing here bears on safety: any choice at any time gives a correct log (R1, R2). All times are in
+seconds of ``Clock.elapsed_s``; durations adapt to what the store was measured to take.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass
+
+COMPANY_S = 5.0  # others seen within this time count as present, for a leader
+BUSY_S = 1.0  # the span over which others' manifests are counted
+BUSY_MANIFESTS = 3  # … and how many of them make a direct PUT a bad bet
+STREAK = 32  # own manifests in a row after which a lone writer looks around once
+STREAK_S = 10.0  # … if they came within this time
+LOSSES_MAX = 1  # races lost in one commit before it is published
+PASSED_OVER = 3  # manifests since publishing that did not name us: the leader does not see us
+
+
+@dataclass(slots=True)
+class Durations:
+    """How long the store takes, as moving averages in seconds; the first guess is S3 Standard's."""
+
+    put: float = 0.060
+    get: float = 0.030
+    list: float = 0.045
+
+    def note(self, kind: str, seconds: float) -> None:
+        """Take a measurement in. A single slow request moves the average little."""
+        old: float = getattr(self, kind)
+        setattr(self, kind, old + 0.2 * (min(seconds, 4 * old + 0.005) - old))
+
+
+class Turns:
+    """One writer's view of who else writes, and what to do next."""
+
+    def __init__(self, writer: str, rng: random.Random, *, cooperative: bool = True) -> None:
+        self.took = Durations()
+        self._writer = writer
+        self._rng = rng
+        self._cooperative = cooperative
+        self._leading = False
+        self._others_at = float("-inf")
+        self._others: deque[float] = deque(maxlen=BUSY_MANIFESTS)
+        self._sizes: deque[int] = deque([1], maxlen=8)
+        self._own: deque[float] = deque(maxlen=STREAK)
+        self._progress_at = float("-inf")
+        self._wait_s = 0.0
+
+    # -- what was seen -----------------------------------------------------------------------------
+
+    def saw_manifest(self, writer: str, intents: int, others: int, now: float) -> None:
+        """A manifest by ``writer`` was folded, with ``others`` of its intents not ours."""
+        self._leading = writer == self._writer
+        self._sizes.append(max(intents, 1))
+        self._progress_at = now
+        if self._leading:
+            self._own.append(now)
+        else:
+            self._own.clear()
+            self._others.append(now)
+        if others:
+            self._others_at = now
+        self._draw()
+
+    def saw_pending(self, found: int, now: float) -> None:
+        """A LIST found ``found`` intents of others."""
+        self._own.clear()
+        if found:
+            self._others_at = now
+
+    def published(self, now: float) -> None:
+        """Our intent is out; from here on we wait for someone to name it."""
+        self._progress_at = max(self._progress_at, now)
+        self._draw()
+
+    # -- what to do --------------------------------------------------------------------------------
+
+    def direct(self, losses: int, now: float) -> bool:
+        """Whether to PUT the next manifest ourselves, at once."""
+        if not self._cooperative:
+            return True
+        if losses > LOSSES_MAX:
+            return False
+        return self._leading or not self._busy(now)
+
+    def look_around(self, now: float) -> bool:
+        """Whether a manifest PUT should have a LIST beside it."""
+        if not self._cooperative:
+            return False
+        if now - self._others_at < COMPANY_S:
+            return True
+        return len(self._own) == STREAK and now - self._own[0] < STREAK_S
+
+    def list_delay_s(self) -> float:
+        """Start the leader's LIST so that it ends about when the PUT does, and so sees the most."""
+        return max(0.0, self.took.put - 1.2 * self.took.list)
+
+    def first_poll_s(self) -> float:
+        """How long after publishing the first look at the chain is worth a GET."""
+        return 0.8 * self.took.put
+
+    def poll_s(self) -> float:
+        """How long to wait after a GET that found nothing."""
+        return 0.4 * self.took.put
+
+    def my_turn(self, missed: int, now: float) -> bool:
+        """Whether to step forward: the chain rests, or has passed us over ``missed`` times."""
+        if self.passed_over(missed) and self._rng.random() < 1.0 / max(self._sizes):
+            return True
+        return now >= self._progress_at + self._wait_s
+
+    def passed_over(self, missed: int) -> bool:
+        """Whether the leader does not seem to know that we wait. It learns of us when we win a slot."""
+        return missed >= PASSED_OVER
+
+    def _busy(self, now: float) -> bool:
+        return len(self._others) == BUSY_MANIFESTS and now - self._others[0] < BUSY_S
+
+    def _draw(self) -> None:
+        """Draw the time that the chain must rest before we take a turn."""
+        grace = 2.2 * self.took.put + self.took.get
+        spread = 0.6 * (self.took.put + self.took.list) * max(self._sizes)
+        self._wait_s = grace + self._rng.random() * spread
