@@ -1,4 +1,7 @@
-"""Holds README.md to its word: every command in its ``bash`` blocks exists, with the options it is given."""
+"""Holds README.md to its word: every command in its ``bash`` blocks exists, with the options it is given.
+
+The same goes for the commands that scripts/demo recommends at its end.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ pytestmark = pytest.mark.skipif(not README.exists(), reason="README.md is not wr
 
 
 def commands() -> list[list[str]]:
-    """The words of every simple command in the README's ``bash`` blocks, without ``$`` and assignments."""
+    """The words of every simple command in the blocks, without ``$`` and assignments."""
     if not README.exists():
         return []
     blocks = re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    blocks += re.findall(r"^cat <<NEXT\n(.*?)^NEXT", (ROOT / "scripts" / "demo").read_text(), re.MULTILINE | re.DOTALL)
     return [words for block in blocks for words in simple_commands(block)]
 
 
