@@ -83,6 +83,8 @@ def _messages(source: pa.BufferReader, data: Bytes) -> list[pa.Message]:
     end = source.tell()
     if len(messages) < 2 or memoryview(data)[end - len(END_OF_STREAM) : end] != END_OF_STREAM:
         raise Corrupt(f"The Arrow stream at byte {start} is cut off.")
+    if messages[0].type != "schema":  # pyarrow checks a message as what it claims to be, and crashes on another
+        raise Corrupt(f"The Arrow stream at byte {start} begins with a {messages[0].type} message.")
     schema = pa.ipc.read_schema(messages[0])
     if not schema.equals(RECORD_SCHEMA):
         raise Corrupt(f"The Arrow stream at byte {start} has other columns than a record: {schema}.")

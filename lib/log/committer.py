@@ -40,6 +40,7 @@ class Pending:
     piece: Piece
     outcome: asyncio.Future[Outcome]
     ready: asyncio.Future[Piece] | None = None  # set while its bytes are still being uploaded
+    tip: int = -1  # the tip under which it was last sent
 
 
 class Committer:

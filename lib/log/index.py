@@ -16,6 +16,7 @@ Everything here is pure; ``log.house`` stores pages and ``log.lookup`` reads the
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -145,6 +146,11 @@ def encode(ref: PageRef, runs: dict[Place, list[Entry]]) -> bytes:
     return frame.encode(msgspec.json.encode(header), pos) + b"".join(payload)
 
 
+def header_bytes(data: bytes) -> int:
+    """How many bytes the directory needs, from the page's beginning. Raises ``Corrupt``."""
+    return frame.header_bytes(data)
+
+
 def decode_header(data: bytes, *, whole: bool = True) -> tuple[PageHeader, int]:
     """A page's directory and where its payload starts. Raises ``Corrupt`` or ``UpgradeRequired``."""
     line, base = frame.decode(data, whole=whole)
@@ -172,6 +178,12 @@ def decode_run(run: Run, packed: bytes) -> list[Entry]:
     if len(entries) != run.rows:
         raise Corrupt(f"The index run of topic {run.topic} has {len(entries)} entries and should have {run.rows}.")
     return entries
+
+
+def from_offset(tail: list[Entry], offset: int) -> list[Entry]:
+    """The part of a tail (by base, without overlaps) that ends above ``offset``. Cost: a bisection and a slice."""
+    at = bisect_right(tail, offset, key=_base)
+    return tail[at - 1 if at and tail[at - 1].end > offset else at :]
 
 
 def overlapping(entries: Iterable[Entry], offset: int) -> list[Entry]:

@@ -1,8 +1,8 @@
 """The object store that everything stands on: one protocol, and its contract.
 
-Keys are ``/``-separated UTF-8 of at most ``key_bytes_max`` bytes, without empty, ``.`` or ``..``
-parts; no key may be a folder of another (``a`` beside ``a/b``), since a directory cannot hold both.
-A key that breaks this is refused with ``InvalidRequest`` before anything is sent.
+Keys are ``/``-separated UTF-8 of at most ``key_bytes_max`` bytes, without backslashes, control characters and
+empty, ``.`` or ``..`` parts; no key may be a folder of another (``a`` beside ``a/b``), since a directory cannot
+hold both. A key that breaks this is refused with ``InvalidRequest`` before anything is sent.
 
 The contract (``tests/contract/`` holds every store to it):
 
@@ -113,8 +113,8 @@ class ObjectStore(Protocol):
         ...
 
 
-# An empty, "." or ".." part, or a control character.
-_BAD_KEY = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)|[\x00-\x1f\x7f]")
+# An empty, "." or ".." part; a backslash, which some services take for a slash; or a control character.
+_BAD_KEY = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)|[\x00-\x1f\x7f\\]")
 
 
 def check_key(key: str, key_bytes_max: int) -> None:
@@ -126,7 +126,9 @@ def check_key(key: str, key_bytes_max: int) -> None:
     if not 0 < size <= key_bytes_max:
         raise InvalidRequest(f"The key {key[:80]!r} has {size} bytes; a key has 1 to {key_bytes_max}.")
     if _BAD_KEY.search(key):
-        raise InvalidRequest(f"The key {key[:80]!r} has an empty, '.' or '..' part, or a control character.")
+        raise InvalidRequest(
+            f"The key {key[:80]!r} has an empty, '.' or '..' part, a backslash or a control character."
+        )
 
 
 def parts_of(body: Body) -> list[Buffer]:

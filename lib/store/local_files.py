@@ -77,15 +77,17 @@ def _spans(folder: bytes, base: bytes, prefix: bytes, after: bytes, skip: bytes)
         return
     with entries:
         for entry in entries:
-            key = base + entry.name
-            if (key > after or after.startswith(key)) and key.startswith(prefix[: len(key)]) and entry.name != skip:
+            name = entry.name
+            key = base + (name[: -len(GOES_ON)] if name.endswith(GOES_ON) else name)
+            # Most names of a large folder end here, before the system is asked what they are.
+            if (key > after or after.startswith(key)) and key.startswith(prefix[: len(key)]) and name != skip:
                 if not entry.is_dir(follow_symlinks=False):
                     if key > after and key.startswith(prefix):
-                        yield key, entry.name
+                        yield key, name
                     continue
-                start = key[: -len(GOES_ON)] if key.endswith(GOES_ON) else key + b"/"
+                start = key if name.endswith(GOES_ON) else key + b"/"
                 if (start > after or after.startswith(start)) and start.startswith(prefix[: len(start)]):
-                    yield start, entry.name
+                    yield start, name
 
 
 def write_parts(fd: int, body: Body) -> None:

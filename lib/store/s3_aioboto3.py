@@ -135,7 +135,7 @@ class Aioboto3S3Store(S3Base):
     async def _pages(self, prefix: str, start_after: str, limit: int | None) -> AsyncGenerator[Sequence[Stat], None]:
         asked: dict[str, Any] = {"Bucket": self.target.bucket, "Prefix": self.target.prefix + prefix}
         asked["MaxKeys"] = PAGE_KEYS_MAX if limit is None else min(limit, PAGE_KEYS_MAX)
-        if start_after and self.target.lists_sorted:
+        if start_after and self.target.lists == "sorted":
             asked["StartAfter"] = self.target.prefix + start_after
         while True:
             answer = await self._send("list", prefix, lambda client: client.list_objects_v2(**asked))

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, S
 from contextlib import aclosing
 
 from headwater.clock import Clock, SystemClock
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.store.base import Stat, check_key
 from headwater.store.s3_errors import Failure, Verb, translated
 from headwater.store.s3_url import KEY_BYTES_MAX, S3Target
@@ -34,20 +34,31 @@ class S3Base(ABC):
                 yield stat
 
     async def _all(self, prefix: str, start_after: str, limit: int | None) -> AsyncGenerator[Stat, None]:
-        if self.target.lists_sorted:
-            async with aclosing(self._pages(prefix, start_after, limit)) as pages:
-                async for page in pages:
-                    for stat in _wanted(page, prefix, start_after):
-                        yield stat
-                    if page and page[-1].key > prefix and not page[-1].key.startswith(prefix):
-                        return
-        else:
-            # C6 on a directory bucket: nothing may come out before everything has been seen.
+        if self.target.lists == "unsorted":
+            # C6: nothing may come out before everything has been seen.
             folder = prefix[: prefix.rfind("/") + 1]
             async with aclosing(self._pages(folder, "", None)) as pages:
                 whole = [stat async for page in pages for stat in _wanted(page, prefix, start_after)]
             for stat in sorted(whole, key=lambda stat: stat.key):
                 yield stat
+            return
+        last = ""
+        async with aclosing(self._pages(prefix, start_after, limit)) as pages:
+            async for page in pages:
+                for stat in page:
+                    if stat.key < last:
+                        raise self._disorder(last, stat.key)
+                    last = stat.key
+                    if last > start_after and last.startswith(prefix):
+                        yield stat
+                if last > prefix and not last.startswith(prefix):
+                    return
+
+    def _disorder(self, first: str, second: str) -> InvalidRequest:
+        return InvalidRequest(
+            f"The store {self.url} lists {second!r} after {first!r}, which is not the order of their bytes. "
+            "Add the option lists=unsorted to the URL: lists are then read to their end and sorted."
+        )
 
     @abstractmethod
     def _pages(self, prefix: str, start_after: str, limit: int | None) -> AsyncGenerator[Sequence[Stat], None]:

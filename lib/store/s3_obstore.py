@@ -37,6 +37,7 @@ OWN_CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 CREDENTIALS_S = 900  # obstore asks for credentials again five minutes before this; botocore keeps ten in reserve
+SHORT_PATH = 40  # characters; the text that _STATUS looks for is longer
 _LAST = "\U0010fffd"  # sorts after whatever a key goes on with
 _STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})[^:]*: ?(.*)", re.DOTALL)
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
@@ -109,14 +110,15 @@ class ObstoreS3Store(S3Base):
     async def _pages(self, prefix: str, start_after: str, limit: int | None) -> AsyncGenerator[Sequence[Stat], None]:
         # obstore lists whole folders; what lies before the wanted keys in the folder is passed over by the service.
         folder, slash, _ = (self.target.prefix + prefix).rpartition("/")
-        after = max(self.target.prefix + start_after if start_after else "", _just_before(self.target.prefix + prefix))
+        after = ""
+        if self.target.lists == "sorted":
+            started = self.target.prefix + start_after if start_after else ""
+            after = max(started, _just_before(self.target.prefix + prefix))
         try:
             pages = self._store.list(folder + slash or None, offset=_offset(after), chunk_size=PAGE_KEYS_MAX)
             async for page in pages:
                 now_ms = await self._service_clock.now_ms()
                 yield [self._stat(meta, now_ms) for meta in page]
-        except GeneratorExit:
-            raise
         except Exception as error:
             raise self._error(_failure(error, prefix), "list", prefix) from None
 
@@ -138,7 +140,7 @@ def _open(target: S3Target, env: Mapping[str, str], clock: Clock) -> S3Store:
         config["endpoint"] = f"{scheme}://{host}"
     if target.region:
         config["region"] = target.region
-    if not target.lists_sorted:
+    if target.is_express:
         config["s3_express"] = True
     # Over TLS nobody can change the body on the way, and signing its hash would cost as much again as sending it.
     config["unsigned_payload"] = not (target.endpoint_url or "https").startswith("http:")
@@ -223,10 +225,12 @@ def _offset(after: str) -> str | None:
 
 
 def _failure(error: Exception, path: str) -> Failure:
-    """What an exception of obstore says. The path is taken out first: it could look like a status."""
+    """What an exception of obstore says."""
     if isinstance(error, HeadwaterError):
         return Failure(kind="credentials", message=error.message)
-    text = str(error).replace(path, "…")
+    text = str(error)
+    if len(path) > SHORT_PATH:
+        text = text.replace(path, "…")  # a long one could look like a status
     if found := _STATUS.search(text):
         code, message = _CODE.search(found[2]), _MESSAGE.search(found[2])
         return Failure(

@@ -7,6 +7,9 @@ Credentials never stand in the URL; they come in the ordinary AWS ways (environm
     profile            a profile of ~/.aws; from AWS_PROFILE without it
     client             obstore or aioboto3
     addressing         path (host/bucket/key) or virtual (bucket.host/key)
+    lists              sorted or unsorted: whether the service lists in byte order of the whole keys. AWS does, but
+                       not in directory buckets (--x-s3); SeaweedFS does not. An unsorted list is read to its end
+                       and sorted here. A list that breaks its promise is an error that names this option.
     connect_timeout_s  seconds for making a connection
     timeout_s          seconds for one whole request
 """
@@ -21,10 +24,11 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 from headwater.errors import InvalidRequest
 from headwater.store.base import check_key
 
-OPTIONS = ("endpoint_url", "region", "profile", "client", "addressing", "connect_timeout_s", "timeout_s")
+OPTIONS = ("endpoint_url", "region", "profile", "client", "addressing", "lists", "connect_timeout_s", "timeout_s")
 CLIENTS = ("obstore", "aioboto3")
 KEY_BYTES_MAX = 1_024  # S3's own bound, prefix included
 PREFIX_BYTES_MAX = 512  # leaves room for what Headwater puts below it
+EXPRESS = "--x-s3"  # how the names of directory buckets end
 CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 30.0  # one request: 64 MiB at 2 MiB/s; a conditional write is resolved by the journal after it
 FORM = "s3://bucket/prefix?endpoint_url=http://host:port&region=us-east-1"
@@ -42,13 +46,14 @@ class S3Target:
     profile: str | None = None
     client: str | None = None
     addressing: str = "virtual"
+    lists: str = "sorted"
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     timeout_s: float = TIMEOUT_S
 
     @property
-    def lists_sorted(self) -> bool:
-        """Directory buckets (S3 Express One Zone) list in no order, and only whole folders."""
-        return not self.bucket.endswith("--x-s3")
+    def is_express(self) -> bool:
+        """Whether it is a directory bucket (S3 Express One Zone): it lists in no order, and only whole folders."""
+        return self.bucket.endswith(EXPRESS)
 
     @property
     def request_url(self) -> str:
@@ -83,6 +88,8 @@ def parse_s3_url(url: str, env: Mapping[str, str]) -> S3Target:
         profile=options.get("profile") or env.get("AWS_PROFILE") or None,
         client=_one_of(options, "client", CLIENTS),
         addressing=_one_of(options, "addressing", ("path", "virtual")) or ("path" if by_path else "virtual"),
+        lists=_one_of(options, "lists", ("sorted", "unsorted"))
+        or ("unsorted" if parts.netloc.endswith(EXPRESS) else "sorted"),
         connect_timeout_s=_seconds(options, "connect_timeout_s", CONNECT_TIMEOUT_S),
         timeout_s=_seconds(options, "timeout_s", TIMEOUT_S),
     )

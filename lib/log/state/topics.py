@@ -95,9 +95,7 @@ def _topic(state: State, topic: int) -> Topic:
 def _check_room(state: State, more: int) -> None:
     present = sum(len(topic.partitions) for topic in state.topics.values())
     if present + more > PARTITIONS_MAX:
-        raise Refused(
-            "invalid", f"The namespace has {present} partitions; {more} more would exceed {PARTITIONS_MAX}."
-        )
+        raise Refused("invalid", f"The namespace has {present} partitions; {more} more would exceed {PARTITIONS_MAX}.")
 
 
 OPERATIONS: dict[type[Op], Any] = {

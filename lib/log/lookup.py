@@ -1,0 +1,135 @@
+"""Which chunks hold an offset or a time: the tails in memory, then index pages in the store.
+
+Of a page only the directory and the runs that are asked for are fetched; both never change and are
+cached. A page may vanish when it was merged away and collected: the caller refreshes and asks again (R6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+
+from headwater.log import index, keys
+from headwater.log.chain import Chain
+from headwater.log.house import House
+from headwater.log.index import PageHeader, Run
+from headwater.log.state import Entry, PageRef, Partition
+
+HEAD_BYTES_GUESS = 64 * 1024
+DIRECTORIES_MAX = 256  # directories kept in memory
+RUN_ENTRIES_MAX = 1 << 18  # decoded entries kept in memory
+
+
+class Lookup:
+    """Finds chunk entries for readers of one process."""
+
+    def __init__(self, chain: Chain, house: House) -> None:
+        self.chain = chain
+        self.house = house
+        self._directories: OrderedDict[str, tuple[PageHeader, int]] = OrderedDict()
+        self._runs: OrderedDict[tuple[str, int, int], list[Entry]] = OrderedDict()
+        self._run_entries = 0
+
+    async def entries(self, topic: int, partition: int, offset: int) -> AsyncIterator[Entry]:
+        """Entries of the partition that end above ``offset``, in offset order, up to the end as known now.
+
+        Pages are opened only when the iteration reaches them. Raises ``NotFound`` if a page has gone (R6).
+        """
+        found = self.chain.state.partition(topic, partition)
+        if found is None:
+            return
+        tail = index.from_offset(found.tail, offset)
+        runs = await self._runs_above(topic, partition, offset, found, tail)
+        held: list[Entry] = []
+        for i, (ref, run) in enumerate(runs):
+            held = index.overlapping([*held, *await self._load_run(ref, run)], offset)
+            # Released reservations may put entries of a later page between those of an earlier one: hand out
+            # only what lies below everything that is still to come.
+            limit = runs[i + 1][1].base if i + 1 < len(runs) else (tail[0].base if tail else None)
+            if limit is None:
+                break
+            ready = [entry for entry in held if entry.base < limit]
+            held = held[len(ready) :]
+            for entry in ready:
+                yield entry
+        for entry in index.overlapping([*held, *tail], offset):
+            yield entry
+
+    async def first_reaching(self, topic: int, partition: int, timestamp: int) -> AsyncIterator[Entry]:
+        """Entries whose newest record is at or above ``timestamp``, in offset order."""
+        found = self.chain.state.partition(topic, partition)
+        if found is None:
+            return
+        runs = [
+            (ref, run)
+            for ref, run in await self._runs_above(topic, partition, found.start, found, [])
+            if run.max_ms >= timestamp
+        ]
+        for ref, run in runs:
+            for entry in await self._load_run(ref, run):
+                if entry.max >= timestamp and entry.codec != "gap":
+                    yield entry
+        for entry in list(found.tail):
+            if entry.max >= timestamp and entry.codec != "gap":
+                yield entry
+
+    async def _runs_above(
+        self, topic: int, partition: int, offset: int, found: Partition, tail: list[Entry]
+    ) -> list[tuple[PageRef, Run]]:
+        if _covers(tail, offset, found.stable_end):
+            return []  # the common case of a reader near the end: everything it can read is in the tail
+        pages = list(self.chain.state.pages)
+        directories = await asyncio.gather(*(self._directory(ref) for ref in pages))
+        runs = [
+            (ref, run)
+            for ref, (header, _) in zip(pages, directories, strict=True)
+            for run in header.runs
+            if run.topic == topic and run.partition == partition and run.end > offset
+        ]
+        return sorted(runs, key=lambda pair: pair[1].base)
+
+    async def _directory(self, ref: PageRef) -> tuple[PageHeader, int]:
+        key = keys.index_key(ref.first, ref.last)
+        known = self._directories.get(key)
+        if known is not None:
+            self._directories.move_to_end(key)
+            return known
+        page = self.house.page(ref)
+        if page is None:
+            page = await self._read(key, 0, HEAD_BYTES_GUESS)
+            if len(page) == HEAD_BYTES_GUESS:
+                needed = index.header_bytes(page)
+                if needed > len(page):
+                    page = await self._read(key, 0, needed)
+        found = self._directories[key] = index.decode_header(page, whole=False)
+        while len(self._directories) > DIRECTORIES_MAX:
+            self._directories.popitem(last=False)
+        return found
+
+    async def _load_run(self, ref: PageRef, run: Run) -> list[Entry]:
+        key = keys.index_key(ref.first, ref.last)
+        place = (key, run.topic, run.partition)
+        known = self._runs.get(place)
+        if known is not None:
+            self._runs.move_to_end(place)
+            return known
+        _, base = await self._directory(ref)
+        page = self.house.page(ref)
+        start = base + run.pos
+        packed = page[start : start + run.len] if page else await self._read(key, start, start + run.len)
+        entries = self._runs[place] = index.decode_run(run, packed)
+        self._run_entries += len(entries)
+        while self._run_entries > RUN_ENTRIES_MAX and len(self._runs) > 1:
+            self._run_entries -= len(self._runs.popitem(last=False)[1])
+        return entries
+
+    async def _read(self, key: str, start: int, end: int) -> bytes:
+        return (await self.chain.retry(lambda: self.chain.store.get(key, start=start, end=end))).data
+
+
+def _covers(tail: list[Entry], offset: int, stable_end: int) -> bool:
+    """Whether the tail alone holds all of ``[offset, stable_end)``. A late-released reservation leaves holes in it."""
+    if not tail or tail[0].base > offset or tail[-1].end < stable_end:
+        return False
+    return sum(entry.count for entry in tail) == tail[-1].end - tail[0].base

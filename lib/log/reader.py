@@ -1,0 +1,346 @@
+"""The read path: make sure of the tip, find the chunks, range-GET them in parallel, check every CRC.
+
+    fetch ──► chain.refresh (1 GET) ──► lookup.entries ──► range GETs, up to READS_MAX at once ──► CRC32C ──► chunks
+
+A chunk that rode inline in a manifest which this process has just folded is in memory already, so a
+tailing reader's poll brings data and metadata in the same GET. R6: a chunk or page that answers 404 means
+"look again with a fresh state", never an empty answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from headwater.errors import Corrupt, InvalidRequest, NotFound, OffsetOutOfRange
+from headwater.limits import BATCH_BYTES_MAX, READS_MAX
+from headwater.log import frame, kafka2, keys
+from headwater.log.chain import Chain
+from headwater.log.lookup import Lookup
+from headwater.log.state import Entry, Partition, Topic
+from headwater.types import Codec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LOOK_AGAIN_MAX = 3  # R6: how often a vanished object sends us back to the state before we call it lost
+POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # the long poll's GETs of the next manifest, with back-off
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Stored batches of one partition: offsets ``[base, base + count)``, opaque bytes in their codec."""
+
+    topic: str
+    partition: int
+    base: int
+    count: int
+    codec: Codec
+    data: bytes
+    timestamp_min: int
+    timestamp_max: int
+
+    @property
+    def end(self) -> int:
+        """One past the last offset."""
+        return self.base + self.count
+
+    def decode(self) -> pa.RecordBatch:
+        """The records as Arrow: offset, timestamp, key, value, headers. Raises ``Corrupt``."""
+        from headwater.log import batch
+
+        placed = batch.decode(self.codec, self.data, self.base)
+        if placed.num_rows != self.count:
+            raise Corrupt(
+                f"Topic {self.topic!r}, partition {self.partition}: the batch at offset {self.base} holds "
+                f"{placed.num_rows} records and the log says {self.count}."
+            )
+        return placed
+
+    def kafka2(self) -> bytes:
+        """The same as Kafka RecordBatch v2 bytes with their place in the log written in."""
+        if self.codec == "kafka2":
+            return kafka2.with_base_offset(self.data, self.base)
+        from headwater.log import batch
+
+        return batch.encode_kafka2(self.decode(), self.base)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What a fetch found. The first chunk may begin below the offset asked for, as in Kafka.
+
+    ``next_offset`` is where to go on: past the last chunk, and past gaps that hold no records.
+    ``high_watermark`` is the end of the log, ``stable_end`` where readers stop (they differ only behind an
+    open reservation), ``commit`` the manifest number as of which all this holds.
+    """
+
+    chunks: list[Chunk]
+    next_offset: int
+    log_start: int
+    high_watermark: int
+    stable_end: int
+    commit: int
+
+
+class Reader:
+    """Reads partitions of a namespace. Any number of tasks may use one at once."""
+
+    def __init__(self, chain: Chain, lookup: Lookup) -> None:
+        self.chain = chain
+        self.lookup = lookup
+        self._slots = asyncio.Semaphore(READS_MAX)
+
+    # -- one fetch ---------------------------------------------------------------------------------
+
+    async def fetch(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        bytes_max: int = 8 << 20,
+        wait_ms: float = 0,
+        fresh: bool = True,
+    ) -> Fetched:
+        """Chunks from ``offset`` on, at most about ``bytes_max`` of them but at least one if there is any.
+
+        With ``wait_ms`` an empty answer waits that long for a commit (long poll). ``fresh=False`` trusts the
+        state as it is and skips the GET that makes sure of the tip.
+
+        Raises:
+            NotFound: no such topic or partition.
+            OffsetOutOfRange: carries the valid range.
+            Corrupt: stored bytes fail their CRC, or are gone for good.
+
+        Cost: 1 GET for the tip, 1 range GET for each run of neighbouring chunks not in memory.
+        """
+        if fresh:
+            await self.chain.refresh()
+        deadline_s, poll_s = self.chain.clock.elapsed_s() + wait_ms / 1_000, POLL_S_MIN
+        while True:
+            fetched = await self._look(topic, partition, offset, bytes_max)
+            left_s = deadline_s - self.chain.clock.elapsed_s()
+            if fetched.chunks or fetched.next_offset > offset or left_s <= 0:
+                return fetched
+            if not await self.chain.grown(fetched.commit, min(poll_s, left_s)):
+                await self.chain.refresh()
+            poll_s = min(poll_s * 1.5, POLL_S_MAX)
+
+    async def _look(self, topic: str, partition: int, offset: int, bytes_max: int) -> Fetched:
+        """One fetch from the state as it is; looks again while objects vanish under it (R6)."""
+        for _ in range(LOOK_AGAIN_MAX):
+            try:
+                return await self._fetch_now(topic, partition, offset, bytes_max)
+            except _Vanished as vanished:
+                last = vanished
+                await self.chain.refresh()
+                await self.chain.adopt_pages()
+        raise Corrupt(
+            f"Topic {topic!r}, partition {partition} needs the object {last.key!r}, which does not exist. "
+            "Run `headwater verify`.",
+            key=last.key,
+        )
+
+    async def _fetch_now(self, topic: str, partition: int, offset: int, bytes_max: int) -> Fetched:
+        described, place = self.place(topic, partition)
+        check_range(topic, partition, place, offset)
+        commit, stable_end = self.chain.state.seq, place.stable_end
+        high_watermark, start = place.next, place.start
+        chosen: list[Entry] = []
+        position, size = offset, 0
+        try:
+            async for entry in self.lookup.entries(described.id, partition, offset):
+                if entry.base >= stable_end or (size and size + entry.len > bytes_max):
+                    break
+                position = max(position, min(entry.end, stable_end))
+                if entry.codec != "gap":
+                    chosen.append(entry)
+                    size += entry.len
+        except NotFound as gone:
+            raise _Vanished(str(gone)) from gone
+        chunks = await self._load(topic, partition, chosen)
+        return Fetched(
+            chunks=chunks,
+            next_offset=position,
+            log_start=start,
+            high_watermark=high_watermark,
+            stable_end=stable_end,
+            commit=commit,
+        )
+
+    # -- whole ranges ------------------------------------------------------------------------------
+
+    async def chunks(
+        self, topic: str, partition: int, start: int, end: int | None = None, *, bytes_max: int | None = None
+    ) -> AsyncIterator[Chunk]:
+        """Every chunk of ``[start, end)``, in order, with read-ahead of at most ``bytes_max`` (to the end as of now).
+
+        Memory: ``bytes_max`` (default ``options.read_ahead_bytes_max``) plus one batch, however long the range is.
+        """
+        budget = self.chain.options.read_ahead_bytes_max if bytes_max is None else bytes_max
+        await self.chain.refresh()
+        _, place = self.place(topic, partition)
+        check_range(topic, partition, place, start)
+        end = place.stable_end if end is None else min(end, place.stable_end)
+        window = max(budget // 4, 1)
+        ahead: deque[asyncio.Task[Fetched]] = deque()
+        # Each fetch must know where the one before it ended, so read-ahead overlaps one fetch with its consumer.
+        position = start
+        try:
+            while position < end or ahead:
+                if not ahead:
+                    ahead.append(self._ahead(topic, partition, position, window))
+                fetched = await ahead.popleft()
+                if fetched.next_offset <= position:
+                    return
+                position = fetched.next_offset
+                if position < end:
+                    ahead.append(self._ahead(topic, partition, position, window))
+                for chunk in fetched.chunks:
+                    if chunk.base < end:
+                        yield chunk
+        finally:
+            for task in ahead:
+                task.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
+
+    def _ahead(self, topic: str, partition: int, offset: int, bytes_max: int) -> asyncio.Task[Fetched]:
+        return asyncio.get_running_loop().create_task(self._look(topic, partition, offset, bytes_max))
+
+    async def offset_at(self, topic: str, partition: int, timestamp: int) -> tuple[int, int] | None:
+        """The first offset whose record is at or after ``timestamp`` (ms), with its own timestamp; None if none is.
+
+        Exact inside a batch. Cost: the index, and 1 range GET for each chunk that might hold it (mostly one).
+        """
+        await self.chain.refresh()
+        for _ in range(LOOK_AGAIN_MAX):
+            try:
+                described, place = self.place(topic, partition)
+                async for entry in self.lookup.first_reaching(described.id, partition, timestamp):
+                    if entry.end <= place.start or entry.base >= place.stable_end:
+                        continue
+                    (chunk,) = await self._load(topic, partition, [entry])
+                    hit = _first_at(chunk.decode(), timestamp, place.start)
+                    if hit is not None:
+                        return hit
+                return None
+            except (_Vanished, NotFound) as gone:
+                if not isinstance(gone, _Vanished) and self.chain.state.named(topic) is None:
+                    raise
+                await self.chain.refresh()
+                await self.chain.adopt_pages()
+        raise Corrupt(f"Topic {topic!r}, partition {partition} cannot be searched by time: objects are missing.")
+
+    def place(self, topic: str, partition: int) -> tuple[Topic, Partition]:
+        """The topic and the partition's state. Raises ``NotFound``."""
+        found = self.chain.state.named(topic)
+        if found is None:
+            raise NotFound(f"There is no topic {topic!r} in this namespace.", topic=topic)
+        if not 0 <= partition < len(found.partitions):
+            raise NotFound(
+                f"Topic {topic!r} has partitions 0 to {len(found.partitions) - 1}, and no partition {partition}.",
+                topic=topic,
+                partition=partition,
+            )
+        return found, found.partitions[partition]
+
+    # -- bytes ----------------------------------------------------------------------------------------
+
+    async def _load(self, topic: str, partition: int, entries: list[Entry]) -> list[Chunk]:
+        spans = _spans(entries)
+        loaded = await asyncio.gather(*(self._load_span(key, span) for key, span in spans))
+        return [
+            Chunk(
+                topic=topic,
+                partition=partition,
+                base=entry.base,
+                count=entry.count,
+                codec=_codec(entry),
+                data=data,
+                timestamp_min=entry.min,
+                timestamp_max=entry.max,
+            )
+            for (_, span), parts in zip(spans, loaded, strict=True)
+            for entry, data in zip(span, parts, strict=True)
+        ]
+
+    async def _load_span(self, key: str, span: list[Entry]) -> list[bytes]:
+        """Neighbouring chunks of one object by one range GET, each checked."""
+        start, end = span[0].pos, span[-1].pos + span[-1].len
+        held = self.chain.inline.get(key)
+        if held is None:
+            async with self._slots:
+                try:
+                    data = (await self.chain.retry(lambda: self.chain.store.get(key, start=start, end=end))).data
+                except NotFound:
+                    raise _Vanished(key) from None
+        else:
+            data = held[start:end]
+        return [_checked(key, entry, data[entry.pos - start : entry.pos - start + entry.len]) for entry in span]
+
+
+class _Vanished(Exception):
+    """An object that the state names answered 404 (R6)."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def check_range(topic: str, partition: int, place: Partition, offset: int) -> None:
+    """Raise ``OffsetOutOfRange`` unless ``log_start <= offset <= high_watermark``."""
+    if offset < 0:
+        raise InvalidRequest(f"An offset is 0 or more, not {offset}.")
+    if not place.start <= offset <= place.next:
+        raise OffsetOutOfRange(
+            f"Topic {topic!r}, partition {partition} holds offsets [{place.start}, {place.next}); {offset} is outside.",
+            log_start=place.start,
+            high_watermark=place.next,
+        )
+
+
+def _first_at(placed: pa.RecordBatch, timestamp: int, start: int) -> tuple[int, int] | None:
+    """The first (offset, timestamp) at or after both bounds."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    offsets, times = placed.column("offset"), placed.column("timestamp").cast(pa.int64())
+    late_enough: Any = pc.greater_equal(times, pa.scalar(timestamp, pa.int64()))
+    inside: Any = pc.greater_equal(offsets, pa.scalar(start, pa.int64()))
+    row = pc.index(pc.and_(late_enough, inside), pa.scalar(True)).as_py()
+    return (offsets[row].as_py(), times[row].as_py()) if row >= 0 else None
+
+
+def _spans(entries: list[Entry]) -> list[tuple[str, list[Entry]]]:
+    """Entries grouped so that each group is one contiguous range of one object, of bounded size."""
+    spans: list[tuple[str, list[Entry]]] = []
+    for entry in entries:
+        key = entry.obj or keys.manifest_key(entry.seq)
+        if spans and spans[-1][0] == key:
+            span = spans[-1][1]
+            adjoins = span[-1].pos + span[-1].len == entry.pos
+            if adjoins and entry.pos + entry.len - span[0].pos <= BATCH_BYTES_MAX:
+                span.append(entry)
+                continue
+        spans.append((key, [entry]))
+    return spans
+
+
+def _codec(entry: Entry) -> Codec:
+    assert entry.codec != "gap", "gaps have no bytes"
+    return entry.codec
+
+
+def _checked(key: str, entry: Entry, data: bytes) -> bytes:
+    if len(data) != entry.len:
+        raise Corrupt(f"{key!r} ends before its chunk at byte {entry.pos}: it was cut.", key=key)
+    if frame.checksum(data) != entry.crc:
+        raise Corrupt(
+            f"The chunk at byte {entry.pos} of {key!r} (offsets [{entry.base}, {entry.end})) fails its CRC32C.",
+            key=key,
+        )
+    return data

@@ -1,0 +1,249 @@
+"""The write path's upper half: batches become chunks, chunks become intents, small ones ride inline.
+
+    append ──► small: its bytes ride in the manifest (or in the published segment)
+           └─► large: packed with its neighbours into segments that upload in parallel; the intent that
+               names them waits in the queue for its bytes, so the order of calls is the order of the log
+
+I2: an intent goes to the committer's manifest only after every byte that it names is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from msgspec import structs
+
+from headwater.errors import Indeterminate, InvalidRequest
+from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, OBJECT_BYTES_MAX
+from headwater.log import frame, keys
+from headwater.log.committer import Committer, parse_token
+from headwater.log.intents import FORMAT, AnyOp, Chunk, Intent, SegmentHeader, encode_segment, new_id
+from headwater.log.outcomes import checked
+from headwater.log.payload import Piece
+from headwater.log.state import Outcome
+from headwater.types import Batch, Buffer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """One batch for one partition, by topic id."""
+
+    topic: int
+    partition: int
+    batch: Batch
+
+
+@dataclass(slots=True)
+class _Pack:
+    """A segment that is being filled: parts, their size, and where it will lie once it is stored."""
+
+    parts: list[Buffer] = field(default_factory=list)
+    size: int = 0
+    stored: asyncio.Future[tuple[str, int]] | None = None  # key, payload base
+
+
+class Writer:
+    """Turns appends and operations into intents and has them committed. One per process and namespace."""
+
+    def __init__(self, committer: Committer) -> None:
+        self.committer = committer
+        self.chain = committer.chain
+        self.options = committer.options
+        self._pack = _Pack()
+        self._staged = 0
+        self._uploads: set[asyncio.Task[None]] = set()
+        self._upload_slots = asyncio.Semaphore(self.options.uploads_max)
+        self._buffered = 0
+        self._room = asyncio.Condition()
+
+    async def commit(self, appends: Sequence[Append] = (), ops: Sequence[AnyOp] = (), *, token: str = "") -> Outcome:
+        """Make all of it true by one intent, or nothing, and say what the fold made of it.
+
+        With ``token``, that of an ``Indeterminate`` of the very same call, the first attempt's outcome is
+        returned if it took effect, and it never takes effect twice.
+
+        Raises:
+            InvalidRequest, NotFound, Conflict, Fenced, OutOfOrder, UnknownProducer: not applied.
+            Unavailable: the store turned us away until the deadline. Not applied.
+            Indeterminate: the store fell silent. Call again with ``token=error.token`` to learn the outcome.
+
+        Cost: alone 1 conditional PUT, and 1 PUT a segment of up to 8 MiB if it is large;
+        contended 1 PUT, about 5 GET, 0.1 LIST.
+        """
+        _check(appends)
+        intent_id, tip = parse_token(token) if token else (new_id(self.chain.rng), None)
+        if tip is not None:
+            await self._learn(intent_id)
+            known = self.chain.state.recent.get(intent_id)
+            if known is not None:
+                return checked(known)
+        size = sum(len(append.batch.data) for append in appends)
+        await self._enter(size)
+        try:
+            outcome = await self._submit(appends, list(ops), intent_id, tip, size)
+        finally:
+            await self._leave(size)
+        try:
+            return checked(outcome)
+        except Indeterminate as error:
+            raise Indeterminate(f"{error} Read the log to see whether it is there.", token=token) from None
+
+    async def commit_staged(
+        self, staged: Sequence[Chunk], appends: Sequence[Append], ops: Sequence[AnyOp], *, token: str, intent_id: str
+    ) -> Outcome:
+        """Commit chunks that lie in segments already, then small appends, by one intent (see ``commit``)."""
+        _check(appends)
+        if len(staged) + len(appends) > INTENT_APPENDS_MAX:
+            raise InvalidRequest(f"One commit takes at most {INTENT_APPENDS_MAX} batches.")
+        tip = parse_token(token)[1] if token else None
+        if tip is not None:
+            await self._learn(intent_id)
+        chunks = [*staged, *(_chunk(append) for append in appends)]
+        data = [append.batch.data for append in appends]
+        intent = Intent(id=intent_id, tip=0, appends=chunks, ops=list(ops))
+        piece = Piece(intent=intent, parts=data, size=sum(map(len, data)), tip=tip)
+        try:
+            return checked(await asyncio.shield(self.committer.submit(piece)))
+        except Indeterminate as error:
+            raise Indeterminate(error.message, token=error.token or token) from None
+
+    async def _submit(
+        self, appends: Sequence[Append], ops: list[AnyOp], intent_id: str, tip: int | None, size: int
+    ) -> Outcome:
+        chunks = [_chunk(append) for append in appends]
+        intent = Intent(id=intent_id, tip=0, appends=chunks, ops=ops)
+        data = [append.batch.data for append in appends]
+        if size <= self.options.inline_bytes_max:
+            waiting = self.committer.submit(Piece(intent=intent, parts=data, size=size, tip=tip))
+        else:
+            ready = asyncio.get_running_loop().create_task(self._stage(intent, data, tip))
+            waiting = self.committer.submit(Piece(intent=intent, tip=tip), ready)
+        # A caller that is cancelled leaves; the commit goes on, since it may be shared with others.
+        return await asyncio.shield(waiting)
+
+    async def _learn(self, intent_id: str) -> None:
+        """See all that was committed up to now, so that an earlier attempt under this id is known."""
+        if intent_id not in self.chain.state.recent:
+            await self.chain.refresh()
+
+    async def drain(self) -> None:
+        """Return when no upload and no commit is in flight (R10)."""
+        while self._uploads or self.committer.busy:
+            if self._uploads:
+                await asyncio.wait(set(self._uploads))
+            await self.committer.drain()
+
+    # -- staging ---------------------------------------------------------------------------------
+
+    async def stage(self, batches: Sequence[Append]) -> list[Chunk]:
+        """Store the batches as segments that no manifest names yet, and say where they lie.
+
+        Raises ``Unavailable`` or ``Indeterminate`` if the store does not take them; nothing is visible then.
+        """
+        _check(batches)
+        size = sum(len(append.batch.data) for append in batches)
+        await self._enter(size)
+        try:
+            chunks = [_chunk(append) for append in batches]
+            piece = await self._stage(Intent(id="staged", tip=0, appends=chunks), [b.batch.data for b in batches], None)
+            return piece.intent.appends
+        finally:
+            await self._leave(size)
+
+    async def _stage(self, intent: Intent, data: Sequence[Buffer], tip: int | None) -> Piece:
+        places = [self._add_to_pack(part) for part in data]
+        # Let callers of the same moment fill the segment, then send it off.
+        await self.chain.clock.sleep(0)
+        self._close_pack()
+        placed = []
+        for chunk, (pack, pos) in zip(intent.appends, places, strict=True):
+            assert pack.stored is not None
+            key, base = await asyncio.shield(pack.stored)
+            placed.append(structs.replace(chunk, obj=key, pos=base + pos))
+        return Piece(intent=structs.replace(intent, appends=placed), tip=tip)
+
+    def _add_to_pack(self, part: Buffer) -> tuple[_Pack, int]:
+        if self._pack.size and self._pack.size + len(part) > self.options.segment_bytes_target:
+            self._close_pack()
+        pack, pos = self._pack, self._pack.size
+        if pack.stored is None:
+            pack.stored = asyncio.get_running_loop().create_future()
+            pack.stored.add_done_callback(lambda done: done.cancelled() or done.exception())
+        pack.parts.append(part)
+        pack.size += len(part)
+        return pack, pos
+
+    def _close_pack(self) -> None:
+        if not self._pack.size:
+            return
+        pack, self._pack = self._pack, _Pack()
+        task = asyncio.get_running_loop().create_task(self._upload(pack), name="headwater-upload")
+        self._uploads.add(task)
+        task.add_done_callback(self._uploads.discard)
+
+    async def _upload(self, pack: _Pack) -> None:
+        assert pack.stored is not None
+        try:
+            async with self._upload_slots:
+                self._staged += 1
+                writer = self.committer.journal.writer
+                # "s" sets staged bytes apart from published segments of the same writer.
+                key = keys.segment_key(self.chain.state.seq, f"{writer}s", self._staged)
+                line = encode_segment(SegmentHeader(v=FORMAT, kind="segment", writer=writer), pack.size)
+                assert len(line) + pack.size <= OBJECT_BYTES_MAX, "packs are bounded far below the largest object"
+                await self.chain.retry(lambda: self.chain.store.put(key, [line, *pack.parts]))
+            if not pack.stored.done():
+                pack.stored.set_result((key, len(line)))
+        except BaseException as error:
+            if not pack.stored.done():
+                pack.stored.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+
+    # -- back-pressure -----------------------------------------------------------------------------
+
+    async def _enter(self, size: int) -> None:
+        """Wait until the buffer has room: memory stays bounded however fast the callers are."""
+        if self._buffered and self._buffered + size > self.options.write_buffer_bytes_max:
+            async with self._room:
+                await self._room.wait_for(
+                    lambda: not self._buffered or self._buffered + size <= self.options.write_buffer_bytes_max
+                )
+        self._buffered += size
+
+    async def _leave(self, size: int) -> None:
+        self._buffered -= size
+        if self._room.locked() or getattr(self._room, "_waiters", None):
+            async with self._room:
+                self._room.notify_all()
+
+
+def _chunk(append: Append) -> Chunk:
+    batch = append.batch
+    return Chunk(
+        topic=append.topic,
+        partition=append.partition,
+        count=batch.count,
+        codec=batch.codec,
+        pos=0,
+        len=len(batch.data),
+        crc=frame.checksum(batch.data),
+        min=batch.timestamp_min,
+        max=batch.timestamp_max,
+        pid=batch.producer_id,
+        epoch=batch.producer_epoch,
+        seq=batch.sequence,
+    )
+
+
+def _check(appends: Sequence[Append]) -> None:
+    if len(appends) > INTENT_APPENDS_MAX:
+        raise InvalidRequest(f"One commit takes at most {INTENT_APPENDS_MAX} batches; this one has {len(appends)}.")
+    for append in appends:
+        batch = append.batch
+        if not 0 < len(batch.data) <= BATCH_BYTES_MAX:
+            raise InvalidRequest(f"A batch has 1 to {BATCH_BYTES_MAX} bytes; this one has {len(batch.data)}.")
+        if not 0 < batch.count <= BATCH_RECORDS_MAX:
+            raise InvalidRequest(f"A batch has 1 to {BATCH_RECORDS_MAX} records; this one has {batch.count}.")
