@@ -32,13 +32,16 @@ class FaultyS3:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Requests of one connection, until somebody hangs up."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             while line := await reader.readline():
                 if not await self._request(line.decode().split(), reader, writer):
                     break
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            with suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
 
     async def _request(self, line: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         method, path = line[0], unquote(line[1])
