@@ -339,6 +339,24 @@ def test_every_cut_off_stream_is_corrupt() -> None:
             decode("arrow", data[:end], 0)
 
 
+def test_a_first_message_that_claims_another_type_is_corrupt() -> None:
+    """Found by fuzzing: pyarrow takes the process down when it is asked for the schema of such a message."""
+    source = pa.BufferReader(PLAIN)
+    pa.ipc.read_message(source)
+    schema_end = source.tell()
+    claims = 0
+    for at in range(8, schema_end):
+        data = PLAIN[:at] + bytes([PLAIN[at] ^ 0xFF]) + PLAIN[at + 1 :]
+        try:
+            claims += pa.ipc.read_message(data).type == "unknown"
+        except (pa.ArrowException, OSError):
+            pass
+        decodes_or_is_corrupt(data)
+    assert claims >= 1
+    with pytest.raises(Corrupt, match="begins with a record batch message"):
+        decode("arrow", PLAIN[schema_end:], 0)
+
+
 def test_other_columns_and_other_messages_are_corrupt() -> None:
     row = pa.record_batch({"timestamp": [1], "value": [b"v"]})
     with pytest.raises(Corrupt, match="other columns"):

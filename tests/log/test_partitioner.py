@@ -1,6 +1,7 @@
 """Kafka's default partitioner, by the key and by the column."""
 
 import random
+from itertools import pairwise
 
 import pyarrow as pa
 import pytest
@@ -85,7 +86,7 @@ def test_sticky_stays_for_a_batch_and_then_takes_another() -> None:
     taken = [sticky.take(8, 50) for _ in range(20)]
     pairs = [taken[i : i + 2] for i in range(0, 20, 2)]
     assert all(first == second for first, second in pairs)
-    assert all(one[0] != two[0] for one, two in zip(pairs, pairs[1:], strict=False))
+    assert all(one[0] != two[0] for one, two in pairwise(pairs))
     again = Sticky(100, random.Random(1))
     assert taken == [again.take(8, 50) for _ in range(20)]
 
