@@ -111,15 +111,15 @@ class _Facts:
         self.calls: dict[int, _Call] = {}
         self.senders: dict[str, list[_Call]] = {}
         self.stored: dict[str, list[Place]] = {}
-        self.seen: dict[str, dict[Place, Event | None]] = {}  # None: by the final read
+        self.seen: dict[str, dict[Place, Event | None]] = {}  # first seen by; None: by the final read only
         self.at: dict[Place, dict[str, Event | None]] = {}
         self.offsets = {tp: sorted(offset for offset, _ in records) for tp, records in final.records.items()}
-        for tp, records in final.records.items():
+        for event in history.events:
+            self._take(event)
+        for tp, records in final.records.items():  # last, so that the first reader of a record is remembered
             for offset, uid in records:
                 self.stored.setdefault(uid, []).append((tp, offset))
                 self._see((tp, offset), uid, None)
-        for event in history.events:
-            self._take(event)
         self.writes = [(call, call.what) for call in self.calls.values() if isinstance(call.what, Append)]
         self.reads = [
             (call.end, call.what, call.end.answer, call)
@@ -182,7 +182,7 @@ def _acknowledged(facts: _Facts) -> Iterator[Violation]:
             base = call.base(n)
             for i, uid in enumerate(uids):
                 places = facts.stored.get(uid, [])
-                if facts.start(tp) > (-1 if base is None else base + i) and not places:
+                if not places and facts.start(tp) > (0 if base is None else base + i):
                     continue  # lawfully deleted, or perhaps so
                 kept = kept or bool(places)
                 if not places:
@@ -250,16 +250,17 @@ def _dense(facts: _Facts) -> Iterator[Violation]:
 
 
 def _order(facts: _Facts) -> Iterator[Violation]:
-    ranks = {}
-    for call, what in reversed(facts.writes):  # the first sending of a uid is written last, and stands
-        for tp, uids in what.sends:
-            for i, uid in enumerate(uids):
-                ranks[tp, uid] = (what, call, (what.epoch, call.invoke.seq, i))
+    ranks: dict[tuple[TP, str], tuple[Append, _Call, tuple[int, int, int]]] = {}
+    for call, what in facts.writes:  # of several sendings of a uid the first one counts
+        for i, (tp, uid) in enumerate((tp, uid) for tp, uids in what.sends for uid in uids):
+            ranks.setdefault((tp, uid), (what, call, (what.epoch, call.invoke.seq, i)))
     for tp, records in facts.final.records.items():
         last: dict[str, tuple[tuple[int, int, int], str, _Call]] = {}
         for _, uid in records:
-            what, call, rank = ranks.get((tp, uid), (None, None, (0, 0, 0)))
-            if what is None or call is None or not what.idempotent:
+            if (tp, uid) not in ranks:
+                continue
+            what, call, rank = ranks[tp, uid]
+            if not what.idempotent:
                 continue
             before, earlier, sender = last.get(what.producer, (rank, uid, call))
             if rank < before:
@@ -408,8 +409,9 @@ def _explained(
 ) -> Iterator[Violation]:
     """A look between ``began`` and ``ended`` saw ``value``: which commit can it come from?"""
     sure = [c for c in commits if c.applied and (c.call.ended < began or began == math.inf)]
-    floor = max(sure, key=lambda c: c.began, default=None)
     fence = max((c.generation for c in sure if c.generation is not None), default=-1)
+    unfenced = [c for c in sure if c.generation is None or c.generation >= fence]
+    floor = max(unfenced, key=lambda c: c.began, default=None)
     could = [
         c
         for c in commits
@@ -454,10 +456,12 @@ def _monotone(key: tuple[str, TP], commits: list[_Commit], fetches: list[_Call])
 
 
 def _pipelines(facts: _Facts) -> Iterator[Violation]:
+    if facts.final.offsets is None:
+        return
     for pipeline in facts.history.pipelines:
         inputs = {uid for tp in pipeline.inputs for _, uid in facts.final.records.get(tp, ())}
         for tp in pipeline.inputs:
-            done = (facts.final.offsets or {}).get((pipeline.group, tp), 0)
+            done = facts.final.offsets.get((pipeline.group, tp), 0)
             for offset, uid in facts.final.records.get(tp, ()):
                 made = sum(place[0] in pipeline.outputs for place in facts.stored.get(pipeline.prefix + uid, ()))
                 kind = "pipeline-early" if made and offset >= done else "pipeline-duplicate" if made > 1 else ""

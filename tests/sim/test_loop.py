@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
+
 from headwater.clock import Clock
 from headwater.sim.loop import OWNER, Deadlock, Overrun, SimClock, SimTask, run, sim_loop
 
