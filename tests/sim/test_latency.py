@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from headwater.sim.latency import PROFILES, S3_EXPRESS, S3_STANDARD, ZERO, Kind, Profile
 
 CASES: list[tuple[Profile, Kind, float, float]] = [
