@@ -153,19 +153,19 @@ def test_a_taken_key_is_refused(place: Place) -> None:
 
 
 def test_of_racing_writers_exactly_one_wins(place: Place) -> None:
+    async def race(key: str, store: ObjectStore, other: ObjectStore) -> None:
+        bodies = [f"{key} writer {number} ".encode() * 50 for number in range(16)]
+        writers = ((store, other)[number % 2].put_if_absent(key, body) for number, body in enumerate(bodies))
+        answers = await asyncio.gather(*writers, return_exceptions=True)
+        winners = [body for body, answer in zip(bodies, answers, strict=True) if isinstance(answer, Stat)]
+        lost = [answer for answer in answers if not isinstance(answer, Stat)]
+        assert [] == [answer for answer in lost if not isinstance(answer, AlreadyExists | Raced)]
+        assert 1 == len(winners)
+        assert winners[0] == (await store.get(key)).data
+
     async def work(store: ObjectStore) -> None:
         other = place.open()
-        for race in range(3):
-            bodies = [f"{race} writer {number} ".encode() * 50 for number in range(16)]
-            answers = await asyncio.gather(
-                *((store, other)[number % 2].put_if_absent(f"race/{race}", body) for number, body in enumerate(bodies)),
-                return_exceptions=True,
-            )
-            winners = [body for body, answer in zip(bodies, answers, strict=True) if isinstance(answer, Stat)]
-            lost = [answer for answer in answers if not isinstance(answer, Stat)]
-            assert [] == [answer for answer in lost if not isinstance(answer, AlreadyExists | Raced)]
-            assert 1 == len(winners)
-            assert winners[0] == (await store.get(f"race/{race}")).data
+        await asyncio.gather(*(race(f"race/{number}", store, other) for number in range(3)))
         await other.aclose()
 
     run(place, work)
@@ -405,17 +405,16 @@ def test_an_honest_store_passes_the_probe(place: Place) -> None:
     run(place, work)
 
 
-def test_a_missing_bucket_is_named(s3_place: Place) -> None:
-    assert s3_place.server is not None
-    url = s3_place.server.url("p", s3_place.client, bucket="no-such-bucket")
+def test_a_missing_bucket_is_named(strict_place: Place) -> None:
+    assert strict_place.server is not None
+    url = strict_place.server.url("p", strict_place.client, bucket="no-such-bucket")
 
     async def work() -> None:
         store = open_store(url)
         for call in (store.put("k", b""), store.put_if_absent("k", b""), store.get("k"), store.delete(["k"])):
-            # A server that checks rights does not tell strangers what there is.
-            with pytest.raises((NotFound, Forbidden), match="no-such-bucket"):
+            with pytest.raises(NotFound, match="no-such-bucket"):
                 await call
-        with pytest.raises((NotFound, Forbidden), match="no-such-bucket"):
+        with pytest.raises(NotFound, match="no-such-bucket"):
             await keys(store, "")
         await store.aclose()
 
