@@ -78,7 +78,7 @@ def _spans(folder: bytes, base: bytes, prefix: bytes, after: bytes, skip: bytes)
     with entries:
         for entry in entries:
             name = entry.name
-            key = base + (name[: -len(GOES_ON)] if name.endswith(GOES_ON) else name)
+            key = base + name.removesuffix(GOES_ON)
             # Most names of a large folder end here, before the system is asked what they are.
             if (key > after or after.startswith(key)) and key.startswith(prefix[: len(key)]) and name != skip:
                 if not entry.is_dir(follow_symlinks=False):

@@ -7,18 +7,20 @@ Last-Modified of a write. Its error classes hide the status (409 is "already exi
 from __future__ import annotations
 
 import asyncio
+import configparser
 import os
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, UnauthenticatedError
 from obstore.store import S3Store
 
 from headwater.clock import Clock
-from headwater.errors import HeadwaterError, Indeterminate, Unauthorized
+from headwater.errors import Indeterminate, Unauthorized
 from headwater.store.base import Blob, Body, Stat, joined, parts_of, size_of
 from headwater.store.s3_base import IDLE_S_MAX, PAGE_KEYS_MAX, S3Base
 from headwater.store.s3_clock import UNKNOWN, ServiceClock
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 JOIN_BYTES_MAX = 64 * 1_024  # parts up to this are joined here, which costs less than handing them over singly
 OWN_CREDENTIALS = (
-    "AWS_ACCESS_KEY_ID",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -138,8 +139,8 @@ def _open(target: S3Target, env: Mapping[str, str], clock: Clock) -> S3Store:
         scheme, _, host = target.endpoint_url.partition("://")
         host = f"{target.bucket}.{host}" if target.addressing == "virtual" else host
         config["endpoint"] = f"{scheme}://{host}"
-    if target.region:
-        config["region"] = target.region
+    if region := target.region or _configured_region(target.profile, env):
+        config["region"] = region
     if target.is_express:
         config["s3_express"] = True
     # Over TLS nobody can change the body on the way, and signing its hash would cost as much again as sending it.
@@ -162,7 +163,23 @@ def _has_own_credentials(target: S3Target, env: Mapping[str, str]) -> bool:
     """Whether the environment names credentials that obstore fetches itself; importing botocore costs 0.3 s."""
     if target.profile:
         return False
-    return any(env.get(name) for name in OWN_CREDENTIALS)
+    if env.get("AWS_ACCESS_KEY_ID"):
+        return True
+    return not env.get("AWS_PROFILE") and any(env.get(name) for name in OWN_CREDENTIALS)
+
+
+def _configured_region(profile: str | None, env: Mapping[str, str]) -> str | None:
+    """The region that ``~/.aws/config`` names for the profile."""
+    name = profile or env.get("AWS_PROFILE") or "default"
+    path = Path(env.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+    if not path.is_file():
+        return None
+    config = configparser.RawConfigParser(strict=False)
+    try:
+        config.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        return None  # botocore will complain of it, if anybody needs it
+    return config.get(name if name == "default" else f"profile {name}", "region", fallback=None)
 
 
 class _BotoCredentials:
@@ -226,8 +243,6 @@ def _offset(after: str) -> str | None:
 
 def _failure(error: Exception, path: str) -> Failure:
     """What an exception of obstore says."""
-    if isinstance(error, HeadwaterError):
-        return Failure(kind="credentials", message=error.message)
     text = str(error)
     if len(path) > SHORT_PATH:
         text = text.replace(path, "…")  # a long one could look like a status
@@ -244,6 +259,8 @@ def _failure(error: Exception, path: str) -> Failure:
     if not isinstance(error, BaseError | OSError):
         raise error
     short = text.partition("\n")[0][:200]
+    if isinstance(error, UnauthenticatedError):
+        return Failure(kind="credentials", message=short)
     if _CONNECT.search(text):
         return Failure(kind="not_sent", message=short)
     return Failure(kind="lost", message=short)

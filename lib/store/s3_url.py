@@ -4,7 +4,7 @@ Credentials never stand in the URL; they come in the ordinary AWS ways (environm
 
     endpoint_url       http(s)://host[:port] of an S3-compatible service; AWS itself without it
     region             the bucket's region; from AWS_REGION, AWS_DEFAULT_REGION or the profile without it
-    profile            a profile of ~/.aws; from AWS_PROFILE without it
+    profile            a profile of ~/.aws, before everything in the environment; without it, AWS's usual search
     client             obstore or aioboto3
     addressing         path (host/bucket/key) or virtual (bucket.host/key)
     lists              sorted or unsorted: whether the service lists in byte order of the whole keys. AWS does, but
@@ -85,7 +85,7 @@ def parse_s3_url(url: str, env: Mapping[str, str]) -> S3Target:
         prefix=prefix + "/" if prefix else "",
         endpoint_url=endpoint_url,
         region=options.get("region") or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or None,
-        profile=options.get("profile") or env.get("AWS_PROFILE") or None,
+        profile=options.get("profile") or None,
         client=_one_of(options, "client", CLIENTS),
         addressing=_one_of(options, "addressing", ("path", "virtual")) or ("path" if by_path else "virtual"),
         lists=_one_of(options, "lists", ("sorted", "unsorted"))

@@ -19,7 +19,8 @@ class FaultyS3:
 
     Faults: ``drop`` (apply, close without an answer), ``drop_early`` (close before the body is read, nothing
     applied), ``half`` (apply, half a status line, close), ``hang`` (apply, never answer), ``trickle`` (answer a
-    byte at a time, without an end), ``error_in_200`` (200 with an error inside), or ``"<status> <Code>"``.
+    byte at a time, without an end), ``error_in_200`` (200 with an error inside), ``hang_up`` (a proper answer,
+    then close), ``short_body`` (half of a GET's body, then close), or ``"<status> <Code>"``.
     """
 
     fault: str = ""
@@ -65,6 +66,9 @@ class FaultyS3:
             return await self._answer(writer, 412, ERROR.format(code="PreconditionFailed", message="").encode(), method)
         if method == "PUT":
             self.objects[path] = body
+        if fault == "hang_up":
+            await self._answer(writer, 200, b"", method)
+            return False
         if fault:
             return await self._misbehave(fault, writer)
         if method == "PUT":
@@ -74,7 +78,10 @@ class FaultyS3:
         return await self._answer(writer, 200, self.objects[path], method)
 
     async def _misbehave(self, fault: str, writer: asyncio.StreamWriter) -> bool:
-        if fault == "half":
+        if fault == "short_body":
+            writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\nETag: "e"\r\n')
+            writer.write(b"Last-Modified: Thu, 01 Oct 2026 00:00:00 GMT\r\n\r\nhalf")
+        elif fault == "half":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Le")
         elif fault == "error_in_200":
             body = ERROR.format(code="InternalError", message="We lied.").encode()
