@@ -30,7 +30,8 @@ from headwater.log.turns import Turns
 HEADER_BYTES_GUESS = 16 * 1024  # the first read of a segment whose key carries no tag
 INTENT_BYTES_GUESS = 400  # what an intent adds to a manifest's header, about
 MERGE_BYTES_MAX = 1024 * 1024  # headers of others that one manifest takes in
-LOOKBACK_KEYS = 800  # segments that one LIST should find at most: less than a page
+LOOKBACK_KEYS = 1_600  # segments, committed ones included, that a LIST goes through: two pages at the most busy
+LOOKBACK_MIN = 8  # manifests that a LIST looks back in any case
 
 
 @dataclass(slots=True)
@@ -196,8 +197,7 @@ class Committer:
         if delay_s > 0:
             await clock.sleep(delay_s)
         start = clock.elapsed_s()
-        lookback = max(4, min(WINDOW, LOOKBACK_KEYS // max(self._per_manifest)))
-        after = keys.segments_after(state.seq - lookback)
+        after = keys.segments_after(state.seq - self._lookback())
         try:
             stats = await self.chain.retry(lambda: self._list(after))
         except HeadwaterError:
@@ -226,6 +226,11 @@ class Committer:
                 self._merged[key] = self.chain.state.seq  # bytes without a wish: staged for a later intent
         found = len(self._mergeable())
         self.turns.saw_pending(found, clock.elapsed_s())
+
+    def _lookback(self) -> int:
+        """How many manifests old a tip may be for its segment to be found by a LIST."""
+        per_manifest = sum(self._per_manifest) / len(self._per_manifest)
+        return max(LOOKBACK_MIN, min(WINDOW, int(LOOKBACK_KEYS / per_manifest)))
 
     async def _list(self, after: str) -> list[str]:
         return [stat.key async for stat in self.chain.store.list(keys.SEGMENTS, start_after=after)]
@@ -282,7 +287,10 @@ class Committer:
         clock, turns, chain = self.chain.clock, self.turns, self.chain
         self._note_tips(group)
         key, intents = await self._publish([p.piece for p in group])
-        void_at = min(intent.tip for intent in intents) + WINDOW
+        # Out of sight of LISTs, or (R4) void: publish anew under a newer tip. That is safe, since all manifests
+        # up to that tip are folded and none has committed these intents: any two that yet might are less than
+        # WINDOW apart, within which ids are remembered (R3).
+        renew_at = min(intent.tip for intent in intents) + min(WINDOW, self._lookback())
         turns.published(clock.elapsed_s())
         await clock.sleep(turns.first_poll_s())
         seen = chain.state.seq
@@ -293,13 +301,11 @@ class Committer:
             found = await chain.step()
             if found:
                 turns.took.note("get", clock.elapsed_s() - start)
-            if chain.state.seq >= void_at:
-                # Every manifest that could have named the segment is folded, and ids are remembered as long;
-                # what is still undecided was never committed, and may be published anew.
+            if chain.state.seq >= renew_at:
                 return
             missed = chain.state.seq - seen
             if turns.my_turn(missed, clock.elapsed_s()) and self._undecided(group):
-                await self._take_turn(key, intents, deadline_s, look=not turns.passed_over(missed))
+                await self._take_turn(key, intents, deadline_s, look=not turns.unaware())
                 seen = chain.state.seq
             elif not found:
                 await clock.sleep(turns.poll_s())
@@ -317,7 +323,9 @@ class Committer:
         key = keys.segment_key(tip, self.journal.writer, self._segments, tag)
         if len(key.encode()) > self.chain.store.key_bytes_max:
             key = keys.segment_key(tip, self.journal.writer, self._segments)
+        start = self.chain.clock.elapsed_s()
         await self.chain.retry(lambda: self.chain.store.put(key, parts))
+        self.turns.took.note("put", self.chain.clock.elapsed_s() - start)
         return key, [_located(intent, key) for intent in header.intents]
 
     async def _take_turn(self, key: str, intents: list[Intent], deadline_s: float, *, look: bool) -> None:
@@ -347,7 +355,9 @@ class Committer:
             del self._merged[next(iter(self._merged))]
         self._per_manifest.append(max(1, len(manifest.merged)))
         count = len(manifest.intents)
-        self.turns.saw_manifest(manifest.writer, count, count - own, self.chain.clock.elapsed_s())
+        # What is folded from the past is not company now; a skewed clock can only cost us a worse guess.
+        age_s = max(0.0, (self.chain.clock.wall_ms() - manifest.time) / 1_000)
+        self.turns.saw_manifest(manifest.writer, count, count - own, self.chain.clock.elapsed_s(), age_s)
 
     def _resolve(self, pending: Pending, outcome: Outcome) -> None:
         self._waiting.pop(pending.piece.intent.id, None)

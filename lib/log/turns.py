@@ -25,13 +25,15 @@ import random
 from collections import deque
 from dataclasses import dataclass
 
-COMPANY_S = 5.0  # others seen within this time count as present, for a leader
+COMPANY_S = 5.0  # others seen within this time count as present, for a leader …
+ALONE_AFTER = 8  # … unless this many LISTs in a row found nobody
 BUSY_S = 1.0  # the span over which others' manifests are counted
 BUSY_MANIFESTS = 3  # … and how many of them make a direct PUT a bad bet
 STREAK = 32  # own manifests in a row after which a lone writer looks around once
 STREAK_S = 10.0  # … if they came within this time
 LOSSES_MAX = 1  # races lost in one commit before it is published
-PASSED_OVER = 3  # manifests since publishing that did not name us: the leader does not see us
+PASSED_OVER = 7  # manifests since publishing that did not name us: we were overlooked
+UNAWARE = 3  # … if they carried one intent each: their writer does not know that anybody waits
 
 
 @dataclass(slots=True)
@@ -61,13 +63,14 @@ class Turns:
         self._others: deque[float] = deque(maxlen=BUSY_MANIFESTS)
         self._sizes: deque[int] = deque([1], maxlen=8)
         self._own: deque[float] = deque(maxlen=STREAK)
+        self._empty = 0
         self._progress_at = float("-inf")
         self._wait_s = 0.0
 
     # -- what was seen -----------------------------------------------------------------------------
 
-    def saw_manifest(self, writer: str, intents: int, others: int, now: float) -> None:
-        """A manifest by ``writer`` was folded, with ``others`` of its intents not ours."""
+    def saw_manifest(self, writer: str, intents: int, others: int, now: float, age: float = 0.0) -> None:
+        """A manifest by ``writer``, made ``age`` ago, was folded; ``others`` of its intents are not ours."""
         self._leading = writer == self._writer
         self._sizes.append(max(intents, 1))
         self._progress_at = now
@@ -75,16 +78,19 @@ class Turns:
             self._own.append(now)
         else:
             self._own.clear()
-            self._others.append(now)
+            self._others.append(now - age)
         if others:
-            self._others_at = now
+            self._others_at = max(self._others_at, now - age)
         self._draw()
 
     def saw_pending(self, found: int, now: float) -> None:
         """A LIST found ``found`` intents of others."""
         self._own.clear()
+        self._empty = 0 if found else self._empty + 1
         if found:
             self._others_at = now
+        elif self._empty >= ALONE_AFTER:
+            self._others_at = float("-inf")
 
     def published(self, now: float) -> None:
         """Our intent is out; from here on we wait for someone to name it."""
@@ -128,8 +134,12 @@ class Turns:
         return now >= self._progress_at + self._wait_s
 
     def passed_over(self, missed: int) -> bool:
-        """Whether the leader does not seem to know that we wait. It learns of us when we win a slot."""
-        return missed >= PASSED_OVER
+        """Whether those who write do not seem to see that we wait."""
+        return missed >= PASSED_OVER or (missed >= UNAWARE and self.unaware())
+
+    def unaware(self) -> bool:
+        """Whether recent manifests carried nothing but their writer's own. It learns of us when we win a slot."""
+        return max(list(self._sizes)[-UNAWARE:]) == 1
 
     def _busy(self, now: float) -> bool:
         return len(self._others) == BUSY_MANIFESTS and now - self._others[0] < BUSY_S

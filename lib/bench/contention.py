@@ -1,0 +1,140 @@
+"""``bench contention``: many uncoordinated writers on one namespace, in simulated time.
+
+Closed loop: each of N writers is a process of its own with one batch in flight; as soon as it is
+acknowledged the next one is sent. The store is simulated with the latency profiles of DESIGN section 4;
+the engine is the real one. In the same run the naive optimistic loop (each batch is one conditional PUT
+of the next manifest, retried until it wins) is measured as the baseline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.clock import stopwatch_s
+from headwater.log.namespace import Namespace
+from headwater.log.options import Options
+from headwater.sim.faults import SimBucket, SimStore
+from headwater.sim.latency import PROFILES, ZERO, Profile
+from headwater.sim.loop import SimClock, run, sim_loop
+from headwater.types import Batch
+
+WARM_UP_S = 2.0
+RECORD = Batch(codec="kafka2", data=b"x" * 100, count=1, timestamp_min=0, timestamp_max=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What N writers got: batches a second, latency of a batch, requests a batch."""
+
+    batches: int
+    seconds: float
+    latencies_ms: list[float]
+    put: float
+    get: float
+    list: float
+    manifests: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by name."""
+        done = sorted(self.latencies_ms)
+        return {
+            "batches": self.batches,
+            "batches_per_s": round(self.batches / self.seconds, 2),
+            "p50_ms": round(quantile(done, 0.50), 1),
+            "p99_ms": round(quantile(done, 0.99), 1),
+            "max_ms": round(done[-1], 1),
+            "put_per_batch": round(self.put, 4),
+            "get_per_batch": round(self.get, 3),
+            "list_per_batch": round(self.list, 4),
+            "manifests": self.manifests,
+        }
+
+
+def measure(writers: int, profile: str, *, seconds: float, seed: int, cooperative: bool) -> Result:
+    """Run ``writers`` closed loops for ``seconds`` of simulated time, after a warm-up that does not count."""
+    chosen = PROFILES[profile]
+    return run(_measure(writers, chosen, seconds, seed, cooperative), rng=random.Random(seed), steps_max=1 << 62)
+
+
+def bench(writers: int, profile: str, *, seconds: float = 0.0, seed: int = 1, naive: bool = True) -> dict[str, Any]:
+    """The report of ``headwater bench contention``. Without ``seconds`` the length suits the number of writers."""
+    span = seconds or max(4.0, min(300.0, 1_000.0 / writers))
+    began = stopwatch_s()
+    report = {
+        "bench": "contention",
+        "writers": writers,
+        "profile": profile,
+        "simulated_s": span,
+        "seed": seed,
+        "profile_put_p50_ms": PROFILES[profile].put[0],
+        **measure(writers, profile, seconds=span, seed=seed, cooperative=True).as_dict(),
+    }
+    if naive:
+        # The naive loop's tail is long: it needs time to show itself, and little of ours to simulate.
+        longer = max(span, 60.0)
+        report["naive"] = measure(writers, profile, seconds=longer, seed=seed, cooperative=False).as_dict()
+    report["wall_s"] = round(stopwatch_s() - began, 1)
+    return report
+
+
+def quantile(done: list[float], q: float) -> float:
+    """The q-quantile of a sorted list."""
+    return done[min(len(done) - 1, int(q * len(done)))] if done else float("nan")
+
+
+async def _measure(writers: int, profile: Profile, seconds: float, seed: int, cooperative: bool) -> Result:
+    loop = sim_loop()
+    bucket = SimBucket(loop)
+    rng = random.Random(seed)
+    with _instant(loop, bucket, rng) as opener:
+        first = await Namespace.open(opener, clock=SimClock(loop), rng=rng)
+        await first.create_topic("t", 16)
+        await first.drain()
+    # No snapshots: their few requests belong to nobody's batch and would blur the figures.
+    options = Options(cooperative=cooperative, snapshot_every=1 << 40, snapshot_bytes=1 << 60)
+    end_s = loop.time() + WARM_UP_S + seconds
+    latencies: list[float] = []
+    counts: dict[str, int] = {}
+
+    async def write(number: int) -> None:
+        own = random.Random(f"{seed}-{number}")
+        store = SimStore(bucket, loop=loop, rng=own, profile=profile)
+        log = await Namespace.open(store, clock=SimClock(loop), rng=own, options=options)
+        while loop.time() < end_s:
+            start_s = loop.time()
+            await log.append("t", number % 16, RECORD)
+            if not counts and loop.time() >= end_s - seconds:
+                counts.update(bucket.counters.as_dict())
+            if start_s >= end_s - seconds:
+                latencies.append((loop.time() - start_s) * 1_000)
+
+    tasks = [asyncio.ensure_future(write(number)) for number in range(writers)]
+    await loop.sleep(end_s - loop.time())
+    at_end, done = bucket.counters.as_dict(), len(latencies)
+    # Batches in flight at the end are cut off with the run; their requests so far are in the figures.
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    def per_batch(kind: str) -> float:
+        return (at_end[kind] - counts.get(kind, 0)) / max(done, 1)
+
+    return Result(
+        batches=done,
+        seconds=seconds,
+        latencies_ms=latencies[:done],
+        put=per_batch("put"),
+        get=per_batch("get"),
+        list=per_batch("list"),
+        manifests=sum(1 for key in bucket.keys if "/manifest/" in key),
+    )
+
+
+@contextmanager
+def _instant(loop: Any, bucket: SimBucket, rng: random.Random) -> Iterator[SimStore]:
+    yield SimStore(bucket, loop=loop, rng=rng, profile=ZERO)
