@@ -46,6 +46,8 @@ def walk(root: bytes, prefix: bytes, start_after: bytes, *, skip: bytes = b"") -
     a ``stat`` is made for each key that comes out.
     """
     above, slash, _ = prefix.rpartition(b"/")
+    if skip and slash and above.partition(b"/")[0] == skip:
+        return iter(())
     folder = file_path(root, above) if slash else root
     return _walk(folder, above + slash, prefix, start_after, b"" if slash else skip)
 
