@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,50 +89,44 @@ async def _measure(writers: int, profile: Profile, seconds: float, seed: int, co
     loop = sim_loop()
     bucket = SimBucket(loop)
     rng = random.Random(seed)
-    with _instant(loop, bucket, rng) as opener:
-        first = await Namespace.open(opener, clock=SimClock(loop), rng=rng)
-        await first.create_topic("t", 16)
-        await first.drain()
+    first = await Namespace.open(SimStore(bucket, loop=loop, rng=rng, profile=ZERO), clock=SimClock(loop), rng=rng)
+    await first.create_topic("t", 16)
     # No snapshots: their few requests belong to nobody's batch and would blur the figures.
     options = Options(cooperative=cooperative, snapshot_every=1 << 40, snapshot_bytes=1 << 60)
-    end_s = loop.time() + WARM_UP_S + seconds
+    start_s = loop.time() + WARM_UP_S
+    end_s = start_s + seconds
     latencies: list[float] = []
-    counts: dict[str, int] = {}
+    in_window = 0
+    before: dict[str, int] = {}
 
     async def write(number: int) -> None:
+        nonlocal in_window
         own = random.Random(f"{seed}-{number}")
         store = SimStore(bucket, loop=loop, rng=own, profile=profile)
         log = await Namespace.open(store, clock=SimClock(loop), rng=own, options=options)
         while loop.time() < end_s:
-            start_s = loop.time()
+            sent_s = loop.time()
+            if not before and sent_s >= start_s:
+                before.update(bucket.counters.as_dict())
             await log.append("t", number % 16, RECORD)
-            if not counts and loop.time() >= end_s - seconds:
-                counts.update(bucket.counters.as_dict())
-            if start_s >= end_s - seconds:
-                latencies.append((loop.time() - start_s) * 1_000)
+            if before and sent_s >= start_s:
+                latencies.append((loop.time() - sent_s) * 1_000)
+                in_window += loop.time() <= end_s
+        await log.drain()
 
-    tasks = [asyncio.ensure_future(write(number)) for number in range(writers)]
-    await loop.sleep(end_s - loop.time())
-    at_end, done = bucket.counters.as_dict(), len(latencies)
-    # Batches in flight at the end are cut off with the run; their requests so far are in the figures.
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    # Everyone finishes the batch that is in flight at the end, so that requests and batches are of the same set.
+    await asyncio.gather(*(write(number) for number in range(writers)))
+    after = bucket.counters.as_dict()
 
     def per_batch(kind: str) -> float:
-        return (at_end[kind] - counts.get(kind, 0)) / max(done, 1)
+        return (after[kind] - before[kind]) / len(latencies)
 
     return Result(
-        batches=done,
+        batches=in_window,
         seconds=seconds,
-        latencies_ms=latencies[:done],
+        latencies_ms=latencies,
         put=per_batch("put"),
         get=per_batch("get"),
         list=per_batch("list"),
         manifests=sum(1 for key in bucket.keys if "/manifest/" in key),
     )
-
-
-@contextmanager
-def _instant(loop: Any, bucket: SimBucket, rng: random.Random) -> Iterator[SimStore]:
-    yield SimStore(bucket, loop=loop, rng=rng, profile=ZERO)

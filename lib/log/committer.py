@@ -181,7 +181,7 @@ class Committer:
         """PUT the next manifest with ``pieces`` and all that others are known to wait for. Whether it was ours."""
         clock, turns = self.chain.clock, self.turns
         if self._looking is not None and not self._looking.done():
-            await asyncio.wait([self._looking], timeout=turns.took.list)
+            await asyncio.wait([self._looking], timeout=turns.list_patience_s())
         draft = Draft(pieces=pieces, merged=self._mergeable())
         if look and turns.look_around(clock.elapsed_s()) and (self._looking is None or self._looking.done()):
             self._looking = asyncio.get_running_loop().create_task(self._look(turns.list_delay_s()))

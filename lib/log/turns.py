@@ -29,6 +29,7 @@ COMPANY_S = 5.0  # others seen within this time count as present, for a leader �
 ALONE_AFTER = 8  # … unless this many LISTs in a row found nobody
 BUSY_S = 1.0  # the span over which others' manifests are counted
 BUSY_MANIFESTS = 3  # … and how many of them make a direct PUT a bad bet
+CROWD = 3  # intents in a manifest, on average, from which on a leader waits for its LIST
 STREAK = 32  # own manifests in a row after which a lone writer looks around once
 STREAK_S = 10.0  # … if they came within this time
 LOSSES_MAX = 1  # races lost in one commit before it is published
@@ -118,6 +119,10 @@ class Turns:
     def list_delay_s(self) -> float:
         """Start the leader's LIST so that it ends about when the PUT does, and so sees the most."""
         return max(0.0, self.took.put - 1.2 * self.took.list)
+
+    def list_patience_s(self) -> float:
+        """How long a leader waits for its LIST before it goes on without: worth it only where many would miss out."""
+        return self.took.list if sum(self._sizes) > CROWD * len(self._sizes) else 0.0
 
     def first_poll_s(self) -> float:
         """How long after publishing the first look at the chain is worth a GET."""

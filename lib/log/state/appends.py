@@ -20,6 +20,8 @@ def append(change: Change, chunk: Chunk) -> int:
     partition = partition_of(state, chunk.topic, chunk.partition)
     if chunk.obj:
         _check_segment(state, chunk.obj)
+    if change.reserve is not None and chunk.pid != change.reserve.pid:
+        raise Refused("invalid", f"Producer {change.reserve.pid} cannot reserve offsets for producer {chunk.pid}.")
     base = partition.next
     if chunk.pid >= 0:
         producer = fence(state, chunk.pid, chunk.epoch)
@@ -72,10 +74,6 @@ def _undo_append(state: State, partition: Partition, chunk: Chunk) -> None:
 
 
 def _hold(change: Change, partition: Partition, chunk: Chunk, entry: Entry) -> None:
-    reserve = change.reserve
-    assert reserve is not None
-    if chunk.pid != reserve.pid:
-        raise Refused("invalid", f"Producer {reserve.pid} cannot reserve offsets for producer {chunk.pid}.")
     producer = change.state.producers[chunk.pid]
     partition.held.append(Held(chunk.pid, entry))
     place = (chunk.topic, chunk.partition)
@@ -106,7 +104,7 @@ def _check_segment(state: State, key: str) -> None:
 
 def _check_sequence(change: Change, producer: Producer, chunk: Chunk, base: int) -> int | None:
     """The base offset of the first sending if this is a repetition; else note the sequence and answer None."""
-    places = producer.sequences.setdefault(chunk.topic, {})
+    places = producer.sequences.get(chunk.topic, {})
     known = places.get(chunk.partition)
     if known is None or known.epoch < chunk.epoch:
         if chunk.seq != 0:
@@ -115,7 +113,8 @@ def _check_sequence(change: Change, producer: Producer, chunk: Chunk, base: int)
                 f"Producer {chunk.pid} begins epoch {chunk.epoch} of this partition with sequence {chunk.seq}, not 0.",
             )
         places[chunk.partition] = Sequences(chunk.epoch, [(0, chunk.count, base)])
-        change.on_refusal(_restore, places, chunk.partition, known)
+        producer.sequences[chunk.topic] = places
+        change.on_refusal(_restore, producer, chunk.topic, chunk.partition, known)
         return None
     for first, count, placed in known.batches:
         if first == chunk.seq and count == chunk.count:
@@ -135,8 +134,11 @@ def _check_sequence(change: Change, producer: Producer, chunk: Chunk, base: int)
     return None
 
 
-def _restore(places: dict[int, Sequences], partition: int, known: Sequences | None) -> None:
-    if known is None:
-        del places[partition]
-    else:
+def _restore(producer: Producer, topic: int, partition: int, known: Sequences | None) -> None:
+    places = producer.sequences[topic]
+    if known is not None:
         places[partition] = known
+        return
+    del places[partition]
+    if not places:
+        del producer.sequences[topic]

@@ -11,7 +11,7 @@ from typing import Any
 from headwater.log.intents import CommitOffsets, DeleteGroup, DeleteOffsets, Op, SetGroup
 from headwater.log.state.appends import partition_of
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.model import Committed, Group
+from headwater.log.state.model import Committed, Group, State
 
 
 def _commit(change: Change, op: CommitOffsets) -> None:
@@ -77,8 +77,9 @@ def _delete_group(change: Change, op: DeleteGroup) -> None:
     group = _found(change, op.group)
     if group.members:
         raise Refused("group_busy", f"Group {op.group!r} has members and cannot be deleted.")
+    # A copy, so that a refusal puts the group back into its place.
+    change.on_refusal(setattr, change.state, "groups", dict(change.state.groups))
     del change.state.groups[op.group]
-    change.on_refusal(change.state.groups.__setitem__, op.group, group)
 
 
 def _found(change: Change, name: str) -> Group:
@@ -93,8 +94,12 @@ def _found_or_new(change: Change, name: str) -> Group:
     group = groups.get(name)
     if group is None:
         group = groups[name] = Group(name=name)
-        change.on_refusal(groups.__delitem__, name)
+        change.on_refusal(_undo_new, change.state, name)
     return group
+
+
+def _undo_new(state: State, name: str) -> None:
+    del state.groups[name]
 
 
 OPERATIONS: dict[type[Op], Any] = {

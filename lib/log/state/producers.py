@@ -34,11 +34,18 @@ def fence(state: State, pid: int, epoch: int) -> Producer:
 def bump(change: Change, producer: Producer) -> None:
     """Give the producer its next epoch, or past the last one a new id, and answer both."""
     state = change.state
+    if state.producers.get(producer.id) is not producer:
+        raise Refused("invalid", f"Producer {producer.id} got a new id in this very intent and cannot end more.")
+    if producer.open:
+        # Past the last epoch nobody could end these ranges any more, and readers would wait for ever.
+        raise Refused("invalid", f"Producer {producer.id} has reserved ranges; end those first.")
     if producer.epoch < EPOCH_LAST:
         change.on_refusal(setattr, producer, "epoch", producer.epoch)
         producer.epoch += 1
     else:
-        change.on_refusal(_undo_replace, state, producer)
+        # Copies, because the order of producers decides who is forgotten first. This is one bump in 32,766.
+        change.on_refusal(setattr, state, "producers", dict(state.producers))
+        change.on_refusal(setattr, state, "transactional", dict(state.transactional))
         forget(state, producer)
         producer = _create(change, producer.tid)
     change.touched.append(producer)
@@ -51,12 +58,6 @@ def forget(state: State, producer: Producer) -> None:
     del state.producers[producer.id]
     if producer.tid and state.transactional.get(producer.tid) == producer.id:
         del state.transactional[producer.tid]
-
-
-def _undo_replace(state: State, producer: Producer) -> None:
-    state.producers[producer.id] = producer
-    if producer.tid:
-        state.transactional[producer.tid] = producer.id
 
 
 def _create(change: Change, tid: str) -> Producer:
@@ -94,8 +95,13 @@ def _init(change: Change, op: InitProducer) -> None:
 
 
 def _end_transaction(change: Change, op: EndTransaction) -> None:
-    producer = fence(change.state, op.pid, op.epoch)
-    # The appends behind this operation still carry the old epoch, so the bump comes last.
+    _bump_at_the_end(change, fence(change.state, op.pid, op.epoch))
+
+
+def _bump_at_the_end(change: Change, producer: Producer) -> None:
+    """The appends behind this operation still carry the old epoch, so the bump comes last, and once."""
+    if change.bump is not None and change.bump is not producer:
+        raise Refused("invalid", f"One intent ends one producer's transaction, not {change.bump.id}'s and {producer.id}'s.")
     change.bump = producer
 
 
@@ -110,7 +116,7 @@ def _reserve(change: Change, op: Reserve) -> None:
 def _end_reserve(change: Change, op: EndReserve) -> None:
     producer = fence(change.state, op.pid, op.epoch)
     _end(change, producer, commit=op.commit)
-    change.bump = producer
+    _bump_at_the_end(change, producer)
 
 
 def _expire_reserve(change: Change, op: ExpireReserve) -> None:

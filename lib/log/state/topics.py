@@ -47,8 +47,9 @@ def _delete(change: Change, op: DeleteTopic) -> None:
 
 
 def _undo_delete(state: State, topic: Topic, entries: int) -> None:
-    state.topics[topic.id] = topic
-    state.names[topic.name] = topic.id
+    # Topics stand in the order of their ids, so the state is again what it was, to the byte.
+    state.topics = dict(sorted({**state.topics, topic.id: topic}.items()))
+    state.names = {found.name: found.id for found in state.topics.values()}
     state.tail_entries += entries
 
 
