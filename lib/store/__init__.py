@@ -15,7 +15,7 @@ from headwater.store.base import Blob, Body, ObjectStore, Stat
 
 __all__ = ["Blob", "Body", "ObjectStore", "Stat", "open_store"]
 
-S3_CLIENT = "obstore"  # a tenth of aioboto3's CPU for each request: scripts/bench_s3_clients.py
+S3_CLIENT = "obstore"  # a third of aioboto3's CPU, a fifteenth of its import: scripts/bench_s3_clients.py
 FORMS = "memory://name, file:///absolute/dir, file://./relative/dir, s3://bucket/prefix"
 
 

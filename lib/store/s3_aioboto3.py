@@ -1,4 +1,4 @@
-"""S3 through aioboto3: AWS's own credentials, endpoints and signatures, at several times obstore's CPU.
+"""S3 through aioboto3: AWS's own credentials, endpoints and signatures, at three times obstore's CPU.
 
 The client is opened at the first request, inside the running event loop, and opened anew if the store is used in
 another loop later. Nothing below sends a request twice (C4): botocore's retries are off, and so is aiohttp's own

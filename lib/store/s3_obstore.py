@@ -229,7 +229,9 @@ def _just_before(prefix: str) -> str:
     if last in ("", "/") or last <= " ":
         return ""
     before = chr(ord(last) - 1)
-    return prefix[:-1] + ("." if before == "/" else before) + _LAST
+    if before == "/" and prefix[-2:-1] in ("", "/"):
+        before = "."  # no key has an empty part, so nothing lies between
+    return prefix[:-1] + before + _LAST
 
 
 def _offset(after: str) -> str | None:
