@@ -101,7 +101,9 @@ def _end_transaction(change: Change, op: EndTransaction) -> None:
 def _bump_at_the_end(change: Change, producer: Producer) -> None:
     """The appends behind this operation still carry the old epoch, so the bump comes last, and once."""
     if change.bump is not None and change.bump is not producer:
-        raise Refused("invalid", f"One intent ends one producer's transaction, not {change.bump.id}'s and {producer.id}'s.")
+        raise Refused(
+            "invalid", f"One intent ends one producer's transaction, not {change.bump.id}'s and {producer.id}'s."
+        )
     change.bump = producer
 
 
