@@ -47,7 +47,7 @@ LIST_PAGE_KEYS = 1_000  # keys that a thread collects before the loop sees them
 THREADS_MAX = 16  # fsyncs at once; a journalling file system makes one flush of many
 TMP = ".tmp"
 TMP_AGE_S_MAX = 3_600  # no write takes this long, so an older temporary file belongs to a dead process
-TRIES_MAX = 100  # times that a folder may vanish (a delete empties it) between its making and its use
+TRIES_MAX = 100  # times that a folder may vanish between its making and its use, or a new name be taken
 
 _serial = itertools.count()
 
@@ -150,21 +150,34 @@ class LocalStore:
         return self._write_now(key, path, body, publish)
 
     def _write_now(self, key: str, path: bytes, body: Body, publish: Callable[[bytes, bytes], None]) -> Stat:
-        tmp = os.path.join(self._tmp, b"%d-%d" % (os.getpid(), next(_serial)))
+        tmp = b""
         try:
             with self._errors(key, "put"):
                 self._open()
-                found = self._write_file(tmp, body)
+                tmp, fd = self._new_file()
+                found = self._fill(fd, body)
                 made = self._publish(publish, tmp, path)
             with self._errors(key, "put", published=True):
                 self._settle(path, made)
         finally:
-            with suppress(OSError):
-                os.unlink(tmp)
+            if tmp:
+                with suppress(OSError):
+                    os.unlink(tmp)
         return self._stat(key, found)
 
-    def _write_file(self, tmp: bytes, body: Body) -> os.stat_result:
-        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    def _new_file(self) -> tuple[bytes, int]:
+        """A temporary file of our own, and its descriptor.
+
+        It must be new (``O_EXCL``): a process that was killed after ``link`` left a second name of its *object*
+        here, and in a container the next process has the same id. To truncate that file would destroy the object.
+        """
+        for _ in range(TRIES_MAX):
+            tmp = os.path.join(self._tmp, b"%d-%d-%d" % (os.getpid(), self._clock.wall_ms(), next(_serial)))
+            with suppress(FileExistsError):
+                return tmp, os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        raise Unavailable(f"{TRIES_MAX} names of temporary files were taken in {os.fsdecode(self._tmp)}.")
+
+    def _fill(self, fd: int, body: Body) -> os.stat_result:
         try:
             write_parts(fd, body)
             stamp_ns = self._clock.wall_ms() * 1_000_000 + (os.getpid() * 7_919 + next(_serial)) % 1_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 
 from headwater.errors import AlreadyExists, Conflict, HeadwaterError, Indeterminate, InvalidRequest, Raced
 from headwater.store.base import ObjectStore
@@ -28,7 +29,8 @@ async def probe_conditional_writes(store: ObjectStore, *, rng: random.Random) ->
     """
     keys = [f"{PROBE_FOLDER}/{rng.getrandbits(96):024x}" for _ in range(PROBE_KEYS)]
     failures = await asyncio.gather(*(_probe(store, key) for key in keys), return_exceptions=True)
-    await store.delete(keys)
+    with suppress(HeadwaterError):  # what stays behind is small and harms nobody; not everyone may delete
+        await store.delete(keys)
     for failure in failures:
         if failure is not None:
             raise failure

@@ -108,7 +108,8 @@ class Aioboto3S3Store(S3Base):
     async def aclose(self) -> None:
         self._client = None
         stack, self._stack = self._stack, AsyncExitStack()
-        await stack.aclose()
+        if self._loop is asyncio.get_running_loop():
+            await stack.aclose()
 
     async def _delete_page(self, objects: Sequence[dict[str, str]]) -> None:
         wanted = {"Objects": objects, "Quiet": True}

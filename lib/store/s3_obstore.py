@@ -226,7 +226,7 @@ def _payload(body: Body) -> Any:
 def _just_before(prefix: str) -> str:
     """A text that sorts before every key with this prefix, and after nearly every key before them."""
     last = prefix[-1:]
-    if last in ("", "/") or last <= " ":
+    if last in ("", "/", "\ue000") or last <= " ":
         return ""
     before = chr(ord(last) - 1)
     if before == "/" and prefix[-2:-1] in ("", "/"):

@@ -20,7 +20,8 @@ class FaultyS3:
     Faults: ``drop`` (apply, close without an answer), ``drop_early`` (close before the body is read, nothing
     applied), ``half`` (apply, half a status line, close), ``hang`` (apply, never answer), ``trickle`` (answer a
     byte at a time, without an end), ``error_in_200`` (200 with an error inside), ``hang_up`` (a proper answer,
-    then close), ``short_body`` (half of a GET's body, then close), or ``"<status> <Code>"``.
+    then close), ``blind`` (conditions are not looked at),
+    ``short_body`` (half of a GET's body, then close), or ``"<status> <Code>"``.
     """
 
     fault: str = ""
@@ -62,14 +63,17 @@ class FaultyS3:
         if fault[:1].isdigit():
             status, _, code = fault.partition(" ")
             return await self._answer(writer, int(status), ERROR.format(code=code, message="as told").encode(), method)
-        if method == "PUT" and "if-none-match" in headers and path in self.objects:
+        if method == "PUT" and fault != "blind" and "if-none-match" in headers and path in self.objects:
             return await self._answer(writer, 412, ERROR.format(code="PreconditionFailed", message="").encode(), method)
         if method == "PUT":
             self.objects[path] = body
+        if method == "POST" and not fault:
+            self.objects.clear()
+            return await self._answer(writer, 200, b"<DeleteResult></DeleteResult>", method)
         if fault == "hang_up":
             await self._answer(writer, 200, b"", method)
             return False
-        if fault:
+        if fault and fault != "blind":
             return await self._misbehave(fault, writer)
         if method == "PUT":
             return await self._answer(writer, 200, b"", method)

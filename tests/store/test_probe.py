@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from headwater.errors import AlreadyExists, Forbidden, Indeterminate, InvalidRequest, Raced, Unavailable
-from headwater.store import Body, Stat
+from headwater.store import Body, Stat, open_store
 from headwater.store.memory import MemoryStore
 from headwater.store.metered import MeteredStore
 from headwater.store.probe import PROBE_KEYS, PROBE_WRITERS, probe_conditional_writes
+from tests.store.faulty import faulty_s3
 
 
 class IgnoresTheCondition(MemoryStore):
@@ -128,6 +129,22 @@ def test_a_store_that_is_away_is_not_called_a_liar(error: Exception) -> None:
 
     with pytest.raises(type(error)):
         probe(Away())
+
+
+@pytest.mark.parametrize("client", ["obstore", "aioboto3"])
+def test_a_blind_server_is_refused_over_http(client: str) -> None:
+    async def work() -> None:
+        async with faulty_s3("blind") as fake:
+            store = open_store(f"s3://bucket/p?endpoint_url={fake.url}&client={client}")
+            with pytest.raises(InvalidRequest, match="racing writers won") as error:
+                await probe_conditional_writes(store, rng=random.Random(1))
+            assert fake.url in str(error.value)
+            assert {} == fake.objects
+            fake.fault = ""
+            await probe_conditional_writes(store, rng=random.Random(2))
+            await store.aclose()
+
+    asyncio.run(work())
 
 
 def test_the_probe_costs_what_it_says() -> None:
