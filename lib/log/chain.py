@@ -43,6 +43,7 @@ class Chain:
         self.options = options
         self.state = State()
         self.bytes_folded = 0
+        self.loads = 0  # how often this process started (again) from a snapshot, so that it missed manifests
         self.inline = ByteCache(INLINE_CACHE_BYTES)  # manifests with payload: a tailing reader has its data already
         self.listeners: list[Listener] = []
         self._known_at: tuple[int, float] | None = None  # wall ms, elapsed s of the last certain tip
@@ -198,6 +199,7 @@ class Chain:
         state = await self._read_snapshot(hint) if hint + 1 >= boundary else None
         self.state = state if state is not None else await self._newest_snapshot(boundary)
         self._unverified, self._unverified_from = [], self.state.seq + 1
+        self.loads += 1
         self._wake()
 
     async def read_boundary(self) -> int:

@@ -42,6 +42,7 @@ class Pending:
     outcome: asyncio.Future[Outcome]
     ready: asyncio.Future[Piece] | None = None  # set while its bytes are still being uploaded
     tip: int = -1  # the tip under which it was last sent
+    loads: int = 0  # ``chain.loads`` at that time
 
 
 class Committer:
@@ -134,10 +135,13 @@ class Committer:
     async def _commit(self, group: list[Pending]) -> None:
         """Return when every intent of the group has its outcome."""
         deadline_s = self.chain.clock.elapsed_s() + self.options.commit_timeout_s
-        if self.chain.is_stale():
-            await self.chain.refresh()
         losses = 0
-        while left := self._undecided(group):
+        while True:
+            if self.chain.is_stale() or not self.chain.verified:
+                await self.chain.refresh()
+            left = self._undecided(group)
+            if not left:
+                return
             self._note_tips(left)
             if self.turns.direct(losses, self.chain.clock.elapsed_s()):
                 if await self._race([p.piece for p in left], deadline_s, look=True):
@@ -152,19 +156,40 @@ class Committer:
         for pending in group:
             if pending.outcome.done():
                 continue
-            state, piece = self.chain.state, pending.piece
-            known = state.recent.get(piece.intent.id)
-            if known is None and piece.tip is not None and piece.tip + WINDOW <= state.seq:
-                known = Outcome(state.seq, LATE, f"More than {WINDOW} commits ago: its outcome is not remembered.")
-            if known is not None:
-                self._resolve(pending, known)
-            else:
+            known = self._outcome(pending)
+            if known is None:
                 left.append(pending)
+            elif known.error == LATE:
+                self._fail([pending], Indeterminate(known.message))
+            else:
+                self._resolve(pending, known)
         return left
+
+    def _outcome(self, pending: Pending) -> Outcome | None:
+        """What is known of an intent: its outcome, None while it is certainly not committed, or that nobody knows.
+
+        A process that folds every manifest hears of its intent's outcome when it comes. One that started again
+        from a snapshot meanwhile (R5) must rely on the memory of ids, which reaches back WINDOW manifests.
+        """
+        state, piece = self.chain.state, pending.piece
+        known = state.recent.get(piece.intent.id)
+        if known is not None:
+            return known
+        tip = piece.tip if piece.tip is not None else pending.tip
+        missed = piece.tip is not None or (pending.tip >= 0 and pending.loads != self.chain.loads)
+        if missed and tip + WINDOW <= state.seq:
+            return Outcome(
+                state.seq,
+                LATE,
+                f"The intent was sent at tip {tip}; more than {WINDOW} commits later nobody remembers whether it was "
+                "committed. Read the log to see.",
+            )
+        return None
 
     def _note_tips(self, group: Sequence[Pending]) -> None:
         for pending in group:
             pending.tip = self.chain.state.seq if pending.piece.tip is None else pending.piece.tip
+            pending.loads = self.chain.loads
 
     def _fail(self, group: Sequence[Pending], error: HeadwaterError) -> None:
         for pending in group:
@@ -276,6 +301,8 @@ class Committer:
         try:
             while left := self._undecided(group):
                 await self._follow_one_segment(left, deadline_s)
+                if self.chain.is_stale() or not self.chain.verified:
+                    await self.chain.refresh()
         except Indeterminate:
             raise
         except HeadwaterError as error:
@@ -346,7 +373,7 @@ class Committer:
             if pending is None:
                 continue
             own += 1
-            if outcome.error != LATE or pending.piece.tip is not None:
+            if outcome.error != LATE:
                 self._resolve(pending, outcome)
         for key in manifest.merged:
             self._pending_of_others.pop(key, None)

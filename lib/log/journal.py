@@ -8,7 +8,8 @@ R2. A conditional PUT whose answer was lost is sent again, the same bytes to the
     slot, it may hold our own write. 409 (``Raced``): the slot may be free; read, then send again. Timeouts,
     503 and refused connections say nothing about the slot either.
 R5. The writer's half: if the tip was last certain more than an hour ago when the PUT is answered, the slot
-    may be a recycled one. The boundary is listed; a slot below it is no commit, and the stray is removed.
+    may be a recycled one. The boundary is listed; below it the answer proves nothing, and the memory of
+    intent ids decides.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from dataclasses import dataclass
 from headwater.clock import Clock
 from headwater.errors import (
     AlreadyExists,
+    Conflict,
     HeadwaterError,
     Indeterminate,
     Raced,
     Throttled,
     Unavailable,
 )
-from headwater.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, MANIFEST_BYTES_MAX
+from headwater.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, MANIFEST_BYTES_MAX, WINDOW
 from headwater.log import keys
 from headwater.log.chain import Chain
 from headwater.log.intents import FORMAT, Intent, Manifest, decode_manifest, encode_manifest, new_id
@@ -70,10 +72,18 @@ class Journal:
             if seq == self.chain.state.seq + 1 and not self.chain.is_stale():
                 self.chain.fold(decode_manifest(found, seq), len(found), found)
             return False
+        try:
+            return await self._won(manifest, size, before)
+        except Indeterminate:
+            raise
+        except HeadwaterError as error:
+            raise self._unknown(seq, error) from error
+
+    async def _won(self, manifest: Manifest, size: int, before: tuple[int, float]) -> bool:
+        """The slot holds our manifest. Whether that makes it a commit (R5)."""
+        seq = manifest.seq
         if self.chain.is_stale() and seq < await self.chain.read_boundary():
-            # The slot was collected long ago: nobody reads it, and nothing was committed.
-            await self.chain.retry(lambda: self.chain.store.delete([keys.manifest_key(seq)]))
-            await self.chain.refresh()
+            await self._slept(seq)
             return False
         if self.chain.fold(manifest, size):
             self.chain.known(before)
@@ -111,10 +121,9 @@ class Journal:
                 await self.chain.store.put_if_absent(key, parts)
                 return None
             except (AlreadyExists, Raced) as error:
-                holder = await self.chain.read_slot(seq)
-                if holder is not None:
-                    return None if decode_manifest(holder, seq).id == manifest.id else holder
+                # From here until the slot is read it may hold our own bytes, whatever the answer said.
                 last: HeadwaterError = error
+                sent = True
             except (Unavailable, Throttled) as error:
                 last = error
             except Indeterminate as error:
@@ -123,6 +132,13 @@ class Journal:
                 if not sent:
                     raise
                 raise self._unknown(seq, error) from error
+            if isinstance(last, Conflict):
+                try:
+                    holder = await self.chain.read_slot(seq)
+                except HeadwaterError as error:
+                    raise self._unknown(seq, error) from error
+                if holder is not None:
+                    return None if decode_manifest(holder, seq).id == manifest.id else holder
             pause_s = self._rng.uniform(0, pause_ms) / 1_000
             if isinstance(last, Throttled):
                 pause_s += last.retry_after_ms / 1_000
@@ -132,6 +148,19 @@ class Journal:
                 raise Unavailable(f"Manifest {seq} was turned away until the deadline: {last}") from last
             await self._clock.sleep(pause_s)
             pause_ms = min(pause_ms * 2, BACKOFF_MS_MAX)
+
+    async def _slept(self, seq: int) -> None:
+        """The PUT was answered behind the boundary: a recycled slot, or a commit whose answer we slept over.
+
+        Both look the same from here, so nothing is deleted: a stray below the boundary is read by nobody, and
+        the collector knows it by its having no reference. Whether it was a commit, the memory of ids tells.
+        """
+        await self.chain.refresh()
+        if seq + WINDOW <= self.chain.state.seq:
+            raise Indeterminate(
+                f"This process slept while manifest {seq} was on its way; {self.chain.state.seq - seq} commits later "
+                "nobody remembers whether it took effect. Read the log to see."
+            )
 
     def _unknown(self, seq: int, last: HeadwaterError) -> Indeterminate:
         return Indeterminate(f"Manifest {seq} was sent and the store has not said what became of it: {last}")

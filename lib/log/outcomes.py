@@ -8,7 +8,6 @@ from headwater.errors import (
     Corrupt,
     Fenced,
     HeadwaterError,
-    Indeterminate,
     InvalidRequest,
     NotFound,
 )
@@ -41,7 +40,6 @@ _ERRORS: dict[str, type[HeadwaterError]] = {
     "unknown_producer": UnknownProducer,
     "invalid": InvalidRequest,
     "out_of_range": InvalidRequest,
-    "late": Indeterminate,
 }
 
 

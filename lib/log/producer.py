@@ -51,7 +51,7 @@ class Producer:
 
         After ``Indeterminate`` call ``resend`` with the same batch: it lands once, and says where.
         """
-        sequence = self._next.get((topic, partition), 0)
+        sequence = self.next_sequence(topic, partition)
         # The number is taken before the answer is there: calls may overlap, and a failed one is sent again under it.
         self._next[topic, partition] = (sequence + batch.count) % _SEQUENCES
         return await self.resend(topic, partition, batch, sequence)
@@ -63,7 +63,7 @@ class Producer:
     async def renew(self) -> None:
         """Take the next epoch and begin sequences at 0 again. Everything still in flight is fenced by it."""
         op = ops.InitProducer(tid=self.transactional_id, pid=self.id, epoch=self.epoch)
-        self._adopt(await self.namespace.writer.commit(ops=[op]))
+        self.adopt(await self.namespace.writer.commit(ops=[op]))
 
     def transaction(self) -> Transaction:
         """A new transaction: ``async with producer.transaction() as t: …`` commits at the end, aborts on an error."""
@@ -81,7 +81,12 @@ class Producer:
             sequence=sequence,
         )
 
-    def _adopt(self, outcome: Outcome) -> None:
+    def next_sequence(self, topic: str, partition: int) -> int:
+        """The sequence number that the next ``append`` to this partition will carry."""
+        return self._next.get((topic, partition), 0)
+
+    def adopt(self, outcome: Outcome) -> None:
+        """Go on under the id and epoch that a commit answered with."""
         self.id, self.epoch = outcome.values["pid"], outcome.values["epoch"]
         self._next.clear()
 
@@ -155,7 +160,7 @@ class Transaction:
             self.state = "aborted"
             raise
         self.state = "committed"
-        self.producer._adopt(outcome)
+        self.producer.adopt(outcome)
         return [
             Appended(topic=topic, partition=partition, base_offset=base, count=count, commit=outcome.seq)
             for (topic, partition, count), base in zip(self._places, outcome.bases, strict=True)

@@ -10,12 +10,12 @@ I2: an intent goes to the committer's manifest only after every byte that it nam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from headwater.errors import Indeterminate, InvalidRequest
+from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest
 from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, OBJECT_BYTES_MAX
 from headwater.log import frame, keys
 from headwater.log.committer import Committer, parse_token
@@ -73,22 +73,28 @@ class Writer:
         contended 1 PUT, about 5 GET, 0.1 LIST.
         """
         _check(appends)
-        intent_id, tip = parse_token(token) if token else (new_id(self.chain.rng), None)
-        if tip is not None:
-            await self._learn(intent_id)
-            known = self.chain.state.recent.get(intent_id)
-            if known is not None:
-                return checked(known)
+        intent_id = parse_token(token)[0] if token else new_id(self.chain.rng)
         size = sum(len(append.batch.data) for append in appends)
         await self._enter(size)
         try:
-            outcome = await self._submit(appends, list(ops), intent_id, tip, size)
+            return await self._settle(
+                token, lambda tip: self._submit(appends, list(ops), intent_id, tip, size), intent_id
+            )
         finally:
             await self._leave(size)
+
+    async def _settle(self, token: str, submit: Callable[[int | None], Awaitable[Outcome]], intent_id: str) -> Outcome:
+        """Submit, or learn what became of an earlier submission; answer the outcome or raise what it means."""
+        if not token:
+            return checked(await submit(None))
         try:
-            return checked(outcome)
-        except Indeterminate as error:
-            raise Indeterminate(f"{error} Read the log to see whether it is there.", token=token) from None
+            # See all that was committed up to now, so that an earlier attempt under this id is known.
+            await self.chain.refresh()
+            outcome = self.chain.state.recent.get(intent_id) or await submit(parse_token(token)[1])
+        except HeadwaterError as error:
+            # Whatever befell this attempt says nothing about the first one.
+            raise Indeterminate(error.message, token=token) from error
+        return checked(outcome)
 
     async def commit_staged(
         self, staged: Sequence[Chunk], appends: Sequence[Append], ops: Sequence[AnyOp], *, token: str, intent_id: str
@@ -97,17 +103,15 @@ class Writer:
         _check(appends)
         if len(staged) + len(appends) > INTENT_APPENDS_MAX:
             raise InvalidRequest(f"One commit takes at most {INTENT_APPENDS_MAX} batches.")
-        tip = parse_token(token)[1] if token else None
-        if tip is not None:
-            await self._learn(intent_id)
         chunks = [*staged, *(_chunk(append) for append in appends)]
         data = [append.batch.data for append in appends]
         intent = Intent(id=intent_id, tip=0, appends=chunks, ops=list(ops))
-        piece = Piece(intent=intent, parts=data, size=sum(map(len, data)), tip=tip)
-        try:
-            return checked(await asyncio.shield(self.committer.submit(piece)))
-        except Indeterminate as error:
-            raise Indeterminate(error.message, token=error.token or token) from None
+
+        async def submit(tip: int | None) -> Outcome:
+            piece = Piece(intent=intent, parts=data, size=sum(map(len, data)), tip=tip)
+            return await asyncio.shield(self.committer.submit(piece))
+
+        return await self._settle(token, submit, intent_id)
 
     async def _submit(
         self, appends: Sequence[Append], ops: list[AnyOp], intent_id: str, tip: int | None, size: int
@@ -122,11 +126,6 @@ class Writer:
             waiting = self.committer.submit(Piece(intent=intent, tip=tip), ready)
         # A caller that is cancelled leaves; the commit goes on, since it may be shared with others.
         return await asyncio.shield(waiting)
-
-    async def _learn(self, intent_id: str) -> None:
-        """See all that was committed up to now, so that an earlier attempt under this id is known."""
-        if intent_id not in self.chain.state.recent:
-            await self.chain.refresh()
 
     async def drain(self) -> None:
         """Return when no upload and no commit is in flight (R10)."""

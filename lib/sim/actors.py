@@ -1,0 +1,390 @@
+"""The cast of a world: what its processes do, and what they report to the history.
+
+Records are their own names: a batch's bytes are its uids, one a line, in the opaque ``kafka2`` codec, so
+nothing is decoded and a history costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from headwater.errors import Conflict, Fenced, HeadwaterError, Indeterminate, NotFound
+from headwater.log import intents as ops
+from headwater.log.namespace import Appended, Namespace
+from headwater.log.outcomes import OutOfOrder, UnknownProducer
+from headwater.log.producer import Producer
+from headwater.log.writer import Append as AppendRequest
+from headwater.sim.faults import Process
+from headwater.sim.history import TP, Got, OffsetCommit, OffsetFetch, Pipeline, Read, Transaction
+from headwater.types import Batch
+
+if TYPE_CHECKING:
+    from headwater.sim.world import World
+
+Act: TypeAlias = Callable[["World", Process, Namespace], Awaitable[None]]
+
+INPUTS: tuple[TP, ...] = (("in", 0), ("in", 1))
+OUTPUTS: tuple[TP, ...] = (("out", 0), ("out", 1))
+HELD: TP = ("held", 0)
+RETRIES = 6
+
+
+def cast(world: World) -> list[tuple[str, Act]]:
+    """Who plays in this world."""
+    plan = world.plan
+    kinds: list[Act] = [plain_writer, idempotent_writer, transactional_writer]
+    found: list[tuple[str, Act]] = [(f"writer{i}", world.rng.choice(kinds)) for i in range(plan.writers)]
+    found += [(f"reader{i}", reader) for i in range(plan.readers)]
+    found += [(f"pipe{i}", _pipeline(i)) for i in range(plan.pipelines)]
+    found += [(f"member{i}", member) for i in range(plan.members)]
+    found += [(f"reserver{i}", reserver) for i in range(plan.reservers)]
+    return found
+
+
+def batch_of(uids: Sequence[str], padding: int = 0) -> Batch:
+    """A batch whose bytes are the uids."""
+    data = "\n".join(uids).encode() + b" " * padding
+    return Batch(codec="kafka2", data=data, count=len(uids), timestamp_min=0, timestamp_max=0)
+
+
+async def plain_writer(world: World, process: Process, log: Namespace) -> None:
+    """Appends without a producer id; exactly once by the intent's own identity."""
+    rng, names = _rng(world, process), _names(process)
+    while not world.over():
+        tp, uids = rng.choice(INPUTS), names(rng.randint(1, 3))
+        call = world.history.append(process.name, process.name, tp, uids)
+
+        async def send(token: str, tp: TP = tp, uids: list[str] = uids) -> Appended:
+            return await log.append(tp[0], tp[1], batch_of(uids), token=token)
+
+        await _settle(world, call, send)
+        await _rest(world, process, rng)
+
+
+async def idempotent_writer(world: World, process: Process, log: Namespace) -> None:
+    """Appends under sequence numbers; what is indeterminate is sent again under the same number."""
+    rng, names = _rng(world, process), _names(process)
+    producer = await _producer(world, log, "")
+    while producer is not None and not world.over():
+        tp, uids = rng.choice(INPUTS), names(rng.randint(1, 3))
+        call = world.history.append(process.name, f"pid{producer.id}", tp, uids, epoch=producer.epoch)
+        sequence = producer.next_sequence(*tp)
+        batch = batch_of(uids, rng.choice([0, 0, 60]))
+        sent = False
+        for _ in range(RETRIES):
+            try:
+                found = await (producer.resend(*tp, batch, sequence) if sent else producer.append(*tp, batch))
+                if rng.random() < 0.2:  # an impatient client sends again what was acknowledged
+                    again = await producer.resend(*tp, batch, sequence)
+                    assert again.base_offset == found.base_offset, "a retried append returns the first answer"
+                world.history.ok(call, found.base_offset)
+                break
+            except Indeterminate:
+                sent = True
+            except HeadwaterError as error:
+                _not_applied(world, call, error, sent)
+                break
+            sent = True
+        else:
+            world.history.unknown(call, "Indeterminate")
+        if world.history.events[-1].kind != "ok":
+            # Something may be missing in the sequence: go on under a new identity.
+            producer = await _producer(world, log, "")
+        await _rest(world, process, rng)
+
+
+async def transactional_writer(world: World, process: Process, log: Namespace) -> None:
+    """Transactions over both input partitions and a group's offsets; two incarnations fight for one id."""
+    rng, names = _rng(world, process), _names(process)
+    tid = process.name.split(".")[0]
+    producer = await _producer(world, log, tid)
+    while producer is not None and not world.over():
+        sends = tuple((tp, tuple(names(rng.randint(1, 2)))) for tp in rng.sample(INPUTS, rng.randint(1, 2)))
+        group, marks = f"marks-{tid}", ((INPUTS[0], rng.randint(0, 9)),)
+        what = Transaction(producer=f"pid{producer.id}", sends=sends, epoch=producer.epoch, group=group, offsets=marks)
+        call = world.history.invoke(process.name, what)
+        if not await _transact(world, producer, call, sends, group, dict(marks), abort=rng.random() < 0.2):
+            producer = await _producer(world, log, tid)
+        await _rest(world, process, rng)
+
+
+async def reader(world: World, process: Process, log: Namespace) -> None:
+    """Polls every partition from the start to wherever the log goes; sometimes seeks."""
+    rng = _rng(world, process)
+    places: dict[TP, int] = {}
+    while not world.over():
+        tp = rng.choice([*INPUTS, *OUTPUTS, HELD])
+        seek = rng.random() < 0.1
+        start = rng.randint(0, places.get(tp, 0)) if seek else places.get(tp, 0)
+        call = world.history.invoke(process.name, Read(reader=process.name, tp=tp, start=start, seek=seek))
+        try:
+            got = await _read(log, tp, start, bytes_max=rng.choice([1, 60, 1 << 20]), wait_ms=rng.choice([0, 200]))
+            world.history.ok(call, got)
+            places[tp] = got.next
+        except HeadwaterError as error:
+            world.history.fail(call, type(error).__name__)
+        await _rest(world, process, rng)
+
+
+def _pipeline(number: int) -> Act:
+    """A read-process-write loop; two of them share the group, and the transactional id decides who lives."""
+
+    async def act(world: World, process: Process, log: Namespace) -> None:
+        rng = _rng(world, process)
+        source, target, group = INPUTS[number], OUTPUTS, f"pipe{number}"
+        if not any(p.group == group for p in world.history.pipelines):
+            world.history.declare(Pipeline(group=group, inputs=(source,), outputs=OUTPUTS, prefix=f"{group}:"))
+        producer = await _producer(world, log, group)
+        while producer is not None and not world.over():
+            try:
+                call = world.history.invoke(process.name, OffsetFetch(group=group, tp=source))
+                committed = (await log.committed(group)).get(source)
+                world.history.ok(call, committed.offset if committed else None)
+                start = committed.offset if committed else 0
+                got = await _read(log, source, start, bytes_max=rng.choice([1, 200]), wait_ms=0)
+            except HeadwaterError as error:
+                if _is_open(world, call):
+                    world.history.fail(call, type(error).__name__)
+                await _rest(world, process, rng)
+                continue
+            if not got.records:
+                await _rest(world, process, rng)
+                continue
+            out = rng.choice(target)
+            sends = ((out, tuple(f"{group}:{uid}" for _, uid in got.records)),)
+            what = Transaction(
+                producer=f"pid{producer.id}",
+                sends=sends,
+                epoch=producer.epoch,
+                group=group,
+                offsets=((source, got.next),),
+            )
+            call = world.history.invoke(process.name, what)
+            if not await _transact(world, producer, call, sends, group, {source: got.next}, abort=False):
+                producer = await _producer(world, log, group)
+            await _rest(world, process, rng)
+
+    return act
+
+
+async def member(world: World, process: Process, log: Namespace) -> None:
+    """Takes over a group by a new generation, then commits offsets under it until someone else takes over."""
+    rng, group, tp = _rng(world, process), "club", INPUTS[0]
+    offset = 0
+    while not world.over():
+        try:
+            await log.refresh()
+            found = log.state.groups.get(group)
+            generation = found.generation if found else 0
+            op = ops.SetGroup(group=group, expect=generation, generation=generation + 1, members={process.name: {}})
+            await log.writer.commit(ops=[op])
+        except HeadwaterError:
+            await _rest(world, process, rng)
+            continue
+        for _ in range(rng.randint(1, 6)):
+            offset += rng.randint(1, 5)
+            what = OffsetCommit(group=group, offsets=((tp, offset),), owner=process.name, generation=generation + 1)
+            call = world.history.invoke(process.name, what)
+
+            async def commit(token: str, offset: int = offset, generation: int = generation) -> None:
+                op = await log.offsets_op(group, {tp: offset}, generation + 1, process.name)
+                await log.writer.commit(ops=[op], token=token)
+
+            if not await _settle(world, call, commit):
+                break
+            await _rest(world, process, rng)
+
+
+async def reserver(world: World, process: Process, log: Namespace) -> None:
+    """Takes offsets first and opens or voids them later, as the gateway's transactions will."""
+    rng, names, tid = _rng(world, process), _names(process), "reserver"
+    producer = await _producer(world, log, tid)
+    while producer is not None and not world.over():
+        uids = names(rng.randint(1, 3))
+        what = Transaction(producer=f"pid{producer.id}", sends=((HELD, tuple(uids)),), epoch=producer.epoch)
+        call = world.history.invoke(process.name, what)
+        batch = batch_of(uids)
+        numbered = Batch(
+            codec="kafka2",
+            data=batch.data,
+            count=batch.count,
+            timestamp_min=0,
+            timestamp_max=0,
+            producer_id=producer.id,
+            producer_epoch=producer.epoch,
+        )
+        commit = rng.random() < 0.7
+        try:
+            topic = (await log.find_topic(HELD[0])).id
+            reserve = ops.Reserve(pid=producer.id, epoch=producer.epoch, timeout_ms=rng.choice([500, 60_000]))
+            held = await log.writer.commit([AppendRequest(topic=topic, partition=0, batch=numbered)], [reserve])
+            await _rest(world, process, rng)
+        except HeadwaterError as error:
+            # Nothing of it is readable before the end is committed, and from here on it never will be.
+            world.history.fail(call, type(error).__name__)
+            producer = await _producer(world, log, tid)
+            continue
+
+        async def end(
+            token: str, producer: Producer = producer, commit: bool = commit, base: int = held.bases[0]
+        ) -> int:
+            op = ops.EndReserve(pid=producer.id, epoch=producer.epoch, commit=commit)
+            producer.adopt(await log.writer.commit(ops=[op], token=token))
+            return base
+
+        if commit:
+            settled = await _settle(world, call, end)
+        else:
+            world.history.fail(call, "Aborted")
+            settled = await _quietly(end)
+        if not settled:
+            producer = await _producer(world, log, tid)
+        await _rest(world, process, rng)
+
+
+# -- shared steps ---------------------------------------------------------------------------------------
+
+
+async def read_all(log: Namespace, tp: TP) -> list[tuple[int, str]]:
+    """Every record of a partition."""
+    records: list[tuple[int, str]] = []
+    position = 0
+    while True:
+        got = await _read(log, tp, position, bytes_max=1 << 20, wait_ms=0)
+        records += got.records
+        if got.next == position:
+            return records
+        position = got.next
+
+
+async def _read(log: Namespace, tp: TP, start: int, *, bytes_max: int, wait_ms: float) -> Got:
+    fetched = await log.reader.fetch(*tp, start, bytes_max=bytes_max, wait_ms=wait_ms)
+    records = tuple(
+        (offset, uid)
+        for chunk in fetched.chunks
+        for offset, uid in enumerate(chunk.data.decode().rstrip(" ").split("\n"), chunk.base)
+        if offset >= start
+    )
+    return Got(records=records, next=fetched.next_offset, to_end=fetched.next_offset == fetched.high_watermark)
+
+
+async def _settle(world: World, call: int, send: Callable[[str], Awaitable[Appended | int | None]]) -> bool:
+    """Send, and send again under the same token while nobody knows. Whether it was done."""
+    token = ""
+    for _ in range(RETRIES):
+        try:
+            found = await send(token)
+        except Indeterminate as error:
+            token = error.token
+            if not token:
+                break
+            await world.loop.sleep(0.5)
+        except HeadwaterError as error:
+            _not_applied(world, call, error, bool(token))
+            return False
+        else:
+            world.history.ok(call, found.base_offset if isinstance(found, Appended) else found)
+            return True
+    world.history.unknown(call, "Indeterminate")
+    return False
+
+
+def _not_applied(world: World, call: int, error: HeadwaterError, sent_before: bool) -> None:
+    """A definite refusal ends a call as failed; if an earlier sending is in doubt, some refusals decide nothing."""
+    if sent_before and not isinstance(error, NotFound | Conflict):
+        world.history.unknown(call, type(error).__name__)
+    elif sent_before and isinstance(error, Fenced | UnknownProducer | OutOfOrder):
+        # The first sending may have been applied before the epoch moved on.
+        world.history.unknown(call, type(error).__name__)
+    else:
+        world.history.fail(call, type(error).__name__)
+
+
+async def _transact(
+    world: World,
+    producer: Producer,
+    call: int,
+    sends: Sequence[tuple[TP, Sequence[str]]],
+    group: str,
+    offsets: dict[TP, int],
+    *,
+    abort: bool,
+) -> bool:
+    """One transaction to its end. Whether the producer may go on."""
+    transaction = producer.transaction()
+    try:
+        for tp, uids in sends:
+            await transaction.append(*tp, batch_of(uids))
+        await transaction.send_offsets(group, offsets)
+    except HeadwaterError as error:
+        transaction.abort()
+        world.history.fail(call, type(error).__name__)
+        return True
+    if abort:
+        transaction.abort()
+        world.history.fail(call, "Aborted")
+        return True
+    sent = False
+    for _ in range(RETRIES):
+        try:
+            placed = await transaction.commit()
+        except Indeterminate:
+            sent = True
+            await world.loop.sleep(0.5)
+        except HeadwaterError as error:
+            # A transaction's own identity is remembered, so even after a doubtful sending a refusal is the truth,
+            # unless it comes from a check that runs before the log is asked.
+            _not_applied(world, call, error, sent)
+            return False
+        else:
+            world.history.ok(call, tuple(append.base_offset for append in placed))
+            return True
+    world.history.unknown(call, "Indeterminate")
+    return False
+
+
+async def _producer(world: World, log: Namespace, tid: str) -> Producer | None:
+    """A producer, however long it takes; None when the world ends first."""
+    while not world.over():
+        try:
+            return await log.producer(tid)
+        except HeadwaterError:
+            await log.chain.clock.sleep(0.5)
+    return None
+
+
+async def _quietly(send: Callable[[str], Awaitable[object]]) -> bool:
+    try:
+        await send("")
+    except HeadwaterError:
+        return False
+    return True
+
+
+async def _rest(world: World, process: Process, rng: random.Random) -> None:
+    await process.checkpoint()
+    slow = world.plan.long_sleep and world.loop.time() > world.plan.active_s
+    await world.loop.sleep(rng.expovariate(1 / 40_000.0) if slow else rng.expovariate(1 / 0.25))
+    await process.checkpoint()
+
+
+def _is_open(world: World, call: int) -> bool:
+    return not any(event.call == call and event.kind != "invoke" for event in world.history.events[call:])
+
+
+def _rng(world: World, process: Process) -> random.Random:
+    return random.Random(f"{world.plan.seed}-{process.name}")
+
+
+def _names(process: Process) -> Callable[[int], list[str]]:
+    """Uids that nobody else gives out."""
+    count = 0
+
+    def take(n: int) -> list[str]:
+        nonlocal count
+        count += n
+        return [f"{process.name}/{i}" for i in range(count - n, count)]
+
+    return take

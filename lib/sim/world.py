@@ -1,0 +1,315 @@
+"""One seed, one world: processes, faults and time, all drawn from the seed, around the unmodified engine.
+
+A world has a bucket, a few writers, readers, read-process-write loops and group members, each a process
+of its own with a clock that is wrong in its own way. They crash and pause at any await, are started
+again, and the way to the bucket loses, delays and repeats requests. A sweeper collects old manifests as
+rule R5 allows, so that sleepers wake into recycled slots. At the end faults cease, a fresh reader reads
+everything, and ``checker`` judges what clients saw.
+
+The engine's own numbers are as deployed, but for those that would need hours of commits to bite: the
+window of R4 and the snapshot interval are small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+from headwater.errors import HeadwaterError, Indeterminate
+from headwater.log import intents as ops
+from headwater.log import keys
+from headwater.log.namespace import Namespace
+from headwater.log.options import Options
+from headwater.sim import actors
+from headwater.sim.checker import Final, Violation, check
+from headwater.sim.faults import Burst, Faults, Process, SimBucket, SimStore
+from headwater.sim.history import TP, Gap, History
+from headwater.sim.latency import S3_EXPRESS, S3_STANDARD, Profile
+from headwater.sim.loop import Deadlock, Overrun, SimClock, SimLoop, run, sim_loop
+
+DAY_S = 86_400.0
+TOPICS = {"in": 2, "out": 2, "held": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a seed decides before anything runs."""
+
+    seed: int
+    profile: Profile
+    faults: Faults
+    active_s: float
+    writers: int
+    readers: int
+    pipelines: int
+    members: int
+    reservers: int
+    crash_rate: float
+    pause_rate: float
+    long_sleep: bool
+    skew_ms: int
+    window: int
+    options: Options
+
+    @classmethod
+    def draw(cls, seed: int) -> Plan:
+        """The plan of a seed. Kinds of trouble are left out at random, since absence finds bugs too."""
+        rng = random.Random(f"plan-{seed}")
+        active_s = rng.uniform(4.0, 16.0)
+        bursts = tuple(
+            Burst(start_s=start, end_s=start + rng.uniform(0.5, 4.0), share=rng.choice([0.5, 1.0]))
+            for start in (rng.uniform(0, active_s) for _ in range(rng.choice([0, 0, 1, 2])))
+        )
+        faults = Faults.swarm(rng, rate_max=rng.choice([0.0, 0.05, 0.15]), false_503=0.0, bursts=bursts)
+        long_sleep = rng.random() < 0.25
+        return cls(
+            seed=seed,
+            profile=rng.choice([S3_STANDARD, S3_EXPRESS]),
+            faults=replace(
+                faults, timeout_s=rng.choice([1.0, 10.0]), until_s=active_s + (2 * DAY_S if long_sleep else 0)
+            ),
+            active_s=active_s,
+            writers=rng.randint(1, 4),
+            readers=rng.randint(1, 2),
+            pipelines=rng.choice([0, 1, 2]),
+            members=rng.choice([0, 0, 2]),
+            reservers=rng.choice([0, 0, 1]),
+            crash_rate=rng.choice([0.0, 0.3, 0.8]),
+            pause_rate=rng.choice([0.0, 0.4]),
+            long_sleep=long_sleep,
+            skew_ms=rng.choice([0, 1_000, 60_000]),
+            window=rng.choice([6, 12, 512]),
+            options=Options(
+                linger_ms=rng.choice([0.0, 0.0, 20.0]),
+                inline_bytes_max=rng.choice([0, 40, 1 << 19]),
+                snapshot_every=rng.choice([4, 16, 256]),
+                commit_timeout_s=rng.choice([5.0, 30.0, 120.0]),
+                store_retry_s=rng.choice([5.0, 60.0]),
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of a seed."""
+
+    seed: int
+    violations: list[Violation]
+    digest: str
+    events: int
+    commits: int
+    requests: int
+    struck: dict[str, int]
+
+
+class World:
+    """The stage on which actors run. ``handle`` gives a process its own view of the namespace."""
+
+    def __init__(self, plan: Plan, loop: SimLoop) -> None:
+        self.plan = plan
+        self.loop = loop
+        self.rng = random.Random(f"world-{plan.seed}")
+        self.bucket = SimBucket(loop, resolution_ms=self.rng.choice([1, 1_000]))
+        self.history = History(loop.time)
+        self.stores: list[SimStore] = []
+        self.serial = 0
+        self.ended = False
+
+    def process(self, name: str, *, mortal: bool = True) -> Process:
+        """A new process, with the crash and the pauses that the seed has in store for it."""
+        plan, rng = self.plan, self.rng
+        crash_at = rng.randint(1, 150) if mortal and rng.random() < plan.crash_rate else None
+        pauses = []
+        if mortal and rng.random() < plan.pause_rate:
+            pauses.append((rng.randint(1, 150), rng.choice([0.5, 5.0, 60.0])))
+        if mortal and plan.long_sleep and rng.random() < 0.5:
+            pauses.append((rng.randint(1, 120), 2.2 * DAY_S))
+        self.serial += 1
+        return Process(
+            f"{name}.{self.serial}",
+            self.loop,
+            crash_at=crash_at,
+            pauses=pauses,
+            on_crash=lambda dead: self.history.crash(dead.name),
+        )
+
+    async def handle(self, process: Process | None, *, calm: bool = False) -> Namespace:
+        """Open the namespace as ``process`` sees it."""
+        plan, rng = self.plan, random.Random(self.rng.getrandbits(64))
+        skew_ms = 0 if calm else rng.randint(-plan.skew_ms, plan.skew_ms)
+        store = SimStore(
+            self.bucket,
+            loop=self.loop,
+            rng=rng,
+            profile=plan.profile,
+            faults=Faults() if calm else plan.faults,
+            process=process,
+        )
+        self.stores.append(store)
+        clock = SimClock(self.loop, skew_ms=skew_ms, process=process)
+        return await Namespace.open(store, clock=clock, rng=rng, options=plan.options)
+
+    def over(self) -> bool:
+        """Whether actors should come to an end."""
+        return self.ended
+
+
+def simulate(seed: int) -> Verdict:
+    """Run the world of a seed to its end and judge it. The same seed gives the same verdict, anywhere."""
+    plan = Plan.draw(seed)
+    with _window(plan.window):
+        try:
+            return run(_play(plan), rng=random.Random(f"loop-{seed}"), limit_s=30 * DAY_S)
+        except (Deadlock, Overrun) as stuck:
+            violation = Violation("stuck", f"The world came to no end: {stuck}")
+            return Verdict(seed=seed, violations=[violation], digest="", events=0, commits=0, requests=0, struck={})
+
+
+@contextmanager
+def _window(manifests: int) -> Iterator[None]:
+    """Make R4's window small, so that lateness happens within seconds."""
+    modules = [import_module(f"headwater.log.{name}") for name in ("state.fold", "committer", "journal")]
+    before = [module.WINDOW for module in modules]
+    for module in modules:
+        vars(module)["WINDOW"] = manifests
+    try:
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            vars(module)["WINDOW"] = value
+
+
+async def _play(plan: Plan) -> Verdict:
+    world = World(plan, sim_loop())
+    opener = await world.handle(None, calm=True)
+    for name, partitions in TOPICS.items():
+        await opener.create_topic(name, partitions)
+    await opener.drain()
+    cast = asyncio.gather(*(_keep_running(world, name, act) for name, act in actors.cast(world)))
+    sweeper = asyncio.ensure_future(_sweep(world))
+    await world.loop.sleep(plan.active_s)
+    if plan.long_sleep:
+        await world.loop.sleep(3 * DAY_S)
+    world.ended = True
+    await cast
+    sweeper.cancel()
+    await asyncio.gather(sweeper, return_exceptions=True)
+    violations = await _judge(world)
+    struck: dict[str, int] = {}
+    for store in world.stores:
+        for kind, count in store.struck.items():
+            struck[kind] = struck.get(kind, 0) + count
+    counters = world.bucket.counters
+    return Verdict(
+        seed=plan.seed,
+        violations=violations,
+        digest=world.history.digest(),
+        events=len(world.history.events),
+        commits=sum("/manifest/" in key for key in world.bucket.keys),
+        requests=counters.put + counters.get + counters.list + counters.delete,
+        struck=struck,
+    )
+
+
+async def _keep_running(world: World, name: str, act: actors.Act) -> None:
+    """Run an actor in a process; start it again in a new one when that dies."""
+    for life in range(4):
+        process = world.process(name, mortal=life < 3)
+        task = process.spawn(_live(world, process, act), name="main")
+        await asyncio.wait([task])
+        if process.alive:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+            return
+        await world.loop.sleep(world.rng.uniform(0.01, 3.0))
+
+
+async def _live(world: World, process: Process, act: actors.Act) -> None:
+    """The main of a process: open, act, drain. A process that cannot open tries again, as a supervisor would."""
+    while True:
+        try:
+            log = await world.handle(process)
+            break
+        except HeadwaterError:
+            await process.checkpoint()
+            await world.loop.sleep(1.0)
+    await act(world, process, log)
+    await log.drain()
+
+
+async def _sweep(world: World) -> None:
+    """A minimal collector (R5): a day-old manifests below a snapshot go, if nothing of theirs is referenced."""
+    rng, bucket = world.rng, world.bucket
+    while True:
+        await world.loop.sleep(rng.uniform(0.2, 1.0) * (DAY_S / 4 if world.plan.long_sleep else 10.0))
+        snapshots = [keys.parse_numbered_key(key[8:]) for key in bucket.keys if "/snapshot/" in key]
+        if not snapshots:
+            continue
+        newest = max(snapshots)
+        old_ms = bucket.wall_ms() - int(DAY_S * 1_000)
+        doomed = []
+        boundary = 1
+        for key in [key for key in bucket.keys if "/manifest/" in key]:
+            seq, found = keys.parse_numbered_key(key[8:]), bucket.objects[key]
+            if seq > newest or found.modified_ms > old_ms:
+                break
+            boundary = seq + 1
+            manifest = ops.decode_manifest(found.data, seq)
+            if all(chunk.obj for intent in manifest.intents for chunk in intent.appends):
+                doomed.append(key)
+        if boundary == 1:
+            continue
+        marker = f"default/{keys.boundary_key(boundary)}"
+        if marker not in bucket.objects:
+            bucket.put(marker, b"{}\n")
+        await world.loop.sleep(rng.choice([0.0, 0.05, 5.0]))
+        bucket.delete(doomed)
+        bucket.delete([f"default/{keys.snapshot_key(seq)}" for seq in snapshots if seq + 1 < boundary])
+
+
+async def _judge(world: World) -> list[Violation]:
+    """Read everything with a fresh process, and hold the history against it."""
+    try:
+        log = await world.handle(None, calm=True)
+        await _expire(world, log)
+        records: dict[TP, list[tuple[int, str]]] = {}
+        for topic, partitions in TOPICS.items():
+            for partition in range(partitions):
+                tp = (topic, partition)
+                records[tp] = await actors.read_all(log, tp)
+                await _declare_gaps(world, log, tp)
+        offsets: dict[tuple[str, TP], int] = {}
+        for group in sorted(log.state.groups):
+            for tp, committed in (await log.committed(group)).items():
+                offsets[group, tp] = committed.offset
+        await log.drain()
+    except HeadwaterError as error:
+        return [Violation("unreadable", f"The log cannot be read at the end: {type(error).__name__}: {error}")]
+    for topic, partition in records:
+        assert log.topic(topic).partitions[partition].start == 0
+    return check(world.history, Final(records=records, offsets=offsets))
+
+
+async def _expire(world: World, log: Namespace) -> None:
+    """Void what dead producers have reserved, once their time is up."""
+    await world.loop.sleep(600.0)
+    await log.refresh()
+    for pid in [producer.id for producer in log.state.producers.values() if producer.open]:
+        try:
+            await log.writer.commit(ops=[ops.ExpireReserve(pid=pid)])
+        except Indeterminate:
+            raise
+        except HeadwaterError as error:
+            world.history.note("judge", "expire", str(error))
+
+
+async def _declare_gaps(world: World, log: Namespace, tp: TP) -> None:
+    topic = log.topic(tp[0])
+    async for entry in log.lookup.entries(topic.id, tp[1], 0):
+        if entry.codec == "gap":
+            assert tp[0] == "held", "only the reservers' topic has lawful gaps"
+            world.history.declare(Gap(tp=tp, start=entry.base, end=entry.end))
