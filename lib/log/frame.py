@@ -41,6 +41,7 @@ def encode(header_json: bytes, payload_bytes: int, base: int | None = None) -> b
     base = least if base is None else base
     assert base >= least, "the header outgrew the place kept for it"
     assert base % PAYLOAD_ALIGN == 0, "payloads are aligned"
+    assert base <= HEADER_BYTES_MAX, "a header larger than its bound could never be read again"
     assert base + payload_bytes <= OBJECT_BYTES_MAX, "an object larger than its bound must never be built"
     rest = b',"base":%10d,"size":%12d,' % (base, base + payload_bytes) + header_json[1:]
     rest = rest.ljust(base - _CRC_END - 1) + b"\n"

@@ -24,16 +24,15 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 
-from headwater.errors import Corrupt, UpgradeRequired
+from headwater.errors import Corrupt
 from headwater.limits import INDEX_FANOUT, INDEX_PAGE_ENTRIES_MAX, OBJECT_BYTES_MAX
-from headwater.log import frame
-from headwater.log.intents import FORMAT
+from headwater.log import frame, intents
 from headwater.log.state.model import Entry, PageRef, State
 
 Place: TypeAlias = tuple[int, int]  # topic id, partition
 
 
-class Run(Struct, frozen=True, array_like=True):
+class Run(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One partition's entries in a page: offsets ``[base, end)``, timestamps up to ``max_ms``, bytes of the payload."""
 
     topic: int
@@ -47,7 +46,7 @@ class Run(Struct, frozen=True, array_like=True):
     crc: int
 
 
-class PageHeader(Struct, frozen=True):
+class PageHeader(Struct, frozen=True, forbid_unknown_fields=True):
     """The directory of a page."""
 
     v: int
@@ -142,7 +141,7 @@ def encode(ref: PageRef, runs: dict[Place, list[Entry]]) -> bytes:
         )
         payload.append(packed)
         pos += len(packed)
-    header = PageHeader(FORMAT, "index", ref.first, ref.last, directory)
+    header = PageHeader(intents.FORMAT, "index", ref.first, ref.last, directory)
     return frame.encode(msgspec.json.encode(header), pos) + b"".join(payload)
 
 
@@ -154,12 +153,7 @@ def header_bytes(data: bytes) -> int:
 def decode_header(data: bytes, *, whole: bool = True) -> tuple[PageHeader, int]:
     """A page's directory and where its payload starts. Raises ``Corrupt`` or ``UpgradeRequired``."""
     line, base = frame.decode(data, whole=whole)
-    try:
-        header = _headers.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Corrupt(f"The index page cannot be read: {error}.") from error
-    if header.v > FORMAT:
-        raise UpgradeRequired(f"The index page has format {header.v}; this program knows up to {FORMAT}.")
+    header = intents.decode_header(_headers, line, "index page")
     if header.kind != "index":
         raise Corrupt(f"An index page's key holds a {header.kind}.")
     return header, base
@@ -169,12 +163,12 @@ def decode_run(run: Run, packed: bytes) -> list[Entry]:
     """The entries of one run. Raises ``Corrupt``."""
     if len(packed) != run.len or frame.checksum(packed) != run.crc:
         raise Corrupt(f"The index run of topic {run.topic}, partition {run.partition} fails its CRC32C.")
+    what = f"index run of topic {run.topic}, partition {run.partition}"
     try:
-        inflater = zlib.decompressobj()
-        raw = inflater.decompress(packed, OBJECT_BYTES_MAX)
-        entries = _entries.decode(raw)
-    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Corrupt(f"The index run of topic {run.topic} cannot be read: {error}.") from error
+        raw = zlib.decompressobj().decompress(packed, OBJECT_BYTES_MAX)
+    except zlib.error as error:
+        raise Corrupt(f"The {what} cannot be inflated: {error}.") from error
+    entries = intents.decode_known(_entries, raw, what)
     if len(entries) != run.rows:
         raise Corrupt(f"The index run of topic {run.topic} has {len(entries)} entries and should have {run.rows}.")
     return entries

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import random
-from typing import Annotated, Final, TypeAlias, TypeVar
+from typing import Annotated, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -32,6 +32,9 @@ FORMAT: Final = 1  # of manifests and segments; a higher one in the bucket means
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**62)]
 Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**62)]
+Records: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]  # of one chunk: no sum of them outgrows 64 bits
+Bytes: TypeAlias = Annotated[int, Meta(ge=0, le=2**40)]
+Length: TypeAlias = Annotated[int, Meta(ge=1, le=2**40)]
 Signed: TypeAlias = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 OrNone: TypeAlias = Annotated[int, Meta(ge=-1, le=2**62)]
 Crc: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -53,10 +56,10 @@ class Chunk(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
 
     topic: Count
     partition: Count
-    count: Positive
+    count: Records
     codec: Codec
-    pos: Count
-    len: Positive
+    pos: Bytes
+    len: Length
     crc: Crc
     min: Signed
     max: Signed
@@ -254,7 +257,13 @@ class SegmentHeader(Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     intents: Annotated[list[Intent], Meta(max_length=MANIFEST_INTENTS_MAX)] = []
 
 
-_T = TypeVar("_T", Manifest, SegmentHeader)
+class _Versioned(Protocol):
+    @property
+    def v(self) -> int: ...
+
+
+_T = TypeVar("_T")
+_V = TypeVar("_V", bound=_Versioned)
 _encoder = msgspec.json.Encoder()
 _manifests = msgspec.json.Decoder(Manifest)
 _segments = msgspec.json.Decoder(SegmentHeader)
@@ -268,7 +277,7 @@ def encode_manifest(manifest: Manifest, payload_bytes: int, base: int | None = N
 def decode_manifest(data: bytes, seq: int) -> Manifest:
     """The manifest in ``data``, which was read at slot ``seq``. Raises ``Corrupt`` or ``UpgradeRequired``."""
     line, base = frame.decode(data)
-    manifest = _decode(_manifests, line, f"manifest {seq}")
+    manifest = decode_header(_manifests, line, f"manifest {seq}")
     if manifest.kind != "manifest" or manifest.seq != seq:
         raise Corrupt(f"Slot {seq} holds a {manifest.kind} numbered {manifest.seq}.")
     for intent in manifest.intents:
@@ -286,25 +295,34 @@ def encode_segment(header: SegmentHeader, payload_bytes: int, base: int | None =
 def decode_segment(data: bytes, *, whole: bool = True) -> SegmentHeader:
     """The header of a segment, from all of it or from its beginning. Raises ``Corrupt`` or ``UpgradeRequired``."""
     line, _ = frame.decode(data, whole=whole)
-    header = _decode(_segments, line, "segment")
+    header = decode_header(_segments, line, "segment")
     if header.kind != "segment":
         raise Corrupt(f"A segment's key holds a {header.kind}.")
     return header
 
 
-def _decode(decoder: msgspec.json.Decoder[_T], line: bytes, what: str) -> _T:
-    try:
-        decoded = decoder.decode(line)
-    except msgspec.ValidationError as error:
-        # The line's CRC is right, so a writer meant this. If its version or vocabulary is beyond us, say so.
-        newer = "unknown field" in str(error) or "Invalid value" in str(error) or _version(line) > FORMAT
-        kind = UpgradeRequired if newer else Corrupt
-        raise kind(f"The {what} does not fit format {FORMAT}: {error}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Corrupt(f"The {what} is no valid JSON: {error}.") from error
+def decode_header(decoder: msgspec.json.Decoder[_V], line: bytes, what: str) -> _V:
+    """The line of ``what``, an object of a format that we know. Raises ``Corrupt`` or ``UpgradeRequired`` (R9)."""
+    decoded = decode_known(decoder, line, what)
     if decoded.v > FORMAT:
         raise UpgradeRequired(f"The {what} has format {decoded.v}; this program knows up to {FORMAT}.")
     return decoded
+
+
+# What msgspec says of a field, a tag, an enum's word or an array's element that the types do not have.
+_NEWER: Final = ("unknown field", "Invalid value", "Invalid enum value", "`array` of at most length")
+
+
+def decode_known(decoder: msgspec.json.Decoder[_T] | msgspec.msgpack.Decoder[_T], data: bytes, what: str) -> _T:
+    """``data``, whose CRC is right, so that some writer meant it. Raises ``Corrupt`` or ``UpgradeRequired`` (R9)."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        newer = any(sign in str(error) for sign in _NEWER) or _version(data) > FORMAT
+        kind = UpgradeRequired if newer else Corrupt
+        raise kind(f"The {what} does not fit format {FORMAT}: {error}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"The {what} cannot be read: {error}.") from error
 
 
 def _version(line: bytes) -> int:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from headwater.errors import Corrupt, UpgradeRequired
+from headwater.errors import Corrupt
 from headwater.log import frame
-from headwater.log.intents import FORMAT
+from headwater.log.intents import FORMAT, decode_header, decode_known
 from headwater.log.state.model import State
 
 
-class SnapshotHeader(Struct, frozen=True):
+class SnapshotHeader(Struct, frozen=True, forbid_unknown_fields=True):
     """A snapshot's line."""
 
     v: int
@@ -25,7 +25,7 @@ class SnapshotHeader(Struct, frozen=True):
     payload_crc: int
 
 
-class Latest(Struct, frozen=True):
+class Latest(Struct, frozen=True, forbid_unknown_fields=True):
     """A hint: the newest snapshot, as far as its writer knew."""
 
     v: int
@@ -49,17 +49,12 @@ def decode(data: bytes, seq: int) -> State:
     """The state in the object ``snapshot/<seq>``. Raises ``Corrupt`` or ``UpgradeRequired``."""
     line, base = frame.decode(data)
     payload = data[base:]
-    try:
-        header = _headers.decode(line)
-        if header.v > FORMAT:
-            raise UpgradeRequired(f"Snapshot {seq} has format {header.v}; this program knows up to {FORMAT}.")
-        if header.kind != "snapshot" or header.seq != seq:
-            raise Corrupt(f"The key of snapshot {seq} holds {header.kind} {header.seq}.")
-        if frame.checksum(payload) != header.payload_crc:
-            raise Corrupt(f"The payload of snapshot {seq} fails its CRC32C.")
-        state = _states.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Corrupt(f"Snapshot {seq} cannot be read: {error}.") from error
+    header = decode_header(_headers, line, f"snapshot {seq}")
+    if header.kind != "snapshot" or header.seq != seq:
+        raise Corrupt(f"The key of snapshot {seq} holds {header.kind} {header.seq}.")
+    if frame.checksum(payload) != header.payload_crc:
+        raise Corrupt(f"The payload of snapshot {seq} fails its CRC32C.")
+    state = decode_known(_states, payload, f"state in snapshot {seq}")
     if state.seq != seq:
         raise Corrupt(f"Snapshot {seq} holds the state after manifest {state.seq}.")
     return state
@@ -73,10 +68,7 @@ def encode_latest(seq: int) -> bytes:
 def decode_latest(data: bytes) -> int:
     """The snapshot that the hint names. Raises ``Corrupt`` or ``UpgradeRequired``."""
     line, _ = frame.decode(data)
-    try:
-        latest = _latest.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Corrupt(f"The hint 'latest' cannot be read: {error}.") from error
-    if latest.v > FORMAT:
-        raise UpgradeRequired(f"The hint 'latest' has format {latest.v}; this program knows up to {FORMAT}.")
+    latest = decode_header(_latest, line, "hint 'latest'")
+    if latest.kind != "latest" or latest.snapshot < 0:
+        raise Corrupt(f"The key of the hint 'latest' holds {latest.kind} {latest.snapshot}.")
     return latest.snapshot

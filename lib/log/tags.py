@@ -13,10 +13,24 @@ import msgspec
 from msgspec import Meta, Struct
 
 from headwater.errors import Corrupt
-from headwater.log.intents import Chunk, Count, Crc, Epoch, Intent, IntentId, OrNone, Positive, Sequence, Signed
+from headwater.log.intents import (
+    Bytes,
+    Chunk,
+    Count,
+    Crc,
+    Epoch,
+    Intent,
+    IntentId,
+    Length,
+    OrNone,
+    Records,
+    Sequence,
+    Signed,
+)
 from headwater.types import Codec
 
 _TAG_MAX: Final = 150
+TIME_MAX: Final = 2**62  # the end of intents.Signed
 _CODECS: Final[tuple[Codec, ...]] = ("arrow", "kafka2")
 
 
@@ -24,10 +38,10 @@ class _Tag(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     id: IntentId
     topic: Count
     partition: Count
-    count: Positive
+    count: Records
     codec: Annotated[int, Meta(ge=0, le=1)]  # position in _CODECS
-    pos: Count
-    len: Positive
+    pos: Bytes
+    len: Length
     crc: Crc
     min: Signed
     span: Count
@@ -44,6 +58,8 @@ def encode_tag(intent: Intent) -> str:
     if len(intent.appends) != 1 or intent.ops or intent.appends[0].obj:
         return ""
     chunk = intent.appends[0]
+    if not 0 <= chunk.max - chunk.min <= TIME_MAX:
+        return ""
     tag = _Tag(
         intent.id,
         chunk.topic,
@@ -54,7 +70,7 @@ def encode_tag(intent: Intent) -> str:
         chunk.len,
         chunk.crc,
         chunk.min,
-        max(chunk.max - chunk.min, 0),
+        chunk.max - chunk.min,
         chunk.pid,
         chunk.epoch,
         chunk.seq,
@@ -69,6 +85,9 @@ def decode_tag(text: str, *, tip: int, key: str) -> Intent:
         tag = _tags.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (ValueError, msgspec.MsgspecError) as error:
         raise Corrupt(f"The tag in the key {key[:120]!r} cannot be read: {error}.") from error
+    if tag.min + tag.span > TIME_MAX:
+        # The manifest that took it in could be read by nobody, not even by its writer.
+        raise Corrupt(f"The tag in the key {key[:120]!r} claims a timestamp beyond {TIME_MAX}.")
     chunk = Chunk(
         topic=tag.topic,
         partition=tag.partition,

@@ -14,7 +14,7 @@ from msgspec import Struct
 EntryCodec: TypeAlias = Literal["arrow", "kafka2", "gap"]
 
 
-class Entry(Struct, frozen=True, array_like=True):
+class Entry(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A chunk at its place: offsets ``[base, base + count)`` are bytes ``[pos, pos + len)`` of an object.
 
     ``seq`` is the manifest that made it readable; an empty ``obj`` means that manifest itself. A ``gap``
@@ -38,14 +38,14 @@ class Entry(Struct, frozen=True, array_like=True):
         return self.base + self.count
 
 
-class Held(Struct, frozen=True, array_like=True):
+class Held(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A reserved range: it has its offsets and is not readable until its producer ends it."""
 
     pid: int
     entry: Entry
 
 
-class Partition(Struct):
+class Partition(Struct, forbid_unknown_fields=True):
     """Readable offsets are ``[start, stable_end)``; the next append gets ``next``."""
 
     start: int = 0
@@ -60,7 +60,7 @@ class Partition(Struct):
         return min((held.entry.base for held in self.held), default=self.next)
 
 
-class Topic(Struct):
+class Topic(Struct, forbid_unknown_fields=True):
     """Ids are never used again, so an append to a deleted topic cannot land in its namesake."""
 
     id: int
@@ -70,14 +70,14 @@ class Topic(Struct):
     partitions: list[Partition] = []
 
 
-class Sequences(Struct, array_like=True):
+class Sequences(Struct, array_like=True, forbid_unknown_fields=True):
     """The last batches of one producer in one partition: (first sequence, count, base offset), oldest first."""
 
     epoch: int
     batches: list[tuple[int, int, int]] = []
 
 
-class Producer(Struct):
+class Producer(Struct, forbid_unknown_fields=True):
     """``open`` are the partitions with reserved ranges, due by ``deadline_ms`` of manifest time."""
 
     id: int
@@ -89,7 +89,7 @@ class Producer(Struct):
     deadline_ms: int = 0
 
 
-class Committed(Struct, frozen=True, array_like=True):
+class Committed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A group's place in a partition: the next offset to read."""
 
     offset: int
@@ -98,7 +98,7 @@ class Committed(Struct, frozen=True, array_like=True):
     time_ms: int
 
 
-class Group(Struct):
+class Group(Struct, forbid_unknown_fields=True):
     """Membership is opaque to the log but for two facts: who is a member, and of which generation."""
 
     name: str
@@ -109,7 +109,7 @@ class Group(Struct):
     offsets: dict[int, dict[int, Committed]] = {}
 
 
-class Outcome(Struct, frozen=True, array_like=True):
+class Outcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What became of an intent at manifest ``seq``. ``error`` is empty if it was applied.
 
     ``bases`` has the base offset of every append; ``values`` what operations answer (``topic``,
@@ -123,7 +123,7 @@ class Outcome(Struct, frozen=True, array_like=True):
     values: dict[str, int] = {}
 
 
-class PageRef(Struct, frozen=True, array_like=True):
+class PageRef(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """An index page: the chunk entries that manifests ``[first, last]`` made readable.
 
     Pages of one ``level`` are merged into one of the next, so there are few of them however long the log is.
@@ -135,7 +135,7 @@ class PageRef(Struct, frozen=True, array_like=True):
     entries: int
 
 
-class State(Struct):
+class State(Struct, forbid_unknown_fields=True):
     """The fold of manifests 1..``seq``. Manifest 0 does not exist: it is the empty state."""
 
     seq: int = 0
