@@ -103,7 +103,7 @@ class Committer:
                 if group:
                     await self._commit(group)
             except HeadwaterError as error:
-                self._fail(group, error)
+                self._fail(self._undecided(group), error)
             except asyncio.CancelledError:
                 self._fail([*group, *self._queue], Indeterminate("The process is stopping; the commit was cut off."))
                 self._queue.clear()
@@ -194,11 +194,16 @@ class Committer:
     def _fail(self, group: Sequence[Pending], error: HeadwaterError) -> None:
         for pending in group:
             self._waiting.pop(pending.piece.intent.id, None)
-            if not pending.outcome.done():
-                if isinstance(error, Indeterminate) and not error.token:
-                    pending.outcome.set_exception(Indeterminate(error.message, token=_token(pending)))
-                else:
-                    pending.outcome.set_exception(error)
+            if pending.outcome.done():
+                continue
+            # Whoever may have missed manifests since it sent an intent cannot say that it was not applied.
+            missed = pending.tip >= 0 and (pending.loads != self.chain.loads or self.chain.is_stale())
+            if missed or (isinstance(error, Indeterminate) and not error.token):
+                unknown = Indeterminate(error.message, token=_token(pending))
+                unknown.__cause__ = error.__cause__
+                pending.outcome.set_exception(unknown)
+            else:
+                pending.outcome.set_exception(error)
 
     # -- alone, or leading ----------------------------------------------------------------------------
 

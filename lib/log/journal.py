@@ -68,12 +68,14 @@ class Journal:
         before, seq = self.chain.now(), self.chain.state.seq + 1
         manifest, parts, size = self._build(draft, seq)
         found = await self._decide(seq, manifest, parts, deadline_s)
-        if found is not None:
-            if seq == self.chain.state.seq + 1 and not self.chain.is_stale():
+        try:
+            if found is None:
+                return await self._won(manifest, size, before)
+            if self.chain.is_stale():
+                await self._slept(seq)
+            elif seq == self.chain.state.seq + 1:
                 self.chain.fold(decode_manifest(found, seq), len(found), found)
             return False
-        try:
-            return await self._won(manifest, size, before)
         except Indeterminate:
             raise
         except HeadwaterError as error:

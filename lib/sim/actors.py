@@ -76,9 +76,6 @@ async def idempotent_writer(world: World, process: Process, log: Namespace) -> N
         for _ in range(RETRIES):
             try:
                 found = await (producer.resend(*tp, batch, sequence) if sent else producer.append(*tp, batch))
-                if rng.random() < 0.2:  # an impatient client sends again what was acknowledged
-                    again = await producer.resend(*tp, batch, sequence)
-                    assert again.base_offset == found.base_offset, "a retried append returns the first answer"
                 world.history.ok(call, found.base_offset)
                 break
             except Indeterminate:
@@ -89,7 +86,10 @@ async def idempotent_writer(world: World, process: Process, log: Namespace) -> N
             sent = True
         else:
             world.history.unknown(call, "Indeterminate")
-        if world.history.events[-1].kind != "ok":
+        if world.history.events[-1].kind == "ok":
+            if rng.random() < 0.2:
+                await _send_again(producer, tp, batch, sequence, found.base_offset)
+        else:
             # Something may be missing in the sequence: go on under a new identity.
             producer = await _producer(world, log, "")
         await _rest(world, process, rng)
@@ -353,6 +353,15 @@ async def _producer(world: World, log: Namespace, tid: str) -> Producer | None:
         except HeadwaterError:
             await log.chain.clock.sleep(0.5)
     return None
+
+
+async def _send_again(producer: Producer, tp: TP, batch: Batch, sequence: int, base: int) -> None:
+    """An impatient client sends what was acknowledged: if it gets an answer, it is the first one."""
+    try:
+        again = await producer.resend(*tp, batch, sequence)
+    except HeadwaterError:
+        return
+    assert again.base_offset == base, "a retried append returns the first answer"
 
 
 async def _quietly(send: Callable[[str], Awaitable[object]]) -> bool:
