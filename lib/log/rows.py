@@ -40,9 +40,7 @@ def json_rows(table: pa.Table, kinds: Mapping[str, Kind]) -> Any:
         column = _quoted(column) if kind == "text" else _plain(column, _NUMBER if kind == "number" else _BOOLEAN)
         parts += [f"{before}{json.dumps(name, ensure_ascii=False)}:", column]
         before = ","
-    joined: Any = pc.binary_join_element_wise(  # type: ignore[call-overload]
-        *parts, "}", "", null_handling="replace", null_replacement="null"
-    )
+    joined: Any = pc.binary_join_element_wise(*parts, "}", "", null_handling="replace", null_replacement="null")
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
@@ -68,7 +66,7 @@ def _plain(column: Any, grammar: str) -> Any:
 def _quoted(column: Any) -> Any:
     if pc.any(pc.match_substring_regex(column, _UNSAFE)).as_py():
         column = _escaped(column)
-    return pc.binary_join_element_wise('"', column, '"', "")  # type: ignore[call-overload]
+    return pc.binary_join_element_wise('"', column, '"', "")
 
 
 def _escaped(column: Any) -> Any:

@@ -1,0 +1,67 @@
+"""``headwater sim`` and ``headwater bench``: thin doors to ``headwater.sim.sweep`` and ``headwater.bench.commands``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from headwater.cli.settings import Command, Settings, general_options, pass_settings
+
+
+@click.command(cls=Command)
+@click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True, help="How many histories.")
+@click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@pass_settings
+def sim(settings: Settings, seeds: int, first: int, jobs: int) -> None:
+    """Run the engine, unmodified, in virtual time over a bucket that misbehaves, and judge each history.
+
+    One seed gives one history. Exit code 1 if a history breaks a promise; the report names the command that
+    replays it.
+    """
+    try:
+        sweep = importlib.import_module("headwater.sim.sweep").sweep
+    except ModuleNotFoundError as error:
+        if error.name != "headwater.sim.sweep":
+            raise
+        raise click.ClickException("This build has no simulation sweep.") from error
+    from headwater.cli import output
+
+    with output.progress("simulating", None, "histories", quiet=settings.json) as advance:
+        report = sweep(first, seeds, jobs, lambda *_: advance(0, 1))
+    document: dict[str, Any] = report if isinstance(report, dict) else report.as_dict()
+    if settings.json:
+        output.print_json(document)
+    else:
+        output.print_table(["", ""], [[name, str(value)] for name, value in document.items()], left=("", ""))
+    if document.get("violations"):
+        raise click.exceptions.Exit(1)
+
+
+class Bench(click.Group):
+    """The commands of ``headwater.bench.commands``; none if that cannot be imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_benches())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = _benches().get(cmd_name)
+        if found is not None and not any(parameter.name == "json" for parameter in found.params):
+            present = {parameter.name for parameter in found.params}
+            found.params += [option for option in general_options() if option.name not in present]
+        return found
+
+
+@click.group(cls=Bench)
+def bench() -> None:
+    """Measure the log, each time beside a baseline."""
+
+
+def _benches() -> dict[str, click.Command]:
+    try:
+        found: dict[str, click.Command] = importlib.import_module("headwater.bench.commands").commands
+    except ImportError:
+        return {}
+    return found

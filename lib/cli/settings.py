@@ -1,0 +1,121 @@
+"""What every command shares: where the log is, how to answer, and one way to open a namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from headwater.log.namespace import Namespace
+    from headwater.log.options import Options
+
+T = TypeVar("T")
+DEFAULT_STORE = "file://./.headwater"
+
+
+@dataclass(slots=True)
+class Settings:
+    """The general options, which may stand before and after the command."""
+
+    store: str = DEFAULT_STORE
+    namespace: str = "default"
+    json: bool = False
+
+
+class Command(click.Command):
+    """A command that also takes the general options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += general_options()
+
+
+class Group(click.Group):
+    """A group whose commands take the general options."""
+
+    command_class = Command
+
+
+def general_options(*, environment: bool = False) -> list[click.Parameter]:
+    """Fresh options; the root's look at the environment, so that one behind a command overrides them."""
+    return [
+        click.Option(
+            ["--store"],
+            metavar="URL",
+            envvar="HEADWATER_STORE" if environment else None,
+            help=f"file:///dir, s3://bucket/prefix or memory://name.  [HEADWATER_STORE; default: {DEFAULT_STORE}]",
+            expose_value=False,
+            callback=_note,
+        ),
+        click.Option(
+            ["--namespace"],
+            metavar="NAME",
+            envvar="HEADWATER_NAMESPACE" if environment else None,
+            help="The unit of order and tenancy.  [HEADWATER_NAMESPACE; default: default]",
+            expose_value=False,
+            callback=_note,
+        ),
+        click.Option(
+            ["--json"],
+            is_flag=True,
+            help="Answer in JSON: one document, or one line for each thing.",
+            expose_value=False,
+            callback=_note,
+        ),
+    ]
+
+
+def _note(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value and parameter.name:
+        setattr(settings_of(context), parameter.name, value)
+
+
+def settings_of(context: click.Context) -> Settings:
+    """The one ``Settings`` of this run."""
+    return context.find_root().ensure_object(Settings)
+
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    settings: Settings, *, writes: bool = False, options: Options | None = None
+) -> AsyncIterator[Namespace]:
+    """The namespace, up to date. Without ``writes`` nothing is ever written, not even to an empty store."""
+    from headwater.log.namespace import Namespace
+    from headwater.store import open_store
+
+    store = open_store(settings.store)
+    try:
+        if writes:
+            namespace = await Namespace.open(store, settings.namespace, options=options)
+        else:
+            namespace = Namespace(store, settings.namespace, options=options)
+            await namespace.refresh()
+        async with namespace:
+            yield namespace
+    finally:
+        await store.aclose()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine. Ctrl-C cancels it and comes out as ``KeyboardInterrupt``."""
+    return asyncio.run(work)
+
+
+def with_namespace(
+    settings: Settings, work: Callable[[Namespace], Coroutine[Any, Any, T]], *, writes: bool = False
+) -> T:
+    """Open the namespace, do ``work`` with it, close it."""
+
+    async def whole() -> T:
+        async with opened(settings, writes=writes) as namespace:
+            return await work(namespace)
+
+    return run(whole())
