@@ -21,7 +21,7 @@ from headwater.store.s3_url import parse_s3_url
     ("url", "kind"),
     [
         ("memory://name", MemoryStore),
-        ("file:///tmp/somewhere", LocalStore),
+        ("file:///data/somewhere", LocalStore),
         ("file://./somewhere", LocalStore),
         ("s3://bucket", ObstoreS3Store),
         ("s3://bucket/a/b?region=eu-west-1&client=obstore", ObstoreS3Store),
