@@ -41,38 +41,37 @@ class Lookup:
             return
         tail = index.from_offset(found.tail, offset)
         runs = await self._runs_above(topic, partition, offset, found, tail)
+        async for entry in self._in_order(runs, tail, offset):
+            yield entry
+
+    async def first_reaching(self, topic: int, partition: int, timestamp: int) -> AsyncIterator[Entry]:
+        """Entries whose newest record is at or above ``timestamp``, in offset order, from the log start on."""
+        found = self.chain.state.partition(topic, partition)
+        if found is None:
+            return
+        tail = [entry for entry in found.tail if entry.max >= timestamp]
+        runs = await self._runs_above(topic, partition, found.start, found, [])
+        runs = [pair for pair in runs if pair[1].max_ms >= timestamp]
+        async for entry in self._in_order(runs, tail, found.start):
+            if entry.max >= timestamp and entry.codec != "gap":
+                yield entry
+
+    async def _in_order(self, runs: list[tuple[PageRef, Run]], tail: list[Entry], offset: int) -> AsyncIterator[Entry]:
+        """The entries of ``runs`` (by base) and ``tail`` that end above ``offset``, by base; runs are read one by one.
+
+        A reservation that was released late lies in a later page than its neighbours, or in the tail: so only
+        what lies below everything that is still to come is handed out.
+        """
         held: list[Entry] = []
         for i, (ref, run) in enumerate(runs):
             held = index.overlapping([*held, *await self._load_run(ref, run)], offset)
-            # Released reservations may put entries of a later page between those of an earlier one: hand out
-            # only what lies below everything that is still to come.
-            limit = runs[i + 1][1].base if i + 1 < len(runs) else (tail[0].base if tail else None)
-            if limit is None:
-                break
-            ready = [entry for entry in held if entry.base < limit]
+            to_come = [later.base for _, later in runs[i + 1 : i + 2]] + [entry.base for entry in tail[:1]]
+            ready = [entry for entry in held if not to_come or entry.base < min(to_come)]
             held = held[len(ready) :]
             for entry in ready:
                 yield entry
         for entry in index.overlapping([*held, *tail], offset):
             yield entry
-
-    async def first_reaching(self, topic: int, partition: int, timestamp: int) -> AsyncIterator[Entry]:
-        """Entries whose newest record is at or above ``timestamp``, in offset order."""
-        found = self.chain.state.partition(topic, partition)
-        if found is None:
-            return
-        runs = [
-            (ref, run)
-            for ref, run in await self._runs_above(topic, partition, found.start, found, [])
-            if run.max_ms >= timestamp
-        ]
-        for ref, run in runs:
-            for entry in await self._load_run(ref, run):
-                if entry.max >= timestamp and entry.codec != "gap":
-                    yield entry
-        for entry in list(found.tail):
-            if entry.max >= timestamp and entry.codec != "gap":
-                yield entry
 
     async def _runs_above(
         self, topic: int, partition: int, offset: int, found: Partition, tail: list[Entry]
@@ -96,12 +95,14 @@ class Lookup:
             self._directories.move_to_end(key)
             return known
         page = self.house.page(ref)
-        if page is None:
-            page = await self._read(key, 0, HEAD_BYTES_GUESS)
-            if len(page) == HEAD_BYTES_GUESS:
-                needed = index.header_bytes(page)
-                if needed > len(page):
-                    page = await self._read(key, 0, needed)
+        if page is not None:
+            # Not remembered: somebody else may store the same entries, packed by another build of zlib.
+            return index.decode_header(page)
+        page = await self._read(key, 0, HEAD_BYTES_GUESS)
+        if len(page) == HEAD_BYTES_GUESS:
+            needed = index.header_bytes(page)
+            if needed > len(page):
+                page = await self._read(key, 0, needed)
         found = self._directories[key] = index.decode_header(page, whole=False)
         while len(self._directories) > DIRECTORIES_MAX:
             self._directories.popitem(last=False)
@@ -114,12 +115,15 @@ class Lookup:
         if known is not None:
             self._runs.move_to_end(place)
             return known
-        _, base = await self._directory(ref)
+        header, base = await self._directory(ref)
         page = self.house.page(ref)
+        run = next(found for found in header.runs if (found.topic, found.partition) == place[1:])
         start = base + run.pos
         packed = page[start : start + run.len] if page else await self._read(key, start, start + run.len)
-        entries = self._runs[place] = index.decode_run(run, packed)
-        self._run_entries += len(entries)
+        entries = index.decode_run(run, packed)
+        if place not in self._runs:  # another task may have been as fast
+            self._runs[place] = entries
+            self._run_entries += len(entries)
         while self._run_entries > RUN_ENTRIES_MAX and len(self._runs) > 1:
             self._run_entries -= len(self._runs.popitem(last=False)[1])
         return entries

@@ -133,8 +133,8 @@ every_decoder = pytest.mark.parametrize("name", DECODERS)
 def only_corrupt(decode: Callable[[bytes], object], data: bytes) -> None:
     try:
         decode(data)
-    except Corrupt as error:
-        assert str(error)
+    except Corrupt:
+        pass
 
 
 def sealed(json: bytes, payload: bytes = b"") -> bytes:
@@ -394,7 +394,8 @@ signed = st.integers(-(2**62), 2**62)
 @given(
     st.integers(0, 2**40), st.integers(0, 10_000), st.integers(1, 2**20), st.sampled_from(["arrow", "kafka2"]),
     st.integers(0, 2**26), st.integers(1, 2**26), st.integers(0, 2**32 - 1), signed, signed,
-    st.integers(-1, 2**62), st.integers(-1, 2**15 - 1), st.integers(-1, 2**31 - 1), st.text("ab_-", min_size=4, max_size=64),
+    st.integers(-1, 2**62), st.integers(-1, 2**15 - 1), st.integers(-1, 2**31 - 1),
+    st.text("ab_-", min_size=4, max_size=64),
 )  # fmt: skip
 def test_a_tag_says_what_the_intent_says_or_is_not_made(
     topic: int, partition: int, count: int, codec: Any, pos: int, length: int, crc: int, low: int, high: int, pid: int,
