@@ -159,9 +159,9 @@ class Aioboto3S3Store(S3Base):
         """One request, its failure translated. Its time is bounded as a whole, however slowly bytes drip in."""
         sending = False
         try:
+            client = await self._opened()  # reads botocore's models for some 0.2 s, which is no request's time
+            sending = True
             async with asyncio.timeout(self.target.timeout_s):
-                client = await self._opened()
-                sending = True
                 return await call(client)
         except HeadwaterError:
             raise
