@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import zlib
 from typing import Any
@@ -107,7 +108,7 @@ def test_a_lookup_gives_exactly_the_entries_above_an_offset_in_order(seed: int, 
             assert expected == simulate(looked_up(made, partition, offset))
         held = sum(held.entry.count for held in made.part(partition).held)
         assert end == sum(entry.count for entry in flat) + held
-        assert all(one.end <= two.base for one, two in zip(flat, flat[1:], strict=False))
+        assert all(one.end <= two.base for one, two in itertools.pairwise(flat))
 
 
 @RELAXED
