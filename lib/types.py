@@ -41,7 +41,8 @@ class Batch:
 
     ``data`` is opaque from here to the bucket: an Arrow IPC stream (``arrow``) or Kafka RecordBatch v2
     bytes (``kafka2``), one or several, back to back. Timestamps in ms since 1970 UTC. A batch of an idempotent
-    producer carries its id, epoch and the sequence of its first record; -1 means none.
+    producer carries its id, epoch and the sequence of its first record; -1 means none. ``crc`` is the CRC32C
+    of ``data`` where that is known already, -1 where not.
     """
 
     codec: Codec
@@ -52,3 +53,4 @@ class Batch:
     producer_id: int = -1
     producer_epoch: int = -1
     sequence: int = -1
+    crc: int = -1

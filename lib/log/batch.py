@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.errors import Corrupt, InvalidRequest
-from headwater.log import codec_arrow, codec_kafka2, kafka2
+from headwater.log import codec_arrow, codec_kafka2, frame, kafka2
 from headwater.log.codec_inflate import Writable
 from headwater.log.codec_schema import (
     BATCH_DECODED_BYTES_MAX,
@@ -31,6 +31,7 @@ from headwater.log.codec_schema import (
     refuse_content,
     refuse_size,
 )
+from headwater.log.crc import combined
 from headwater.types import Batch, Codec, PlacedRecord, Record
 
 __all__ = [
@@ -142,6 +143,7 @@ def batch_of_kafka2(data: Bytes, *, check_records: bool = False) -> Batch:
         producer_id=first.producer_id if idempotent else -1,
         producer_epoch=first.producer_epoch if idempotent else -1,
         sequence=first.sequence if idempotent else -1,
+        crc=_whole_crc(first, data) if len(headers) == 1 else -1,
     )
 
 
@@ -242,6 +244,12 @@ def _labelled(records: pa.RecordBatch, data: bytes) -> Batch:
     refuse_size(len(records), len(data))
     times = cast(dict[str, int], pc.min_max(records.column("timestamp").view(pa.int64())).as_py())
     return Batch(codec="arrow", data=data, count=len(records), timestamp_min=times["min"], timestamp_max=times["max"])
+
+
+def _whole_crc(header: kafka2.BatchHeader, data: Bytes) -> int:
+    """The CRC32C of a single batch, front included, from the one in it: its bytes need not be summed twice."""
+    front = frame.checksum(bytes(data[: kafka2.CRC_END]))
+    return combined(front, header.crc, len(data) - kafka2.CRC_END)
 
 
 def _least_timestamp(header: kafka2.BatchHeader) -> int:

@@ -32,7 +32,7 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _CHECKED = struct.Struct(">hiqqqhii")  # the part of the header that the CRC covers
 _OFFSET = struct.Struct(">q")
 _LENGTH_END = 12
-_CRC_END = 21
+CRC_END = 21
 
 _Blame = type[InvalidRequest] | type[Corrupt]
 
@@ -44,6 +44,7 @@ class BatchHeader:
     start: int
     end: int
     base_offset: int
+    crc: int  # of the bytes from ``start + CRC_END`` to ``end``
     attributes: int
     count: int
     first_timestamp: int
@@ -131,7 +132,7 @@ def _header_at(view: memoryview, start: int, blame: _Blame) -> BatchHeader:
     end = start + _LENGTH_END + length
     if not HEADER_BYTES <= end - start <= left:
         raise blame(f"The batch at byte {start} claims {end - start} bytes of {left}.")
-    if _crc32c(view[start + _CRC_END : end]) != crc:
+    if _crc32c(view[start + CRC_END : end]) != crc:
         raise blame(f"The CRC32C of the batch at byte {start} is wrong.")
     if count < 1 or count != last_delta + 1:
         raise blame(f"The batch at byte {start} claims {count} records and the last offset delta {last_delta}.")
@@ -143,6 +144,7 @@ def _header_at(view: memoryview, start: int, blame: _Blame) -> BatchHeader:
         start=start,
         end=end,
         base_offset=base_offset,
+        crc=crc,
         attributes=attributes,
         count=count,
         first_timestamp=first_timestamp,

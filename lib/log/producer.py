@@ -11,6 +11,7 @@ the next, and a second process with the same transactional id fences the first a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest
@@ -70,16 +71,7 @@ class Producer:
         return Transaction(self)
 
     def _numbered(self, batch: Batch, sequence: int) -> Batch:
-        return Batch(
-            codec=batch.codec,
-            data=batch.data,
-            count=batch.count,
-            timestamp_min=batch.timestamp_min,
-            timestamp_max=batch.timestamp_max,
-            producer_id=self.id,
-            producer_epoch=self.epoch,
-            sequence=sequence,
-        )
+        return replace(batch, producer_id=self.id, producer_epoch=self.epoch, sequence=sequence)
 
     def next_sequence(self, topic: str, partition: int) -> int:
         """The sequence number that the next ``append`` to this partition will carry."""

@@ -228,7 +228,7 @@ def _chunk(append: Append) -> Chunk:
         codec=batch.codec,
         pos=0,
         len=len(batch.data),
-        crc=frame.checksum(batch.data),
+        crc=batch.crc if batch.crc >= 0 else frame.checksum(batch.data),
         min=batch.timestamp_min,
         max=batch.timestamp_max,
         pid=batch.producer_id,

@@ -1,0 +1,76 @@
+"""The benchmarks as commands of ``headwater bench``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from headwater.cli.settings import Command, Settings, pass_settings
+
+
+@click.command(cls=Command)
+@click.option("--writers", type=click.IntRange(min=1), default=256, show_default=True, help="Closed-loop writers.")
+@click.option(
+    "--profile",
+    type=click.Choice(["s3-standard", "s3-express"]),
+    default="s3-standard",
+    show_default=True,
+    help="Store.",
+)
+@click.option("--seconds", type=float, default=0.0, help="Simulated seconds; 0 chooses by the number of writers.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The seed of all latencies.")
+@pass_settings
+def contention(settings: Settings, writers: int, profile: str, seconds: float, seed: int) -> None:
+    """Many uncoordinated writers on one namespace, in simulated time, beside the naive loop."""
+    from headwater.bench.contention import bench
+
+    _show(settings, bench(writers, profile, seconds=seconds, seed=seed))
+
+
+@click.command(cls=Command)
+@click.option("--batches", type=click.IntRange(min=8), default=64, show_default=True, help="Batches of 1 MiB a round.")
+@pass_settings
+def append(settings: Settings, batches: int) -> None:
+    """Append throughput of one process on the memory and file stores, beside plain PUTs of the same bytes."""
+    from headwater.bench.throughput import bench_append
+
+    _show(settings, bench_append(batches=batches))
+
+
+@click.command(cls=Command)
+@click.option("--batches", type=click.IntRange(min=8), default=64, show_default=True, help="Batches of 1 MiB.")
+@pass_settings
+def fetch(settings: Settings, batches: int) -> None:
+    """Read throughput of one process on the memory and file stores, beside plain GETs of the same bytes."""
+    from headwater.bench.throughput import bench_fetch
+
+    _show(settings, bench_fetch(batches=batches))
+
+
+@click.command(cls=Command)
+@pass_settings
+def fold(settings: Settings) -> None:
+    """The fold's speed, and cold starts after 10^3, 10^4 and 10^5 manifests."""
+    from headwater.bench.fold import bench
+
+    _show(settings, bench())
+
+
+def _show(settings: Settings, report: dict[str, Any]) -> None:
+    from headwater.cli import output
+
+    if settings.json:
+        output.print_json(report)
+        return
+    flat = {name: value for name, value in report.items() if not isinstance(value, list | dict)}
+    output.print_table(["", ""], [[name, str(value)] for name, value in flat.items()], left=("", ""))
+    for name, value in report.items():
+        if isinstance(value, dict):
+            value = [value]
+        if isinstance(value, list):
+            columns = list(value[0])
+            output.print_table([name, *columns], [["", *(str(row[c]) for c in columns)] for row in value], left=(name,))
+
+
+commands: dict[str, click.Command] = {"contention": contention, "append": append, "fetch": fetch, "fold": fold}
