@@ -7,7 +7,6 @@ line is wrong; 130 Ctrl-C; 141 whoever read the output has gone.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -80,7 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings()
     try:
         status: Any = cli.main(args=words, prog_name="headwater", standalone_mode=False, obj=settings)
-        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2
@@ -88,10 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(error, as_json=settings.json or "--json" in words)
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone, as in `headwater consume … | head`. The interpreter must not try again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except HeadwaterError as error:
         return _failed(error, settings)
     return status if isinstance(status, int) else 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFAULT_STORE = "file://./.headwater"
+PIPE_CLOSED = 141  # as a shell reports a process that SIGPIPE has ended
 
 
 @dataclass(slots=True)
@@ -33,6 +36,17 @@ class Command(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += general_options()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it. If whoever read the output has gone, as in ``headwater consume … | head``, end quietly."""
+        try:
+            answer = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still buffered goes nowhere, or the interpreter would complain at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(PIPE_CLOSED) from None
+        return answer
 
 
 class Group(click.Group):

