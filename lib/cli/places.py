@@ -33,9 +33,9 @@ class StartType(click.ParamType[Start]):
             return Start("beginning")
         if text in ("end", "latest"):
             return Start("end")
-        if re.fullmatch(r"\d{1,18}", text):
+        if re.fullmatch(r"[0-9]{1,18}", text):
             return Start("offset", int(text))
-        if re.fullmatch(r"-\d{1,18}", text):
+        if re.fullmatch(r"-[0-9]{1,18}", text):
             return Start("last", int(text[1:]))
         found = self._time(text)
         if found is None:

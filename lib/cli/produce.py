@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 IN_FLIGHT_MAX = 6  # blocks; with BLOCK_BYTES_MAX they stay below the writer's buffer, so their order is kept
 BLOCK_BYTES_MAX = 8 << 20
 BATCH_ROWS_MAX = 1 << 18
+Read: TypeAlias = "tuple[Block, list[tuple[str, int, Batch]]]"
 RESENDS_MAX = 5  # how often an append whose answer was lost is sent again under its token
 
 
@@ -131,7 +132,7 @@ async def _produce(settings: Settings, plan: Plan, stream: IO[bytes]) -> Count:
         block_bytes = plan.batch_bytes
         if plan.partition is None and (plan.key_separator or plan.key_field or plan.envelope):
             block_bytes = min(block_bytes * partitions, BLOCK_BYTES_MAX)  # a block is split among the partitions
-        with output.progress(plan.topic, _size(stream), quiet=settings.json) as advance:
+        with output.progress(plan.topic, _size(stream), quiet=settings.json or stream.isatty()) as advance:
             return await _Sender(namespace, plan, partitions, advance).send(_blocks(plan, stream, block_bytes))
 
 
@@ -182,10 +183,10 @@ class _Sender:
 
         try:
             # Reading may wait for a slow pipe; commits go on meanwhile.
-            while (block := await _in_thread(lambda: next(blocks, None))) is not None:
+            while (read := await _in_thread(lambda: self._next(blocks))) is not None:
+                block, batches = read
                 while len(self.flying) >= IN_FLIGHT_MAX:
                     await self._land()
-                batches = self._encode(block)
                 task = asyncio.get_running_loop().create_task(self._append(batches))
                 self.flying.append((block, task))
                 while self.flying and self.flying[0][1].done():
@@ -193,12 +194,17 @@ class _Sender:
             while self.flying:
                 await self._land()
         except HeadwaterError as error:
-            lost = await self._settle()
-            are = "1 record is" if self.count.records == 1 else f"{self.count.records:,} records are"
-            error.message = f"{error.message} {are} in the log{lost}."
+            error.message = f"{error.message} {await self._told()}"
             error.data["records"] = self.count.records
             raise
+        except asyncio.CancelledError:
+            click.echo(await self._told(), err=True)
+            raise
         return self.count
+
+    def _next(self, blocks: Iterator[Block]) -> Read | None:
+        block = next(blocks, None)
+        return None if block is None else (block, self._encode(block))
 
     def _encode(self, block: Block) -> list[tuple[str, int, Batch]]:
         from headwater.log import partitioner
@@ -239,8 +245,8 @@ class _Sender:
         self.flying.popleft()
         self._note(block, placed)
 
-    async def _settle(self) -> str:
-        """Wait for what is in flight. What of it is not in the log, in words."""
+    async def _told(self) -> str:
+        """Wait for what is in flight, and say what is in the log and what is not."""
         missing = []
         while self.flying:
             block, task = self.flying.popleft()
@@ -249,7 +255,9 @@ class _Sender:
                 self._note(block, task.result())
             else:
                 missing.append(f"{block.first} to {block.last}")
-        return f"; lines {', '.join(missing)} are not acknowledged" if missing else ""
+        are = "1 record is" if self.count.records == 1 else f"{self.count.records:,} records are"
+        lost = f"; lines {', '.join(missing)} are not acknowledged" if missing else ""
+        return f"{are} in the log{lost}."
 
     def _note(self, block: Block, placed: list[Appended]) -> None:
         self.count.records += block.table.num_rows
@@ -258,14 +266,14 @@ class _Sender:
         self.advance(block.nbytes, block.table.num_rows)
 
 
-async def _in_thread(read: Callable[[], Block | None]) -> Block | None:
+async def _in_thread(read: Callable[[], Read | None]) -> Read | None:
     """The result of ``read``, run in a thread that does not keep the process alive: a Ctrl-C must not wait for a
     terminal's next line, as it would with ``asyncio.to_thread``.
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[Block | None] = loop.create_future()
+    done: asyncio.Future[Read | None] = loop.create_future()
 
-    def tell(block: Block | None, error: BaseException | None) -> None:
+    def tell(block: Read | None, error: BaseException | None) -> None:
         if done.cancelled():
             return
         if error is None:

@@ -109,9 +109,10 @@ def read_csv(
         bad.append(row)
         return "error"
 
+    whole = _Joined(head, stream)
     try:
         reader = pv.open_csv(
-            cast("IO[bytes]", _Joined(head, stream)),
+            cast("IO[bytes]", whole),
             read_options=pv.ReadOptions(block_size=block_bytes, use_threads=False),
             parse_options=pv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
             convert_options=pv.ConvertOptions(
@@ -121,7 +122,7 @@ def read_csv(
                 quoted_strings_can_be_null=False,
             ),
         )
-        kinds, row = None, 2
+        kinds, row, read = None, 2, 0
         for batch in reader:
             if not batch.num_rows:
                 continue
@@ -132,8 +133,8 @@ def read_csv(
                 columns["key"] = table.column(key_field)
             if timestamp_field:
                 columns["timestamp"] = fields.times_of(table.column(timestamp_field), _placer(row))
-            yield Block(pa.table(columns), batch.nbytes, row, row + batch.num_rows - 1)
-            row += batch.num_rows
+            yield Block(pa.table(columns), whole.given - read, row, row + batch.num_rows - 1)
+            row, read = row + batch.num_rows, whole.given
     except pa.ArrowInvalid as error:
         _refuse_csv(bad, error)
 
@@ -221,12 +222,15 @@ class _Joined(io.RawIOBase):
     def __init__(self, head: bytes, rest: IO[bytes]) -> None:
         self._head = io.BytesIO(head)
         self._rest = rest
+        self.given = 0
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        return self._head.read(size) or self._rest.read(size)
+        data = self._head.read(size) or self._rest.read(size)
+        self.given += len(data)
+        return data
 
     def close(self) -> None:
         # The stream belongs to whoever opened it.

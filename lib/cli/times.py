@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -9,7 +10,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def parse_time(text: str) -> int | None:
     """Milliseconds since 1970 UTC from digits or ISO 8601 (without a zone: UTC); None if it is neither."""
-    if text.lstrip("-").isdecimal():
+    if re.fullmatch(r"-?[0-9]{1,18}", text):
         return int(text)
     try:
         moment = datetime.fromisoformat(text)

@@ -6,6 +6,7 @@ nothing else between; the rows without a key must be somewhere, each once, in or
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -79,7 +80,7 @@ class Check:
         if not _same(rows.column("timestamp"), expected.column("timestamp")):
             raise self._mismatch(partition, "a timestamp differs from the source's", rows)
         order = [self._newest[partition], *at.to_pylist()]
-        if any(later <= earlier for earlier, later in zip(order, order[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(order)):
             raise self._mismatch(partition, "rows without a key are out of order", rows)
         self._newest[partition] = order[-1]
         self._found.append(at)

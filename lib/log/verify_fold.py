@@ -57,8 +57,7 @@ class Refold:
         state = _copy(base)
         self.live.complete = base.seq == 0
         await self._check_known_chunks(base, 0, reachable)
-        last = self.report.last_manifest
-        while state.seq < last:
+        while state.seq < (last := self.report.last_manifest):
             numbers = range(state.seq + 1, min(state.seq + READ_MAX, last) + 1)
             found = await asyncio.gather(*(self._read(seq) for seq in numbers))
             for seq, (manifest, data) in zip(numbers, found, strict=True):

@@ -49,9 +49,7 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def hw(
-    store: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
-) -> Headwater:
+def hw(store: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Headwater:
     """``hw("topic", "list")``; ``hw(…, stdin=b"…")``."""
     monkeypatch.setenv("HEADWATER_STORE", f"file://{store}")
     monkeypatch.delenv("HEADWATER_NAMESPACE", raising=False)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from headwater.log.partitioner import partition_of
-
 from tests.cli.conftest import Headwater
 
 
