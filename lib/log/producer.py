@@ -10,11 +10,12 @@ the next, and a second process with the same transactional id fences the first a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest
+from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, NotFound, Unavailable
 from headwater.limits import NAME_BYTES_MAX
 from headwater.log import intents as ops
 from headwater.log.state import Outcome
@@ -50,12 +51,22 @@ class Producer:
     async def append(self, topic: str, partition: int, batch: Batch) -> Appended:
         """Append with the next sequence number of the partition.
 
-        After ``Indeterminate`` call ``resend`` with the same batch: it lands once, and says where.
+        After ``Indeterminate`` call ``resend`` with the same batch and the number in ``error.data["sequence"]``:
+        it lands once, and says where.
         """
         sequence = self.next_sequence(topic, partition)
         # The number is taken before the answer is there: calls may overlap, and a failed one is sent again under it.
-        self._next[topic, partition] = (sequence + batch.count) % _SEQUENCES
-        return await self.resend(topic, partition, batch, sequence)
+        behind = self._next[topic, partition] = (sequence + batch.count) % _SEQUENCES
+        try:
+            return await self.resend(topic, partition, batch, sequence)
+        except Indeterminate as error:
+            error.data["sequence"] = sequence
+            raise
+        except (InvalidRequest, NotFound):
+            # This batch will never be accepted, so the next one takes its number.
+            if self._next.get((topic, partition)) == behind:
+                self._next[topic, partition] = sequence
+            raise
 
     async def resend(self, topic: str, partition: int, batch: Batch, sequence: int) -> Appended:
         """Append under a sequence number that was used before. Returns the first answer if it had taken effect."""
@@ -95,6 +106,7 @@ class Transaction:
         self._small: list[Append] = []
         self._small_bytes = 0
         self._offsets: list[ops.CommitOffsets] = []
+        self._spilling = asyncio.Lock()
         self._identity = ops.new_id(producer.namespace.chain.rng)
         self._token = ""
         self.state = "open"
@@ -111,7 +123,10 @@ class Transaction:
             self.abort()
 
     async def append(self, topic: str, partition: int, batch: Batch) -> None:
-        """Add a batch. Large ones are stored at once, named by nothing; small ones ride with the commit."""
+        """Add a batch. Large ones are stored at once, named by nothing; small ones ride with the commit.
+
+        Raises ``Unavailable`` if the store does not take the bytes; the transaction is aborted then.
+        """
         self._check_open()
         found = await self.producer.namespace.find_topic(topic)
         numbered = self.producer._numbered(batch, -1)
@@ -119,8 +134,7 @@ class Transaction:
         self._places.append((topic, partition, batch.count))
         self._small.append(append)
         self._small_bytes += len(batch.data)
-        if self._small_bytes > self.producer.namespace.chain.options.inline_bytes_max // 2:
-            await self._spill()
+        await self._spill(self.producer.namespace.chain.options.inline_bytes_max // 2)
 
     async def send_offsets(
         self, group: str, places: Mapping[tuple[str, int], int], *, generation: int = -1, member: str = ""
@@ -142,7 +156,7 @@ class Transaction:
 
         if self.state not in ("open", "indeterminate"):
             raise InvalidRequest(f"This transaction is {self.state}; begin a new one.")
-        await self._spill(only_if_large=True)
+        await self._spill(self.producer.namespace.chain.options.inline_bytes_max)
         try:
             outcome = await self._send()
         except Indeterminate as error:
@@ -150,6 +164,9 @@ class Transaction:
             raise
         except HeadwaterError:
             self.state = "aborted"
+            raise
+        except BaseException:
+            self.state = "indeterminate"  # the caller was cancelled, and the commit goes on without it
             raise
         self.state = "committed"
         self.producer.adopt(outcome)
@@ -171,14 +188,22 @@ class Transaction:
             self._chunks, self._small, [end, *self._offsets], token=self._token, intent_id=self._identity
         )
 
-    async def _spill(self, *, only_if_large: bool = False) -> None:
-        """Store what has gathered, so that memory and the final manifest stay small."""
-        if not self._small or (
-            only_if_large and self._small_bytes <= self.producer.namespace.chain.options.inline_bytes_max
-        ):
-            return
-        small, self._small, self._small_bytes = self._small, [], 0
-        self._chunks += await self.producer.namespace.writer.stage(small)
+    async def _spill(self, bytes_max: int) -> None:
+        """Store what has gathered if it is more than ``bytes_max``, so that memory and the manifest stay small."""
+        async with self._spilling:  # one after another, since the order of chunks is the order of appends
+            if self._small_bytes <= bytes_max:
+                return
+            small = list(self._small)
+            try:
+                self._chunks += await self.producer.namespace.writer.stage(small)
+            except BaseException as error:
+                # Without these bytes a commit would make half of the transaction visible.
+                self.state = "aborted"
+                if isinstance(error, Indeterminate):
+                    raise Unavailable(f"The transaction's bytes could not be stored: {error}") from error
+                raise
+            del self._small[: len(small)]
+            self._small_bytes = sum(len(append.batch.data) for append in self._small)
 
     def _check_open(self) -> None:
         if self.state != "open":

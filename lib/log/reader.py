@@ -156,10 +156,15 @@ class Reader:
             async for entry in self.lookup.entries(described.id, partition, offset):
                 if entry.base >= stable_end or (size and size + entry.len > bytes_max):
                     break
+                if entry.base > position:
+                    raise _hole(topic, partition, position, entry.base)
                 position = max(position, min(entry.end, stable_end))
                 if entry.codec != "gap":
                     chosen.append(entry)
                     size += entry.len
+            else:
+                if position < stable_end:
+                    raise _hole(topic, partition, position, stable_end)
         except NotFound as gone:
             raise _Vanished(str(gone)) from gone
         chunks = await self._load(topic, partition, chosen)
@@ -218,8 +223,8 @@ class Reader:
         """
         await self.chain.refresh()
         for _ in range(LOOK_AGAIN_MAX):
+            described, place = self.place(topic, partition)
             try:
-                described, place = self.place(topic, partition)
                 async for entry in self.lookup.first_reaching(described.id, partition, timestamp):
                     if entry.end <= place.start or entry.base >= place.stable_end:
                         continue
@@ -228,9 +233,7 @@ class Reader:
                     if hit is not None:
                         return hit
                 return None
-            except (_Vanished, NotFound) as gone:
-                if not isinstance(gone, _Vanished) and self.chain.state.named(topic) is None:
-                    raise
+            except (_Vanished, NotFound):
                 await self.chain.refresh()
                 await self.chain.adopt_pages()
         raise Corrupt(f"Topic {topic!r}, partition {partition} cannot be searched by time: objects are missing.")
@@ -289,6 +292,14 @@ class _Vanished(Exception):
     def __init__(self, key: str) -> None:
         super().__init__(key)
         self.key = key
+
+
+def _hole(topic: str, partition: int, start: int, end: int) -> Corrupt:
+    """I3: offsets are dense. A reader that went on behind a hole would lose its records without a word."""
+    return Corrupt(
+        f"Topic {topic!r}, partition {partition}: the index has no chunk of the offsets [{start}, {end}). "
+        "Run `headwater verify`."
+    )
 
 
 def check_range(topic: str, partition: int, place: Partition, offset: int) -> None:
