@@ -199,11 +199,16 @@ def test_an_aborted_transaction_leaves_nothing_to_read(size: int) -> None:
     async def main(desk: Desk) -> None:
         producer = await desk.space.producer("x")
         manifests = await keys_under(desk.truth, "ns/manifest/")
-        with pytest.raises(ZeroDivisionError):
-            async with producer.transaction() as t:
+        t = producer.transaction()
+
+        async def failing() -> None:
+            async with t:
                 await t.append("a", 0, blob(1, size))
                 await t.send_offsets("g", {("a", 0): 1})
                 raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await failing()
         assert "aborted" == t.state
         assert manifests == await keys_under(desk.truth, "ns/manifest/")
         assert ([[], [], []], {}) == (await desk.everything(), await desk.space.committed("g"))
@@ -220,14 +225,16 @@ def test_an_aborted_transaction_leaves_nothing_to_read(size: int) -> None:
 def test_one_wrong_part_refuses_all_of_it() -> None:
     async def main(desk: Desk) -> None:
         producer = await desk.space.producer("x")
+        t = producer.transaction()
+        await t.append("a", 0, blob(1, 3_000))
+        await t.append("a", 7, blob())
         with pytest.raises(NotFound):
-            async with producer.transaction() as t:
-                await t.append("a", 0, blob(1, 3_000))
-                await t.append("a", 7, blob())
+            await t.commit()
+        t = producer.transaction()
+        await t.append("a", 0, blob())
+        await t.send_offsets("g", {("a", 0): 1}, generation=4, member="m")
         with pytest.raises(Fenced):
-            async with producer.transaction() as t:
-                await t.append("a", 0, blob())
-                await t.send_offsets("g", {("a", 0): 1}, generation=4, member="m")
+            await t.commit()
         assert ([[], [], []], {}) == (await desk.everything(), await desk.space.committed("g"))
         assert 0 == producer.epoch
 
