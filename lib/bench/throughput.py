@@ -42,7 +42,10 @@ _LINE = b" " * 255 + b"\n"
 def bench_append(stores: tuple[str, ...] = ("memory", "file"), batches: int = 64) -> dict[str, Any]:
     """The report of ``headwater bench append``."""
     results = [
-        _append(kind, codec, size, batches) for kind in stores for codec in ("kafka2", "arrow") for size in (100, 1_000)
+        _append(kind, codec, size, batches)
+        for kind in stores
+        for codec in ("kafka2", "kafka2 from a client", "arrow")
+        for size in (100, 1_000)
     ]
     return {"bench": "append", "batch_bytes": BATCH_BYTES, "in_flight": IN_FLIGHT, "results": results}
 

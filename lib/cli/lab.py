@@ -1,8 +1,7 @@
-"""``headwater sim`` and ``headwater bench``: thin doors to ``headwater.sim.sweep`` and ``headwater.bench.commands``."""
+"""``headwater sim`` and ``headwater bench``: thin doors to ``headwater.sim.sweep`` and ``headwater.cli.benches``."""
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from headwater.cli.settings import Command, Settings, general_options, pass_sett
 @click.command(cls=Command)
 @click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True, help="How many histories.")
 @click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--jobs", type=click.IntRange(min=0), default=0, help="Processes; by default one a core.")
 @pass_settings
 def sim(settings: Settings, seeds: int, first: int, jobs: int) -> None:
     """Run the engine, unmodified, in virtual time over a bucket that misbehaves, and judge each history.
@@ -21,17 +20,12 @@ def sim(settings: Settings, seeds: int, first: int, jobs: int) -> None:
     One seed gives one history. Exit code 1 if a history breaks a promise; the report names the command that
     replays it.
     """
-    try:
-        sweep = importlib.import_module("headwater.sim.sweep").sweep
-    except ModuleNotFoundError as error:
-        if error.name != "headwater.sim.sweep":
-            raise
-        raise click.ClickException("This build has no simulation sweep.") from error
     from headwater.cli import output
+    from headwater.sim.sweep import sweep
 
     with output.progress("simulating", None, "histories", quiet=settings.json) as advance:
         report = sweep(first, seeds, jobs, lambda *_: advance(0, 1))
-    document: dict[str, Any] = report if isinstance(report, dict) else report.as_dict()
+    document: dict[str, Any] = report.as_dict()
     if settings.json:
         output.print_json(document)
     else:
@@ -41,7 +35,7 @@ def sim(settings: Settings, seeds: int, first: int, jobs: int) -> None:
 
 
 class Bench(click.Group):
-    """The commands of ``headwater.bench.commands``; none if that cannot be imported."""
+    """The commands of ``headwater.cli.benches``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_benches())
@@ -60,8 +54,6 @@ def bench() -> None:
 
 
 def _benches() -> dict[str, click.Command]:
-    try:
-        found: dict[str, click.Command] = importlib.import_module("headwater.bench.commands").commands
-    except ImportError:
-        return {}
-    return found
+    from headwater.cli.benches import commands
+
+    return commands

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from headwater.clock import Clock
@@ -43,6 +43,7 @@ class Chain:
         self.options = options
         self.state = State()
         self.bytes_folded = 0
+        self.reading_back = False  # while listeners hear of manifests that were committed before this process looked
         self.loads = 0  # how often this process started (again) from a snapshot, so that it missed manifests
         self.inline = ByteCache(INLINE_CACHE_BYTES)  # manifests with payload: a tailing reader has its data already
         self.listeners: list[Listener] = []
@@ -107,7 +108,7 @@ class Chain:
             if data is None:
                 self.known(before)
             else:
-                self.fold(decode_manifest(data, seq), len(data), data)
+                self.fold(read_manifest(data, seq), len(data), data)
         return data is not None
 
     async def refresh(self) -> None:
@@ -158,7 +159,7 @@ class Chain:
                 if data is None:
                     break
                 if seq + i == self.state.seq + 1:
-                    self.fold(decode_manifest(data, seq + i), len(data), data)
+                    self.fold(read_manifest(data, seq + i), len(data), data)
             if found[0] is None and seq == self.state.seq + 1 and await self._verify(before):
                 return
             parallel = min(parallel * 2, self._parallel_max()) if found[-1] is not None else 1
@@ -174,8 +175,10 @@ class Chain:
                 await self._load()
                 return False
             waiting, self._unverified = self._unverified, None
+            self.reading_back = True
             for manifest, outcomes in waiting:
                 self._tell(manifest, outcomes)
+            self.reading_back = False
         self.known(before)
         return True
 
@@ -218,7 +221,8 @@ class Chain:
             blob = await self.retry(lambda: self.store.get(keys.LATEST))
         except NotFound:
             return 0
-        return snapshot.decode_latest(blob.data)
+        with naming(keys.LATEST):
+            return snapshot.decode_latest(blob.data)
 
     async def _read_snapshot(self, seq: int) -> State | None:
         if seq == 0:
@@ -227,7 +231,8 @@ class Chain:
             blob = await self.retry(lambda: self.store.get(keys.snapshot_key(seq)))
         except NotFound:
             return None
-        return snapshot.decode(blob.data, seq)
+        with naming(keys.snapshot_key(seq)):
+            return snapshot.decode(blob.data, seq)
 
     async def _newest_snapshot(self, boundary: int) -> State:
         """The hint was of no use: look at what snapshots there are."""
@@ -256,3 +261,20 @@ class Chain:
         found = await self._read_snapshot(seq)
         if found is not None:
             index.adopt(self.state, found.pages, found.paged)
+
+
+def read_manifest(data: bytes, seq: int) -> Manifest:
+    """The manifest in the bytes of slot ``seq``. Raises ``Corrupt`` or ``UpgradeRequired`` with the slot's key."""
+    with naming(keys.manifest_key(seq)):
+        return decode_manifest(data, seq)
+
+
+@contextlib.contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Say in a ``Corrupt`` which object it was."""
+    try:
+        yield
+    except Corrupt as error:
+        if error.data.get("key"):
+            raise
+        raise type(error)(f"{key!r} is damaged: {error.message}", key=key) from error

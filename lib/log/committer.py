@@ -271,7 +271,7 @@ class Committer:
             data = head.data
             if len(data) < head.stat.size:
                 data = await self._rest_of_header(key, data)
-            return [_located(intent, key) for intent in decode_segment(data, whole=False).intents]
+            return [located(intent, key) for intent in decode_segment(data, whole=False).intents]
 
         try:
             return await self.chain.retry(read)
@@ -358,7 +358,7 @@ class Committer:
         start = self.chain.clock.elapsed_s()
         await self.chain.retry(lambda: self.chain.store.put(key, parts))
         self.turns.took.note("put", self.chain.clock.elapsed_s() - start)
-        return key, [_located(intent, key) for intent in header.intents]
+        return key, [located(intent, key) for intent in header.intents]
 
     async def _take_turn(self, key: str, intents: list[Intent], deadline_s: float, *, look: bool) -> None:
         if look:
@@ -387,9 +387,13 @@ class Committer:
             del self._merged[next(iter(self._merged))]
         self._per_manifest.append(max(1, len(manifest.merged)))
         count = len(manifest.intents)
-        # What is folded from the past is not company now; a skewed clock can only cost us a worse guess.
-        age_s = max(0.0, (self.chain.clock.wall_ms() - manifest.time) / 1_000)
+        # What was committed before this process looked is no company now: one call after another is no contention.
+        age_s = float("inf") if self.chain.reading_back else self._age_s(manifest)
         self.turns.saw_manifest(manifest.writer, count, count - own, self.chain.clock.elapsed_s(), age_s)
+
+    def _age_s(self, manifest: Manifest) -> float:
+        """How old a manifest is, by two machines' clocks; a skewed one costs us no more than a worse guess."""
+        return max(0.0, (self.chain.clock.wall_ms() - manifest.time) / 1_000)
 
     def _resolve(self, pending: Pending, outcome: Outcome) -> None:
         self._waiting.pop(pending.piece.intent.id, None)
@@ -410,7 +414,7 @@ def parse_token(token: str) -> tuple[str, int]:
     return identity, int(tip)
 
 
-def _located(intent: Intent, key: str) -> Intent:
+def located(intent: Intent, key: str) -> Intent:
     """The intent as others see it: chunks that ride in the segment named by its key."""
     if all(chunk.obj for chunk in intent.appends):
         return intent

@@ -82,6 +82,8 @@ class CreateTopic(Op, frozen=True):
 
 
 class DeleteTopic(Op, frozen=True):
+    """Delete a topic and all its partitions; its id is never used again."""
+
     topic: Count
 
 
@@ -171,6 +173,8 @@ class CommitOffsets(Op, frozen=True):
 
 
 class DeleteOffsets(Op, frozen=True):
+    """Forget a group's committed offsets of some partitions. Refused while the group has members."""
+
     group: Name
     partitions: Annotated[list[tuple[Count, Count]], Meta(max_length=INTENT_OPS_MAX)]
 
@@ -289,6 +293,7 @@ def decode_manifest(data: bytes, seq: int) -> Manifest:
 
 
 def encode_segment(header: SegmentHeader, payload_bytes: int, base: int | None = None) -> bytes:
+    """The segment's line; the payload follows it."""
     return frame.encode(_encoder.encode(header), payload_bytes, base)
 
 

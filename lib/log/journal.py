@@ -30,8 +30,8 @@ from headwater.errors import (
 )
 from headwater.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, MANIFEST_BYTES_MAX, WINDOW
 from headwater.log import keys
-from headwater.log.chain import Chain
-from headwater.log.intents import FORMAT, Intent, Manifest, decode_manifest, encode_manifest, new_id
+from headwater.log.chain import Chain, read_manifest
+from headwater.log.intents import FORMAT, Intent, Manifest, encode_manifest, new_id
 from headwater.log.payload import Piece, assemble
 from headwater.types import Buffer
 
@@ -74,7 +74,7 @@ class Journal:
             if self.chain.is_stale():
                 await self._slept(seq)
             elif seq == self.chain.state.seq + 1:
-                self.chain.fold(decode_manifest(found, seq), len(found), found)
+                self.chain.fold(read_manifest(found, seq), len(found), found)
             return False
         except Indeterminate:
             raise
@@ -140,7 +140,7 @@ class Journal:
                 except HeadwaterError as error:
                     raise self._unknown(seq, error) from error
                 if holder is not None:
-                    return None if decode_manifest(holder, seq).id == manifest.id else holder
+                    return None if read_manifest(holder, seq).id == manifest.id else holder
             pause_s = self._rng.uniform(0, pause_ms) / 1_000
             if isinstance(last, Throttled):
                 pause_s += last.retry_after_ms / 1_000

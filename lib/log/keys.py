@@ -40,22 +40,27 @@ class SegmentKey:
 
 
 def manifest_key(seq: int) -> str:
+    """The key of commit number ``seq``."""
     return f"{MANIFESTS}{seq:020d}"
 
 
 def snapshot_key(seq: int) -> str:
+    """The key of the state after manifest ``seq``."""
     return f"{SNAPSHOTS}{seq:020d}"
 
 
 def boundary_key(seq: int) -> str:
+    """The key of the marker that nothing below manifest ``seq`` need exist."""
     return f"{BOUNDARIES}{seq:020d}"
 
 
 def index_key(first: int, last: int) -> str:
+    """The key of the page of what manifests ``[first, last]`` made readable."""
     return f"{INDEXES}{first:020d}-{last:020d}"
 
 
 def segment_key(tip: int, writer: str, number: int, tag: str = "") -> str:
+    """The key of a writer's ``number``-th segment, made at ``tip``; a ``tag`` carries its intent."""
     return f"{SEGMENTS}{tip:020d}-{writer}-{number}{'.' + tag if tag else ''}"
 
 

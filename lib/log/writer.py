@@ -56,7 +56,8 @@ class Writer:
         self._uploads: set[asyncio.Task[None]] = set()
         self._upload_slots = asyncio.Semaphore(self.options.uploads_max)
         self._buffered = 0
-        self._room = asyncio.Condition()
+        self._door = asyncio.Lock()
+        self._room = asyncio.Event()
 
     async def commit(self, appends: Sequence[Append] = (), ops: Sequence[AnyOp] = (), *, token: str = "") -> Outcome:
         """Make all of it true by one intent, or nothing, and say what the fold made of it.
@@ -81,7 +82,7 @@ class Writer:
                 token, lambda tip: self._submit(appends, list(ops), intent_id, tip, size), intent_id
             )
         finally:
-            await self._leave(size)
+            self._leave(size)
 
     async def _settle(self, token: str, submit: Callable[[int | None], Awaitable[Outcome]], intent_id: str) -> Outcome:
         """Submit, or learn what became of an earlier submission; answer the outcome or raise what it means."""
@@ -149,7 +150,7 @@ class Writer:
             piece = await self._stage(Intent(id="staged", tip=0, appends=chunks), [b.batch.data for b in batches], None)
             return piece.intent.appends
         finally:
-            await self._leave(size)
+            self._leave(size)
 
     async def _stage(self, intent: Intent, data: Sequence[Buffer], tip: int | None) -> Piece:
         places = [self._add_to_pack(part) for part in data]
@@ -204,19 +205,19 @@ class Writer:
     # -- back-pressure -----------------------------------------------------------------------------
 
     async def _enter(self, size: int) -> None:
-        """Wait until the buffer has room: memory stays bounded however fast the callers are."""
-        if self._buffered and self._buffered + size > self.options.write_buffer_bytes_max:
-            async with self._room:
-                await self._room.wait_for(
-                    lambda: not self._buffered or self._buffered + size <= self.options.write_buffer_bytes_max
-                )
-        self._buffered += size
+        """Wait until the buffer has room: memory stays bounded however fast the callers are.
 
-    async def _leave(self, size: int) -> None:
+        Callers pass in the order in which they came, so a small append never overtakes a large one.
+        """
+        async with self._door:
+            while self._buffered and self._buffered + size > self.options.write_buffer_bytes_max:
+                self._room.clear()
+                await self._room.wait()
+            self._buffered += size
+
+    def _leave(self, size: int) -> None:
         self._buffered -= size
-        if self._room.locked() or getattr(self._room, "_waiters", None):
-            async with self._room:
-                self._room.notify_all()
+        self._room.set()
 
 
 def _chunk(append: Append) -> Chunk:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from headwater.errors import Conflict, Fenced, HeadwaterError, Indeterminate, NotFound
 from headwater.log import intents as ops
+from headwater.log import keys
+from headwater.log.committer import located
+from headwater.log.journal import Draft
 from headwater.log.namespace import Appended, Namespace
 from headwater.log.outcomes import OutOfOrder, UnknownProducer
 from headwater.log.producer import Producer
 from headwater.log.writer import Append as AppendRequest
 from headwater.sim.faults import Process
-from headwater.sim.history import TP, Got, OffsetCommit, OffsetFetch, Pipeline, Read, Transaction
+from headwater.sim.history import TP, Append, Got, OffsetCommit, OffsetFetch, Pipeline, Read, Transaction
 from headwater.types import Batch
 
 if TYPE_CHECKING:
@@ -37,9 +40,10 @@ def cast(world: World) -> list[tuple[str, Act]]:
     kinds: list[Act] = [plain_writer, idempotent_writer, transactional_writer]
     found: list[tuple[str, Act]] = [(f"writer{i}", world.rng.choice(kinds)) for i in range(plan.writers)]
     found += [(f"reader{i}", reader) for i in range(plan.readers)]
-    found += [(f"pipe{i}", _pipeline(i)) for i in range(plan.pipelines)]
+    found += [(f"pipe{i}", _pipeline(i % 2)) for i in range(plan.pipelines)]
     found += [(f"member{i}", member) for i in range(plan.members)]
     found += [(f"reserver{i}", reserver) for i in range(plan.reservers)]
+    found += [(f"busybody{i}", busybody) for i in range(plan.busybodies)]
     return found
 
 
@@ -50,10 +54,13 @@ def batch_of(uids: Sequence[str], padding: int = 0) -> Batch:
 
 
 async def plain_writer(world: World, process: Process, log: Namespace) -> None:
-    """Appends without a producer id; exactly once by the intent's own identity."""
+    """Appends without a producer id; exactly once by the intent's own identity. Some ask for what cannot be."""
     rng, names = _rng(world, process), _names(process)
     while not world.over():
-        tp, uids = rng.choice(INPUTS), names(rng.randint(1, 3))
+        if rng.random() < 0.1:
+            await _ask_the_impossible(world, process, log, names)
+            continue
+        tp, uids = rng.choice([*INPUTS, HELD]), names(rng.randint(1, 3))
         call = world.history.append(process.name, process.name, tp, uids)
 
         async def send(token: str, tp: TP = tp, uids: list[str] = uids) -> Appended:
@@ -96,9 +103,9 @@ async def idempotent_writer(world: World, process: Process, log: Namespace) -> N
 
 
 async def transactional_writer(world: World, process: Process, log: Namespace) -> None:
-    """Transactions over both input partitions and a group's offsets; two incarnations fight for one id."""
+    """Transactions over both input partitions and a group's offsets; several may fight for one id."""
     rng, names = _rng(world, process), _names(process)
-    tid = process.name.split(".")[0]
+    tid = rng.choice(["shared", process.name.split(".")[0]])
     producer = await _producer(world, log, tid)
     while producer is not None and not world.over():
         sends = tuple((tp, tuple(names(rng.randint(1, 2)))) for tp in rng.sample(INPUTS, rng.randint(1, 2)))
@@ -199,7 +206,7 @@ async def member(world: World, process: Process, log: Namespace) -> None:
 
 async def reserver(world: World, process: Process, log: Namespace) -> None:
     """Takes offsets first and opens or voids them later, as the gateway's transactions will."""
-    rng, names, tid = _rng(world, process), _names(process), "reserver"
+    rng, names, tid = _rng(world, process), _names(process), process.name.split(".")[0]
     producer = await _producer(world, log, tid)
     while producer is not None and not world.over():
         uids = names(rng.randint(1, 3))
@@ -242,6 +249,25 @@ async def reserver(world: World, process: Process, log: Namespace) -> None:
         if not settled:
             producer = await _producer(world, log, tid)
         await _rest(world, process, rng)
+
+
+async def busybody(world: World, process: Process, log: Namespace) -> None:
+    """Commits whatever anyone has ever published, late or decided or not: by R1 that must change nothing."""
+    rng = _rng(world, process)
+    while not world.over():
+        await _rest(world, process, rng)
+        try:
+            await log.refresh()
+            found = [stat.key async for stat in log.store.list(keys.SEGMENTS)]
+            merged = []
+            for key in rng.sample(found, min(len(found), rng.randint(1, 8))):
+                header = ops.decode_segment((await log.store.get(key)).data)
+                if header.intents:
+                    merged.append((key, [located(intent, key) for intent in header.intents]))
+            deadline_s = log.chain.clock.elapsed_s() + 5.0
+            await log.journal.put_next(Draft(merged=merged), deadline_s=deadline_s)
+        except HeadwaterError as error:
+            world.history.note(process.name, "busybody", type(error).__name__)
 
 
 # -- shared steps ---------------------------------------------------------------------------------------
@@ -353,6 +379,22 @@ async def _producer(world: World, log: Namespace, tid: str) -> Producer | None:
         except HeadwaterError:
             await log.chain.clock.sleep(0.5)
     return None
+
+
+async def _ask_the_impossible(
+    world: World, process: Process, log: Namespace, names: Callable[[int], list[str]]
+) -> None:
+    """An intent whose second half is refused: the first half must not stay."""
+    what = Append(producer=process.name, sends=((INPUTS[0], tuple(names(1))),))
+    call = world.history.invoke(process.name, what)
+    topic = log.topic(INPUTS[0][0]).id
+    good = AppendRequest(topic=topic, partition=0, batch=batch_of(what.sends[0][1]))
+    bad = AppendRequest(topic=topic, partition=99, batch=batch_of(["nowhere"]))
+
+    async def send(token: str) -> None:
+        await log.writer.commit([good, bad], token=token)
+
+    assert not await _settle(world, call, send), "there is no partition 99"
 
 
 async def _send_again(producer: Producer, tp: TP, batch: Batch, sequence: int, base: int) -> None:

@@ -162,6 +162,18 @@ class _Facts:
         # A uid is stored once at most, so what an acknowledged call stored was not stored by this one.
         return False if "ok" in others else None if "unknown" in others else True
 
+    def stored_by(self, uid: str) -> _Call | None:
+        """The call that stored a record which several may have sent; ``None`` if nobody can tell."""
+        senders = self.senders[uid]
+        if len(senders) == 1:
+            return senders[0]
+        for statuses in (("ok",), ("unknown", "open")):
+            found = [call for call in senders if call.status in statuses]
+            if found:
+                # Of several that succeeded, the later ones repeated the first (P4).
+                return found[0] if len(found) == 1 or "ok" in statuses else None
+        return senders[0]
+
     def applied(self, call: _Call) -> bool | None:
         """Whether a call took effect; ``None`` if nobody can tell."""
         if call.status != "unknown" or not isinstance(call.what, Append):
@@ -253,7 +265,8 @@ def _order(facts: _Facts) -> Iterator[Violation]:
     ranks: dict[tuple[TP, str], tuple[Append, _Call, tuple[int, int, int]]] = {}
     for call, what in facts.writes:  # of several sendings of a uid the first one counts
         for i, (tp, uid) in enumerate((tp, uid) for tp, uids in what.sends for uid in uids):
-            ranks.setdefault((tp, uid), (what, call, (what.epoch, call.invoke.seq, i)))
+            if facts.stored_by(uid) is call:
+                ranks[tp, uid] = (what, call, (what.epoch, call.invoke.seq, i))
     for tp, records in facts.final.records.items():
         last: dict[str, tuple[tuple[int, int, int], str, _Call]] = {}
         for _, uid in records:

@@ -48,6 +48,7 @@ class Plan:
     pipelines: int
     members: int
     reservers: int
+    busybodies: int
     crash_rate: float
     pause_rate: float
     long_sleep: bool
@@ -75,9 +76,10 @@ class Plan:
             active_s=active_s,
             writers=rng.randint(1, 4),
             readers=rng.randint(1, 2),
-            pipelines=rng.choice([0, 1, 2]),
+            pipelines=rng.choice([0, 1, 2, 3]),
             members=rng.choice([0, 0, 2]),
-            reservers=rng.choice([0, 0, 1]),
+            reservers=rng.choice([0, 0, 1, 2]),
+            busybodies=rng.choice([0, 0, 1]),
             crash_rate=rng.choice([0.0, 0.3, 0.8]),
             pause_rate=rng.choice([0.0, 0.4]),
             long_sleep=long_sleep,

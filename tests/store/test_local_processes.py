@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from headwater.store.local import LocalStore
@@ -105,7 +105,8 @@ def test_a_killed_writer_leaves_whole_objects_only(tmp_path: Path) -> None:
         child = start(KILLED, tmp_path, life * 1_000_000)
         assert child.stdout is not None
         acked.append(child.stdout.readline().strip())
-        time.sleep(rng.uniform(0.0, 0.08))  # a real process, killed at a real moment
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(rng.uniform(0.0, 0.08))  # a real process, killed at a real moment
         child.kill()
         acked += child.communicate()[0].split()
 

@@ -1,0 +1,249 @@
+"""Whole worlds: a seed decides everything, clean seeds are clean, and every hazard that is planted is found."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from headwater.errors import HeadwaterError
+from headwater.log.chain import Chain
+from headwater.log.committer import Committer
+from headwater.log.journal import Journal
+from headwater.log.reader import Fetched, Reader
+from headwater.log.state import Outcome, Partition
+from headwater.log.writer import Writer
+from headwater.sim.sweep import judge, sweep
+from headwater.sim.world import Plan, simulate
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_seed_keeps_every_promise(seed: int) -> None:
+    assert [] == judge(seed)["violations"]
+
+
+def test_the_same_seed_gives_the_same_history_twice() -> None:
+    for seed in (3, 58, 1472):
+        first, again = simulate(seed), simulate(seed)
+        assert first.digest == again.digest
+        assert first.events == again.events > 0
+
+
+def test_different_seeds_give_different_worlds() -> None:
+    assert 20 == len({simulate(seed).digest for seed in range(20)})
+
+
+def test_a_sweep_reports_seeds_faults_and_speed() -> None:
+    report = sweep(0, 12, jobs=1).as_dict()
+    assert 12 == report["seeds"]
+    assert 0 == report["violations"]
+    assert report["histories_per_s"] > 0
+    assert report["faults"]
+
+
+def test_a_sweep_on_two_processes_finds_what_one_finds() -> None:
+    alone, together = sweep(0, 24, jobs=1).as_dict(), sweep(0, 24, jobs=2).as_dict()
+    for name in ("seeds", "events", "commits", "requests", "faults"):
+        assert alone[name] == together[name]
+
+
+def test_plans_cover_every_kind_of_trouble() -> None:
+    plans = [Plan.draw(seed) for seed in range(200)]
+    assert {True, False} == {plan.long_sleep for plan in plans}
+    for name in ("crash_rate", "pause_rate", "skew_ms", "pipelines", "members", "reservers"):
+        assert any(getattr(plan, name) for plan in plans)
+        assert not all(getattr(plan, name) for plan in plans)
+
+
+# -- planted bugs: first the hazards of DESIGN, then those that seeds have found in this engine ---------
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"headwater.log.{name}")
+
+
+def forget_intent_ids(patch: pytest.MonkeyPatch) -> None:
+    """R3 off: an intent that two manifests name is applied twice."""
+    fold = _module("state.fold")
+
+    def decide(state: Any, intent: Any) -> Outcome:
+        if not intent.tip < state.seq <= intent.tip + fold.WINDOW:
+            return Outcome(state.seq, "late", "")
+        outcome = state.recent[intent.id] = fold._attempt(state, intent)
+        return outcome
+
+    patch.setattr(fold, "_decide", decide)
+
+
+def ignore_lateness(patch: pytest.MonkeyPatch) -> None:
+    """R4 off: an intent may be committed long after its id is forgotten."""
+    fold = _module("state.fold")
+
+    def decide(state: Any, intent: Any) -> Outcome:
+        known = state.recent.get(intent.id)
+        if known is None:
+            known = state.recent[intent.id] = fold._attempt(state, intent)
+        return known
+
+    patch.setattr(fold, "_decide", decide)
+
+
+def take_a_lost_answer_for_a_loss(patch: pytest.MonkeyPatch) -> None:
+    """R2 off: whatever goes wrong with a PUT, the batch is sent again under a new identity."""
+    original = Writer.commit
+
+    async def commit(self: Writer, appends: Any = (), ops: Any = (), *, token: str = "") -> Outcome:
+        try:
+            return await original(self, appends, ops)
+        except HeadwaterError:
+            return await original(self, appends, ops)
+
+    patch.setattr(Writer, "commit", commit)
+
+
+def trust_old_knowledge(patch: pytest.MonkeyPatch) -> None:
+    """R5 off: however long a process slept, it goes on from what it knew."""
+    patch.setattr(Chain, "is_stale", lambda self: self._known_at is None)
+
+
+def acknowledge_what_is_published(patch: pytest.MonkeyPatch) -> None:
+    """Offsets are answered before the data is in the chain."""
+    original = Committer._race
+
+    async def race(self: Committer, pieces: Any, deadline_s: float, *, look: bool) -> bool:
+        for piece in pieces:
+            pending = self._waiting.get(piece.intent.id)
+            if pending is not None and not pending.outcome.done():
+                bases = [
+                    found.next if (found := self.chain.state.partition(c.topic, c.partition)) else 0
+                    for c in piece.intent.appends
+                ]
+                values = {"pid": 1, "epoch": 1, "topic": 1}
+                pending.outcome.set_result(Outcome(self.chain.state.seq + 1, "", "", bases, values))
+        return await original(self, pieces, deadline_s, look=look)
+
+    patch.setattr(Committer, "_race", race)
+
+
+def never_fence(patch: pytest.MonkeyPatch) -> None:
+    """An old epoch may go on writing."""
+
+    def fence(state: Any, pid: int, epoch: int) -> Any:
+        return state.producers[pid]
+
+    patch.setattr(_module("state.producers"), "fence", fence)
+    patch.setattr(_module("state.appends"), "fence", fence)
+
+
+def let_zombie_members_commit(patch: pytest.MonkeyPatch) -> None:
+    """A member of an old generation may move the group's offsets."""
+    patch.setattr(_module("state.groups"), "_fence", lambda group, generation, member: None)
+
+
+def keep_the_offsets_of_a_refused_intent(patch: pytest.MonkeyPatch) -> None:
+    """All or nothing off: what a refused intent did before its refusal stays."""
+    patch.setattr(_module("state.change").Change, "roll_back", lambda self: None)
+
+
+def read_past_reservations(patch: pytest.MonkeyPatch) -> None:
+    """Readers do not stop at an open reservation and take its offsets for empty ones."""
+    patch.setattr(Partition, "stable_end", property(lambda self: self.next), raising=False)
+
+
+def skip_a_batch_that_begins_below_the_offset(patch: pytest.MonkeyPatch) -> None:
+    """A fetch that starts in the middle of a batch misses the rest of it."""
+    original = Reader._fetch_now
+
+    async def fetch(self: Reader, topic: str, partition: int, offset: int, bytes_max: int) -> Fetched:
+        found = await original(self, topic, partition, offset, bytes_max)
+        chunks = [chunk for chunk in found.chunks if chunk.base >= offset]
+        return Fetched(
+            chunks=chunks,
+            next_offset=found.next_offset,
+            log_start=found.log_start,
+            high_watermark=found.high_watermark,
+            stable_end=found.stable_end,
+            commit=found.commit,
+        )
+
+    patch.setattr(Reader, "_fetch_now", fetch)
+
+
+def answer_from_a_stale_state(patch: pytest.MonkeyPatch) -> None:
+    """A reader does not make sure of the tip."""
+    original = Reader.fetch
+
+    async def fetch(self: Reader, *args: Any, **options: Any) -> Fetched:
+        return await original(self, *args, **(options | {"fresh": False, "wait_ms": 0}))
+
+    patch.setattr(Reader, "fetch", fetch)
+
+
+def commit_before_the_bytes_are_stored(patch: pytest.MonkeyPatch) -> None:
+    """I2 off: a manifest names a segment whose upload has only begun."""
+    original = Writer._upload
+
+    async def upload(self: Writer, pack: Any) -> None:
+        if self.chain.rng.random() < 0.2 and pack.stored is not None:
+            pack.stored.set_result(("segment/00000000000000000000-nobody-1", 256))
+            return
+        await original(self, pack)
+
+    patch.setattr(Writer, "_upload", upload)
+
+
+def delete_the_stray(patch: pytest.MonkeyPatch) -> None:
+    """R5 as it was first written: a PUT that was answered behind the boundary is removed as a stray."""
+    original = Journal._slept
+
+    async def slept(self: Journal, seq: int) -> None:
+        await self.chain.store.delete([_module("keys").manifest_key(seq)])
+        await original(self, seq)
+
+    patch.setattr(Journal, "_slept", slept)
+
+
+def resend_what_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A process that started again from a snapshot takes an intent that nobody remembers for uncommitted."""
+    patch.setattr(Committer, "_outcome", lambda self, p: self.chain.state.recent.get(p.piece.intent.id))
+
+
+def call_an_unread_slot_not_applied(patch: pytest.MonkeyPatch) -> None:
+    """A 412 whose slot cannot be read is reported as a failure, though the slot may hold our own manifest."""
+
+    def unknown(self: Journal, seq: int, last: HeadwaterError) -> HeadwaterError:
+        return last
+
+    patch.setattr(Journal, "_unknown", unknown)
+
+
+PLANTS: dict[Plant, int] = {
+    forget_intent_ids: 60,
+    ignore_lateness: 400,
+    take_a_lost_answer_for_a_loss: 60,
+    trust_old_knowledge: 400,
+    acknowledge_what_is_published: 60,
+    never_fence: 60,
+    let_zombie_members_commit: 200,
+    keep_the_offsets_of_a_refused_intent: 200,
+    read_past_reservations: 60,
+    skip_a_batch_that_begins_below_the_offset: 60,
+    answer_from_a_stale_state: 60,
+    commit_before_the_bytes_are_stored: 60,
+    delete_the_stray: 400,
+    resend_what_is_forgotten: 400,
+    call_an_unread_slot_not_applied: 400,
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    for seed in range(PLANTS[plant]):
+        if judge(seed)["violations"]:
+            return
+    pytest.fail(f"{PLANTS[plant]} seeds did not notice: {plant.__doc__}")
