@@ -16,12 +16,15 @@ BATCH_RECORDS_MAX = 1 << 20  # a batch is decoded as a whole, so its record coun
 
 # -- objects -------------------------------------------------------------------------------------
 
+SNAPSHOT_PLAIN_MAX = MIB  # a larger state is compressed
+STATE_BYTES_MAX = 1024 * MIB  # a state as JSON; at 64 MiB compressed it ends anyway
 OBJECT_BYTES_MAX = 64 * MIB  # any object that we write: one PUT, never multipart, so one answer decides it
 SEGMENT_BYTES_TARGET = 8 * MIB  # a writer closes a segment here: large enough to amortise a PUT, small enough to retry
 INLINE_BYTES_MAX = 512 * KIB  # payload that rides in a manifest; every tailing process downloads it
 HEADER_BYTES_MAX = 16 * MIB  # the JSON line of an object; a longer one is refused before it is parsed
 MANIFEST_BYTES_MAX = 4 * MIB  # header and inline payload: bounds the memory of catching up
 MANIFEST_INTENTS_MAX = 4_096  # intents in one manifest; the rest waits for the next one
+INTENT_BYTES_MAX = 2 * MIB  # an intent as JSON, without its records: several must fit a manifest
 INTENT_APPENDS_MAX = 10_000  # appends of one intent: a transaction over 10,000 partitions
 INTENT_OPS_MAX = 10_000  # other operations of one intent
 PAYLOAD_ALIGN = 64  # payloads start on a multiple of this, as Arrow likes its buffers

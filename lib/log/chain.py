@@ -6,7 +6,7 @@ number of tasks at once: a manifest is folded exactly when it is the successor o
 R5, the reader's half. A 404 on the next number means "this is the tip" only if that number was never
 collected; and an object there is a commit only if the slot was never recycled. So knowledge of the tip
 older than an hour is thrown away and the process starts again from ``latest``. A snapshot is no
-knowledge of the tip either: what is folded behind it stays unverified, and unseen by listeners, until
+knowledge of the tip either: what is folded behind it stays unverified, and listeners do not hear of it, until
 a 404 was followed by a LIST of the boundary that finds it not above the first manifest folded.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from headwater.clock import Clock
-from headwater.errors import Corrupt, NotFound
+from headwater.errors import Corrupt, HeadwaterError, NotFound
 from headwater.limits import CATCH_UP_PARALLEL_MAX, INLINE_CACHE_BYTES, MANIFEST_BYTES_MAX
 from headwater.log import index, keys, snapshot
 from headwater.log.cache import ByteCache
@@ -43,15 +43,15 @@ class Chain:
         self.options = options
         self.state = State()
         self.bytes_folded = 0
-        self.reading_back = False  # while listeners hear of manifests that were committed before this process looked
         self.loads = 0  # how often this process started (again) from a snapshot, so that it missed manifests
         self.inline = ByteCache(INLINE_CACHE_BYTES)  # manifests with payload: a tailing reader has its data already
         self.listeners: list[Listener] = []
         self._known_at: tuple[int, float] | None = None  # wall ms, elapsed s of the last certain tip
-        self._unverified: list[tuple[Manifest, list[Outcome]]] | None = None
+        self.verified = True  # whether all that is folded is known to be committed (R5)
         self._unverified_from = 1
         self._checks_started = 0
         self._checks_done = 0
+        self._check_failed: HeadwaterError | None = None
         self._checking = asyncio.Lock()
         self._grown = asyncio.Event()
 
@@ -67,11 +67,6 @@ class Chain:
     def is_stale(self) -> bool:
         """Whether R5 forbids to build on what is known."""
         return self.age_s() > self.options.stale_after_s
-
-    @property
-    def verified(self) -> bool:
-        """Whether all that is folded is known to be committed (R5)."""
-        return self._unverified is None
 
     def now(self) -> tuple[int, float]:
         """Both clocks, to be handed to ``known`` once the request that starts now has proved the tip."""
@@ -91,10 +86,10 @@ class Chain:
         self.bytes_folded += size
         if data is not None and any(not chunk.obj for intent in manifest.intents for chunk in intent.appends):
             self.inline.put(keys.manifest_key(manifest.seq), data)
-        if self._unverified is not None:
-            self._unverified.append((manifest, outcomes))
-        else:
-            self._tell(manifest, outcomes)
+        if self.verified:
+            for listener in self.listeners:
+                listener(manifest, outcomes)
+            self._wake()
         return True
 
     async def step(self) -> bool:
@@ -121,11 +116,19 @@ class Chain:
         ticket = self._checks_started
         async with self._checking:
             if self._checks_done > ticket:
+                if self._check_failed is not None:
+                    raise self._check_failed
                 return
             self._checks_started += 1
             started = self._checks_started
-            await self._catch_up()
-            self._checks_done = started
+            try:
+                await self._catch_up()
+                self._check_failed = None
+            except HeadwaterError as error:
+                self._check_failed = error  # for those who wait behind this look: theirs would fare no better
+                raise
+            finally:
+                self._checks_done = started
 
     async def grown(self, seq: int, timeout_s: float) -> bool:
         """Wait until something above ``seq`` is folded in this process, at most ``timeout_s``."""
@@ -152,7 +155,7 @@ class Chain:
         while True:
             before, seq = self.now(), self.state.seq + 1
             found = await asyncio.gather(*(self.read_slot(seq + i) for i in range(parallel)))
-            if self._unverified is None and self.is_stale():
+            if self.verified and self.is_stale():
                 await self._load()
                 continue
             for i, data in enumerate(found):
@@ -169,23 +172,14 @@ class Chain:
 
     async def _verify(self, before: tuple[int, float]) -> bool:
         """The next number gave 404, asked for at ``before``. Whether that proves the tip (R5)."""
-        if self._unverified is not None:
-            boundary = await self.read_boundary()
-            if boundary > self._unverified_from:
+        if not self.verified:
+            if await self.read_boundary() > self._unverified_from:
                 await self._load()
                 return False
-            waiting, self._unverified = self._unverified, None
-            self.reading_back = True
-            for manifest, outcomes in waiting:
-                self._tell(manifest, outcomes)
-            self.reading_back = False
+            self.verified = True
+            self._wake()
         self.known(before)
         return True
-
-    def _tell(self, manifest: Manifest, outcomes: list[Outcome]) -> None:
-        for listener in self.listeners:
-            listener(manifest, outcomes)
-        self._wake()
 
     def _wake(self) -> None:
         self._grown.set()
@@ -201,7 +195,7 @@ class Chain:
         hint, boundary = await asyncio.gather(self._read_latest(), self.read_boundary())
         state = await self._read_snapshot(hint) if hint + 1 >= boundary else None
         self.state = state if state is not None else await self._newest_snapshot(boundary)
-        self._unverified, self._unverified_from = [], self.state.seq + 1
+        self.verified, self._unverified_from = False, self.state.seq + 1
         self.loads += 1
         self._wake()
 

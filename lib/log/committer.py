@@ -19,7 +19,15 @@ from msgspec import structs
 from headwater.errors import Corrupt, HeadwaterError, Indeterminate, InvalidRequest, NotFound
 from headwater.limits import INLINE_BYTES_MAX, MANIFEST_INTENTS_MAX, WINDOW
 from headwater.log import frame, keys
-from headwater.log.intents import FORMAT, Intent, Manifest, SegmentHeader, decode_segment, encode_segment
+from headwater.log.intents import (
+    FORMAT,
+    Intent,
+    Manifest,
+    SegmentHeader,
+    decode_segment,
+    encode_segment,
+    header_cost,
+)
 from headwater.log.journal import Draft, Journal
 from headwater.log.payload import Piece, assemble
 from headwater.log.state import Outcome
@@ -28,7 +36,6 @@ from headwater.log.tags import decode_tag, encode_tag
 from headwater.log.turns import Turns
 
 HEADER_BYTES_GUESS = 16 * 1024  # the first read of a segment whose key carries no tag
-INTENT_BYTES_GUESS = 400  # what an intent adds to a manifest's header, about
 MERGE_BYTES_MAX = 1024 * 1024  # headers of others that one manifest takes in
 LOOKBACK_KEYS = 1_600  # segments, committed ones included, that a LIST goes through: two pages at the most busy
 LOOKBACK_MIN = 8  # manifests that a LIST looks back in any case
@@ -56,6 +63,7 @@ class Committer:
         self._queue: deque[Pending] = deque()
         self._waiting: dict[str, Pending] = {}
         self._pending_of_others: dict[str, list[Intent]] = {}
+        self._costs: dict[str, int] = {}  # what each of those adds to a manifest, in bytes
         self._merged: dict[str, int] = {}
         self._segments = 0
         self._task: asyncio.Task[None] | None = None
@@ -104,6 +112,9 @@ class Committer:
                     await self._commit(group)
             except HeadwaterError as error:
                 self._fail(self._undecided(group), error)
+            except Exception as error:
+                # A bug of ours, or of what we stand on: whoever waits must hear of it. Nothing says "not applied".
+                self._fail(group, Indeterminate(f"The commit failed in an unforeseen way: {error!r}"), error)
             except asyncio.CancelledError:
                 self._fail([*group, *self._queue], Indeterminate("The process is stopping; the commit was cut off."))
                 self._queue.clear()
@@ -125,7 +136,7 @@ class Committer:
                     self._fail([head], error)
                     continue
                 head.ready = None
-            cost = head.piece.size + INTENT_BYTES_GUESS * (1 + len(head.piece.intent.appends))
+            cost = head.piece.size + head.piece.header_bytes
             if group and size + cost > max(self.options.inline_bytes_max, INLINE_BYTES_MAX):
                 break
             group.append(self._queue.popleft())
@@ -191,28 +202,29 @@ class Committer:
             pending.tip = self.chain.state.seq if pending.piece.tip is None else pending.piece.tip
             pending.loads = self.chain.loads
 
-    def _fail(self, group: Sequence[Pending], error: HeadwaterError) -> None:
+    def _fail(self, group: Sequence[Pending], error: HeadwaterError, cause: BaseException | None = None) -> None:
         for pending in group:
             self._waiting.pop(pending.piece.intent.id, None)
             if pending.outcome.done():
                 continue
             # Whoever may have missed manifests since it sent an intent cannot say that it was not applied.
             missed = pending.tip >= 0 and (pending.loads != self.chain.loads or self.chain.is_stale())
-            if missed or (isinstance(error, Indeterminate) and not error.token):
+            if missed or isinstance(error, Indeterminate):
+                # The store names its writes after keys; to our callers an intent's identity is its token.
                 unknown = Indeterminate(error.message, token=_token(pending))
-                unknown.__cause__ = error.__cause__
+                unknown.__cause__ = cause or error
                 pending.outcome.set_exception(unknown)
             else:
                 pending.outcome.set_exception(error)
 
     # -- alone, or leading ----------------------------------------------------------------------------
 
-    async def _race(self, pieces: Sequence[Piece], deadline_s: float, *, look: bool) -> bool:
+    async def _race(self, pieces: Sequence[Piece], deadline_s: float, *, look: bool, own: str = "") -> bool:
         """PUT the next manifest with ``pieces`` and all that others are known to wait for. Whether it was ours."""
         clock, turns = self.chain.clock, self.turns
         if self._looking is not None and not self._looking.done():
             await asyncio.wait([self._looking], timeout=turns.list_patience_s())
-        draft = Draft(pieces=pieces, merged=self._mergeable())
+        draft = Draft(pieces=pieces, merged=self._mergeable(own))
         if look and turns.look_around(clock.elapsed_s()) and (self._looking is None or self._looking.done()):
             self._looking = asyncio.get_running_loop().create_task(self._look(turns.list_delay_s()))
         start = clock.elapsed_s()
@@ -284,19 +296,25 @@ class Committer:
         needed = frame.header_bytes(data)
         return data if len(data) >= needed else (await self.chain.store.get(key, end=needed)).data
 
-    def _mergeable(self) -> list[tuple[str, list[Intent]]]:
-        """Published intents of others that are neither decided nor void, oldest first, within a manifest's bounds."""
+    def _mergeable(self, own: str = "") -> list[tuple[str, list[Intent]]]:
+        """Published intents that are neither decided nor void, ``own`` first, then the oldest, within bounds.
+
+        One that is too large to be merged beside others is left to its own writer's turn.
+        """
         state, taken, size, chosen = self.chain.state, 0, 0, []
-        for key, intents in sorted(self._pending_of_others.items()):
+        for key, intents in sorted(self._pending_of_others.items(), key=lambda item: (item[0] != own, item[0])):
             if all(i.id in state.recent or i.tip + WINDOW <= state.seq for i in intents):
                 del self._pending_of_others[key]
                 self._merged[key] = state.seq
                 continue
-            cost = sum(INTENT_BYTES_GUESS * (1 + len(i.appends)) + 60 * len(i.ops) for i in intents)
-            if taken + len(intents) > MANIFEST_INTENTS_MAX // 2 or size + cost > MERGE_BYTES_MAX:
-                break
-            taken, size = taken + len(intents), size + cost
-            chosen.append((key, intents))
+            cost = self._costs.get(key)
+            if cost is None:
+                cost = self._costs[key] = header_cost(intents)
+            fits = taken + len(intents) <= MANIFEST_INTENTS_MAX // 2 and size + cost <= MERGE_BYTES_MAX
+            if fits or key == own:
+                taken, size = taken + len(intents), size + cost
+                chosen.append((key, intents))
+        self._costs = {key: self._costs[key] for key in self._pending_of_others if key in self._costs}
         return chosen
 
     # -- following --------------------------------------------------------------------------------------
@@ -365,7 +383,7 @@ class Committer:
             await self._look(0)
         self._pending_of_others[key] = intents
         try:
-            await self._race((), deadline_s, look=False)
+            await self._race((), deadline_s, look=False, own=key)
         finally:
             self._pending_of_others.pop(key, None)
 
@@ -387,13 +405,9 @@ class Committer:
             del self._merged[next(iter(self._merged))]
         self._per_manifest.append(max(1, len(manifest.merged)))
         count = len(manifest.intents)
-        # What was committed before this process looked is no company now: one call after another is no contention.
-        age_s = float("inf") if self.chain.reading_back else self._age_s(manifest)
+        # A skewed clock costs us no more than a worse guess.
+        age_s = max(0.0, (self.chain.clock.wall_ms() - manifest.time) / 1_000)
         self.turns.saw_manifest(manifest.writer, count, count - own, self.chain.clock.elapsed_s(), age_s)
-
-    def _age_s(self, manifest: Manifest) -> float:
-        """How old a manifest is, by two machines' clocks; a skewed one costs us no more than a worse guess."""
-        return max(0.0, (self.chain.clock.wall_ms() - manifest.time) / 1_000)
 
     def _resolve(self, pending: Pending, outcome: Outcome) -> None:
         self._waiting.pop(pending.piece.intent.id, None)

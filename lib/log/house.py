@@ -28,6 +28,7 @@ class House:
         self._bytes_at = 0
         self._snapshot_at = 0
         self._task: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._unstored: dict[str, bytes] = {}  # pages sealed here and not in the store yet
         chain.listeners.append(self._folded)
 
@@ -45,12 +46,17 @@ class House:
 
         Cost: 3 PUTs; every ``INDEX_FANOUT``-th time ``INDEX_FANOUT`` GETs and a PUT more.
         """
+        async with self._writing:
+            return await self._snapshot()
+
+    async def _snapshot(self) -> int:
         chain = self.chain
         sealed = index.seal(chain.state)
         if sealed is not None:
             self._unstored[keys.index_key(sealed[0].first, sealed[0].last)] = sealed[1]
         for key in list(self._unstored):
             await self._put_once(key, self._unstored[key])
+            del self._unstored[key]
         while due := index.plan_merge(chain.state.pages):
             await self._merge(due)
         if not chain.verified:
@@ -58,8 +64,6 @@ class House:
         seq, body = chain.state.seq, snapshot.encode(chain.state)
         await self._put_once(keys.snapshot_key(seq), body)
         await chain.retry(lambda: chain.store.put(keys.LATEST, snapshot.encode_latest(seq)))
-        # Only now may the bytes be let go: a reader of this process finds the pages in the store.
-        self._unstored.clear()
         self._snapshot_at, self._bytes_at = seq, chain.bytes_folded
         return seq
 

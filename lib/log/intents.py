@@ -15,9 +15,10 @@ from typing import Annotated, Final, Protocol, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from headwater.errors import Corrupt, UpgradeRequired
+from headwater.errors import Corrupt, InvalidRequest, UpgradeRequired
 from headwater.limits import (
     INTENT_APPENDS_MAX,
+    INTENT_BYTES_MAX,
     INTENT_OPS_MAX,
     MANIFEST_INTENTS_MAX,
     METADATA_BYTES_MAX,
@@ -269,8 +270,34 @@ class _Versioned(Protocol):
 _T = TypeVar("_T")
 _V = TypeVar("_V", bound=_Versioned)
 _encoder = msgspec.json.Encoder()
+_intents = msgspec.json.Decoder(Intent)
 _manifests = msgspec.json.Decoder(Manifest)
 _segments = msgspec.json.Decoder(SegmentHeader)
+
+
+def check_intent(intent: Intent) -> int:
+    """How many bytes the intent's own JSON has, if every process will be able to read it.
+
+    Raises:
+        InvalidRequest: a value is out of bounds or of the wrong type, or the intent is too large.
+
+    Cost: an encoding and a decoding, some microseconds for a small intent.
+    """
+    try:
+        encoded = _encoder.encode(intent)
+        _intents.decode(encoded)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(f"The request cannot be stored: {error}.") from error
+    if len(encoded) > INTENT_BYTES_MAX:
+        raise InvalidRequest(
+            f"The request needs {len(encoded)} bytes beside its records; at most {INTENT_BYTES_MAX} fit one commit."
+        )
+    return len(encoded)
+
+
+def header_cost(intents: list[Intent]) -> int:
+    """How many bytes the intents add to a manifest's line."""
+    return len(_encoder.encode(intents))
 
 
 def encode_manifest(manifest: Manifest, payload_bytes: int, base: int | None = None) -> bytes:

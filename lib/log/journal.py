@@ -24,6 +24,7 @@ from headwater.errors import (
     Conflict,
     HeadwaterError,
     Indeterminate,
+    NotFound,
     Raced,
     Throttled,
     Unavailable,
@@ -147,9 +148,19 @@ class Journal:
             if self._clock.elapsed_s() + pause_s > deadline_s:
                 if sent:
                     raise self._unknown(seq, last) from last
-                raise Unavailable(f"Manifest {seq} was turned away until the deadline: {last}") from last
+                return await self._turned_away(seq, manifest, last)
             await self._clock.sleep(pause_s)
             pause_ms = min(pause_ms * 2, BACKOFF_MS_MAX)
+
+    async def _turned_away(self, seq: int, manifest: Manifest, last: HeadwaterError) -> bytes | None:
+        """Every sending was turned away. The slot has the last word; if it cannot be read, nobody knows."""
+        try:
+            holder = (await self.chain.store.get(keys.manifest_key(seq))).data
+        except NotFound:
+            raise Unavailable(f"Manifest {seq} was turned away until the deadline: {last}") from last
+        except HeadwaterError as error:
+            raise self._unknown(seq, error) from error
+        return None if read_manifest(holder, seq).id == manifest.id else holder
 
     async def _slept(self, seq: int) -> None:
         """The PUT was answered behind the boundary: a recycled slot, or a commit whose answer we slept over.

@@ -22,9 +22,9 @@ SNAPSHOTS = "snapshot/"
 BOUNDARIES = "boundary/"
 INDEXES = "index/"
 
-_SEGMENT = re.compile(r"segment/(\d{20})-([0-9a-z]{1,32})-(\d{1,12})(?:\.([A-Za-z0-9_-]+))?\Z")
-_NUMBERED = re.compile(r"[a-z]+/(\d{20})\Z")
-_INDEX = re.compile(r"index/(\d{20})-(\d{20})\Z")
+_SEGMENT = re.compile(r"segment/([0-9]{20})-([0-9a-z]{1,32})-([0-9]{1,12})(?:\.([A-Za-z0-9_-]+))?\Z")
+_NUMBERED = re.compile(r"[a-z]+/([0-9]{20})\Z")
+_INDEX = re.compile(r"index/([0-9]{20})-([0-9]{20})\Z")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]+\Z")
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 

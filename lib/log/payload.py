@@ -32,6 +32,7 @@ class Piece:
     intent: Intent
     parts: Sequence[Buffer] = ()
     size: int = 0
+    header_bytes: int = 0  # what the intent adds to a manifest's line, about
     tip: int | None = None
 
 

@@ -7,10 +7,13 @@ but what it names was stored before it, so it is never wrong. Pure: bytes in, st
 
 from __future__ import annotations
 
+import zlib
+
 import msgspec
 from msgspec import Struct
 
 from headwater.errors import Corrupt
+from headwater.limits import SNAPSHOT_PLAIN_MAX, STATE_BYTES_MAX
 from headwater.log import frame
 from headwater.log.intents import FORMAT, decode_header, decode_known
 from headwater.log.state.model import State
@@ -23,6 +26,7 @@ class SnapshotHeader(Struct, frozen=True, forbid_unknown_fields=True):
     kind: str
     seq: int
     payload_crc: int
+    packed: bool = False  # zlib
 
 
 class Latest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +45,10 @@ _latest = msgspec.json.Decoder(Latest)
 def encode(state: State) -> bytes:
     """The snapshot of ``state`` as it is now."""
     payload = msgspec.json.encode(state)
-    header = SnapshotHeader(FORMAT, "snapshot", state.seq, frame.checksum(payload))
+    packed = len(payload) > SNAPSHOT_PLAIN_MAX
+    if packed:
+        payload = zlib.compress(payload, 1)
+    header = SnapshotHeader(FORMAT, "snapshot", state.seq, frame.checksum(payload), packed)
     return frame.encode(msgspec.json.encode(header), len(payload)) + payload
 
 
@@ -54,10 +61,23 @@ def decode(data: bytes, seq: int) -> State:
         raise Corrupt(f"The key of snapshot {seq} holds {header.kind} {header.seq}.")
     if frame.checksum(payload) != header.payload_crc:
         raise Corrupt(f"The payload of snapshot {seq} fails its CRC32C.")
+    if header.packed:
+        payload = _unpacked(payload, seq)
     state = decode_known(_states, payload, f"state in snapshot {seq}")
     if state.seq != seq:
         raise Corrupt(f"Snapshot {seq} holds the state after manifest {state.seq}.")
     return state
+
+
+def _unpacked(payload: bytes, seq: int) -> bytes:
+    try:
+        inflater = zlib.decompressobj()
+        plain = inflater.decompress(payload, STATE_BYTES_MAX)
+    except zlib.error as error:
+        raise Corrupt(f"The payload of snapshot {seq} cannot be unpacked: {error}.") from error
+    if not inflater.eof:
+        raise Corrupt(f"The payload of snapshot {seq} is cut, or unpacks to more than {STATE_BYTES_MAX} bytes.")
+    return plain
 
 
 def encode_latest(seq: int) -> bytes:

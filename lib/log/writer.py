@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest
+from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Unavailable
 from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, OBJECT_BYTES_MAX
 from headwater.log import frame, keys
 from headwater.log.committer import Committer, parse_token
-from headwater.log.intents import FORMAT, AnyOp, Chunk, Intent, SegmentHeader, encode_segment, new_id
+from headwater.log.intents import FORMAT, AnyOp, Chunk, Intent, SegmentHeader, check_intent, encode_segment, new_id
 from headwater.log.outcomes import checked
 from headwater.log.payload import Piece
 from headwater.log.state import Outcome
@@ -91,7 +91,15 @@ class Writer:
         try:
             # See all that was committed up to now, so that an earlier attempt under this id is known.
             await self.chain.refresh()
-            outcome = self.chain.state.recent.get(intent_id) or await submit(parse_token(token)[1])
+            tip = parse_token(token)[1]
+            if tip > self.chain.state.seq:
+                raise InvalidRequest(
+                    f"The token {token!r} is of commit {tip} and this log ends at {self.chain.state.seq}: it is of "
+                    "another namespace, or of a time before this one was restored."
+                )
+            outcome = self.chain.state.recent.get(intent_id) or await submit(tip)
+        except InvalidRequest:
+            raise
         except HeadwaterError as error:
             # Whatever befell this attempt says nothing about the first one.
             raise Indeterminate(error.message, token=token) from error
@@ -107,9 +115,10 @@ class Writer:
         chunks = [*staged, *(_chunk(append) for append in appends)]
         data = [append.batch.data for append in appends]
         intent = Intent(id=intent_id, tip=0, appends=chunks, ops=list(ops))
+        header_bytes = check_intent(intent)
 
         async def submit(tip: int | None) -> Outcome:
-            piece = Piece(intent=intent, parts=data, size=sum(map(len, data)), tip=tip)
+            piece = Piece(intent=intent, parts=data, size=sum(map(len, data)), header_bytes=header_bytes, tip=tip)
             return await asyncio.shield(self.committer.submit(piece))
 
         return await self._settle(token, submit, intent_id)
@@ -119,17 +128,21 @@ class Writer:
     ) -> Outcome:
         chunks = [_chunk(append) for append in appends]
         intent = Intent(id=intent_id, tip=0, appends=chunks, ops=ops)
+        header_bytes = check_intent(intent)
         data = [append.batch.data for append in appends]
         if size <= self.options.inline_bytes_max:
-            waiting = self.committer.submit(Piece(intent=intent, parts=data, size=size, tip=tip))
+            waiting = self.committer.submit(
+                Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
+            )
         else:
             ready = asyncio.get_running_loop().create_task(self._stage(intent, data, tip))
-            waiting = self.committer.submit(Piece(intent=intent, tip=tip), ready)
+            waiting = self.committer.submit(Piece(intent=intent, header_bytes=header_bytes, tip=tip), ready)
         # A caller that is cancelled leaves; the commit goes on, since it may be shared with others.
         return await asyncio.shield(waiting)
 
     async def drain(self) -> None:
         """Return when no upload and no commit is in flight (R10)."""
+        await self.committer.drain()
         while self._uploads or self.committer.busy:
             if self._uploads:
                 await asyncio.wait(set(self._uploads))
@@ -162,7 +175,9 @@ class Writer:
             assert pack.stored is not None
             key, base = await asyncio.shield(pack.stored)
             placed.append(structs.replace(chunk, obj=key, pos=base + pos))
-        return Piece(intent=structs.replace(intent, appends=placed), tip=tip)
+        # A segment's key is longer than the empty one that the intent was measured with.
+        header_bytes = check_intent(intent) + sum(len(chunk.obj) + 12 for chunk in placed)
+        return Piece(intent=structs.replace(intent, appends=placed), header_bytes=header_bytes, tip=tip)
 
     def _add_to_pack(self, part: Buffer) -> tuple[_Pack, int]:
         if self._pack.size and self._pack.size + len(part) > self.options.segment_bytes_target:
@@ -196,9 +211,13 @@ class Writer:
                 await self.chain.retry(lambda: self.chain.store.put(key, [line, *pack.parts]))
             if not pack.stored.done():
                 pack.stored.set_result((key, len(line)))
+        except Indeterminate as error:
+            # Stored or not, no manifest names these bytes yet: whatever wanted them was not applied.
+            away = Unavailable(f"The batch could not be stored, so nothing of it was committed: {error}")
+            away.__cause__ = error
+            _refuse(pack.stored, away)
         except BaseException as error:
-            if not pack.stored.done():
-                pack.stored.set_exception(error)
+            _refuse(pack.stored, error)
             if not isinstance(error, Exception):
                 raise
 
@@ -218,6 +237,11 @@ class Writer:
     def _leave(self, size: int) -> None:
         self._buffered -= size
         self._room.set()
+
+
+def _refuse(stored: asyncio.Future[tuple[str, int]], error: BaseException) -> None:
+    if not stored.done():
+        stored.set_exception(error)
 
 
 def _chunk(append: Append) -> Chunk:

@@ -206,11 +206,6 @@ def test_at_the_deadline_only_what_was_certainly_turned_away_is_unavailable(
     at_a_desk(main)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="C7 lets a store say Unavailable of a write that it has applied (Faults.false_503 does); at the deadline "
-    "the journal then says 'not applied' of a commit. It must read the slot first, or call it Indeterminate.",
-)
 def test_a_503_of_a_write_that_was_applied_is_not_called_unapplied_at_the_deadline() -> None:
     async def main(desk: Desk) -> None:
         desk.store.will("put_if_absent", applied_503)

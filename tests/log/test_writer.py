@@ -249,12 +249,6 @@ NONSENSE: dict[str, Callable[[Pen], Any]] = {
 }
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="What a caller hands in is encoded without a check. It is then folded here, and every other process "
-    "reads a manifest that its decoder refuses: the namespace is dead for good. Or encoding fails and the "
-    "committer's task dies, so that the caller waits for ever.",
-)
 @pytest.mark.parametrize("case", NONSENSE)
 def test_nonsense_is_refused_and_never_reaches_the_chain(case: str) -> None:
     async def main(pen: Pen) -> None:
@@ -298,11 +292,6 @@ def test_a_store_that_is_away_is_unavailable_and_the_next_call_succeeds() -> Non
     with_pen(main, Options(commit_timeout_s=10))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="An exception that is no HeadwaterError ends the committer's task and leaves the group's futures "
-    "pending: the callers wait for ever.",
-)
 def test_a_bug_below_reaches_its_callers() -> None:
     async def main(pen: Pen) -> None:
         pen.store.will("put_if_absent", broken)
@@ -390,19 +379,21 @@ def test_a_text_that_is_no_token_is_refused(text: str) -> None:
         parse_token(text)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Committer._fail keeps the token of an Indeterminate that comes from the store, which is the key of an "
-    "object (s3_errors._unknown), so the caller's retry is refused as 'not the token of an earlier attempt'.",
-)
-@pytest.mark.parametrize("size", [10, 2_000])
-def test_the_token_of_every_indeterminate_can_be_sent_again(size: int) -> None:
+def test_bytes_that_could_not_be_staged_were_certainly_not_committed() -> None:
     async def main(pen: Pen) -> None:
-        if size == 10:
-            pen.parts.committer.turns.direct = lambda losses, now: False  # type: ignore[method-assign]
+        pen.store.always["put"] = lost_answer
+        with pytest.raises(Unavailable):
+            await pen.append(2_000)
+
+    with_pen(main, Options(store_retry_s=5, inline_bytes_max=1_000))
+
+
+def test_the_token_of_every_indeterminate_can_be_sent_again() -> None:
+    async def main(pen: Pen) -> None:
+        pen.parts.committer.turns.direct = lambda losses, now: False  # type: ignore[method-assign]
         pen.store.always["put"] = lost_answer
         with pytest.raises(Indeterminate) as caught:
-            await pen.append(size)
+            await pen.append(10)
         parse_token(caught.value.token)
 
     with_pen(main, Options(store_retry_s=5, inline_bytes_max=1_000))
@@ -445,11 +436,6 @@ def test_a_writer_holds_only_so_many_bytes_and_then_waits(bound: int, held: int)
     with_pen(main, Options(write_buffer_bytes_max=bound))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="A small call slips past a larger one that waits for room in the buffer, so under back-pressure the order "
-    "of calls is not the order of the log (and an idempotent producer gets OutOfOrder).",
-)
 def test_the_order_of_calls_holds_under_back_pressure() -> None:
     async def main(pen: Pen) -> None:
         gate = Gate()
@@ -522,11 +508,6 @@ def test_after_drain_nothing_is_in_flight() -> None:
     with_pen(main, SMALL)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Writer.drain asks the committer to drain only while it is busy, so a LIST that runs beside the last PUT "
-    "is still in flight when drain returns (R10).",
-)
 def test_after_drain_no_look_at_others_is_in_flight() -> None:
     async def main() -> None:
         store = Scripted(network(profile=FIXED))
@@ -672,12 +653,6 @@ def big_intent(entries: int) -> list[CommitOffsets]:
     return [CommitOffsets(group="g", offsets=[OffsetEntry(1, 0, i, "m" * 4_000) for i in range(entries)])]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="The bound on what is merged counts 60 bytes an operation, whatever it holds. A published intent of "
-    "5 MB makes every combiner's manifest larger than MANIFEST_BYTES_MAX, an AssertionError that kills its "
-    "committer: all writers of the namespace hang.",
-)
 def test_a_huge_published_intent_kills_no_other_writer() -> None:
     async def main() -> None:
         truth = memory()
@@ -694,11 +669,6 @@ def test_a_huge_published_intent_kills_no_other_writer() -> None:
     simulate(main())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="_mergeable stops at the first intent that is larger than MERGE_BYTES_MAX by its own estimate (2,622 "
-    "appends or more), so nobody ever merges it, nor anything published behind it, for WINDOW manifests.",
-)
 def test_an_intent_of_many_appends_is_merged_and_holds_up_nobody() -> None:
     async def main() -> None:
         bucket = SimBucket(sim_loop())
@@ -719,12 +689,6 @@ def test_an_intent_of_many_appends_is_merged_and_holds_up_nobody() -> None:
     simulate(main())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="A token whose tip lies ahead of the chain (of another namespace, or of a bucket that was restored) is "
-    "void in each manifest that it gets and never resolved, so the committer writes one manifest after another, "
-    "without a pause and past its deadline.",
-)
 def test_a_token_from_ahead_of_the_chain_writes_no_endless_manifests() -> None:
     async def main(pen: Pen) -> None:
         pen.store.always["put_if_absent"] = slow(sim_loop(), 0.1)
