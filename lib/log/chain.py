@@ -82,7 +82,12 @@ class Chain:
         """Fold ``manifest`` if it is the next one, and tell the listeners. False if it is not the next one."""
         if manifest.seq != self.state.seq + 1:
             return False
-        outcomes = apply(self.state, manifest)
+        try:
+            outcomes = apply(self.state, manifest)
+        except BaseException:
+            # The state may be half changed: build nothing on it, and start again from a snapshot.
+            self._known_at = None
+            raise
         self.bytes_folded += size
         if data is not None and any(not chunk.obj for intent in manifest.intents for chunk in intent.appends):
             self.inline.put(keys.manifest_key(manifest.seq), data)

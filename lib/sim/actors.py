@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from headwater.errors import Conflict, Fenced, HeadwaterError, Indeterminate, NotFound
+from headwater.errors import Conflict, Corrupt, Fenced, HeadwaterError, Indeterminate, NotFound
 from headwater.log import intents as ops
 from headwater.log import keys
 from headwater.log.committer import located
@@ -60,7 +60,8 @@ async def plain_writer(world: World, process: Process, log: Namespace) -> None:
         if rng.random() < 0.1:
             await _ask_the_impossible(world, process, log, names)
             continue
-        tp, uids = rng.choice([*INPUTS, HELD]), names(rng.randint(1, 3))
+        held = world.plan.reservers > 0 and rng.random() < 0.5
+        tp, uids = HELD if held else rng.choice(INPUTS), names(rng.randint(1, 3))
         call = world.history.append(process.name, process.name, tp, uids)
 
         async def send(token: str, tp: TP = tp, uids: list[str] = uids) -> Appended:
@@ -88,6 +89,7 @@ async def idempotent_writer(world: World, process: Process, log: Namespace) -> N
             except Indeterminate:
                 sent = True
             except HeadwaterError as error:
+                _alarm(error)
                 _not_applied(world, call, error, sent)
                 break
             sent = True
@@ -122,7 +124,7 @@ async def reader(world: World, process: Process, log: Namespace) -> None:
     rng = _rng(world, process)
     places: dict[TP, int] = {}
     while not world.over():
-        tp = rng.choice([*INPUTS, *OUTPUTS, HELD])
+        tp = HELD if world.plan.reservers and rng.random() < 0.4 else rng.choice([*INPUTS, *OUTPUTS])
         seek = rng.random() < 0.1
         start = rng.randint(0, places.get(tp, 0)) if seek else places.get(tp, 0)
         call = world.history.invoke(process.name, Read(reader=process.name, tp=tp, start=start, seek=seek))
@@ -131,6 +133,7 @@ async def reader(world: World, process: Process, log: Namespace) -> None:
             world.history.ok(call, got)
             places[tp] = got.next
         except HeadwaterError as error:
+            _alarm(error)
             world.history.fail(call, type(error).__name__)
         await _rest(world, process, rng)
 
@@ -152,6 +155,7 @@ def _pipeline(number: int) -> Act:
                 start = committed.offset if committed else 0
                 got = await _read(log, source, start, bytes_max=rng.choice([1, 200]), wait_ms=0)
             except HeadwaterError as error:
+                _alarm(error)
                 if _is_open(world, call):
                     world.history.fail(call, type(error).__name__)
                 await _rest(world, process, rng)
@@ -187,7 +191,8 @@ async def member(world: World, process: Process, log: Namespace) -> None:
             generation = found.generation if found else 0
             op = ops.SetGroup(group=group, expect=generation, generation=generation + 1, members={process.name: {}})
             await log.writer.commit(ops=[op])
-        except HeadwaterError:
+        except HeadwaterError as error:
+            _alarm(error)
             await _rest(world, process, rng)
             continue
         for _ in range(rng.randint(1, 6)):
@@ -229,6 +234,7 @@ async def reserver(world: World, process: Process, log: Namespace) -> None:
             held = await log.writer.commit([AppendRequest(topic=topic, partition=0, batch=numbered)], [reserve])
             await _rest(world, process, rng)
         except HeadwaterError as error:
+            _alarm(error)
             # Nothing of it is readable before the end is committed, and from here on it never will be.
             world.history.fail(call, type(error).__name__)
             producer = await _producer(world, log, tid)
@@ -267,6 +273,7 @@ async def busybody(world: World, process: Process, log: Namespace) -> None:
             deadline_s = log.chain.clock.elapsed_s() + 5.0
             await log.journal.put_next(Draft(merged=merged), deadline_s=deadline_s)
         except HeadwaterError as error:
+            _alarm(error)
             world.history.note(process.name, "busybody", type(error).__name__)
 
 
@@ -308,6 +315,7 @@ async def _settle(world: World, call: int, send: Callable[[str], Awaitable[Appen
                 break
             await world.loop.sleep(0.5)
         except HeadwaterError as error:
+            _alarm(error)
             _not_applied(world, call, error, bool(token))
             return False
         else:
@@ -345,6 +353,7 @@ async def _transact(
             await transaction.append(*tp, batch_of(uids))
         await transaction.send_offsets(group, offsets)
     except HeadwaterError as error:
+        _alarm(error)
         transaction.abort()
         world.history.fail(call, type(error).__name__)
         return True
@@ -360,6 +369,7 @@ async def _transact(
             sent = True
             await world.loop.sleep(0.5)
         except HeadwaterError as error:
+            _alarm(error)
             # A transaction's own identity is remembered, so even after a doubtful sending a refusal is the truth,
             # unless it comes from a check that runs before the log is asked.
             _not_applied(world, call, error, sent)
@@ -376,7 +386,8 @@ async def _producer(world: World, log: Namespace, tid: str) -> Producer | None:
     while not world.over():
         try:
             return await log.producer(tid)
-        except HeadwaterError:
+        except HeadwaterError as error:
+            _alarm(error)
             await log.chain.clock.sleep(0.5)
     return None
 
@@ -401,15 +412,23 @@ async def _send_again(producer: Producer, tp: TP, batch: Batch, sequence: int, b
     """An impatient client sends what was acknowledged: if it gets an answer, it is the first one."""
     try:
         again = await producer.resend(*tp, batch, sequence)
-    except HeadwaterError:
+    except HeadwaterError as error:
+        _alarm(error)
         return
     assert again.base_offset == base, "a retried append returns the first answer"
+
+
+def _alarm(error: HeadwaterError) -> None:
+    """Nobody damages bytes in these worlds, so an engine that calls them damaged has lost its way."""
+    if isinstance(error, Corrupt):
+        raise error
 
 
 async def _quietly(send: Callable[[str], Awaitable[object]]) -> bool:
     try:
         await send("")
-    except HeadwaterError:
+    except HeadwaterError as error:
+        _alarm(error)
         return False
     return True
 

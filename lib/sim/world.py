@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 
-from headwater.errors import HeadwaterError, Indeterminate
+from headwater.errors import Corrupt, HeadwaterError, Indeterminate
 from headwater.log import intents as ops
 from headwater.log import keys
 from headwater.log.namespace import Namespace
@@ -236,7 +236,9 @@ async def _live(world: World, process: Process, act: actors.Act) -> None:
         try:
             log = await world.handle(process)
             break
-        except HeadwaterError:
+        except HeadwaterError as error:
+            if isinstance(error, Corrupt):
+                raise
             await process.checkpoint()
             await world.loop.sleep(1.0)
     await act(world, process, log)

@@ -207,36 +207,20 @@ def delete_the_stray(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Journal, "_slept", slept)
 
 
-def resend_what_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """A process that started again from a snapshot takes an intent that nobody remembers for uncommitted."""
-    patch.setattr(Committer, "_outcome", lambda self, p: self.chain.state.recent.get(p.piece.intent.id))
-
-
-def call_an_unread_slot_not_applied(patch: pytest.MonkeyPatch) -> None:
-    """A 412 whose slot cannot be read is reported as a failure, though the slot may hold our own manifest."""
-
-    def unknown(self: Journal, seq: int, last: HeadwaterError) -> HeadwaterError:
-        return last
-
-    patch.setattr(Journal, "_unknown", unknown)
-
-
 PLANTS: dict[Plant, int] = {
     forget_intent_ids: 60,
-    ignore_lateness: 400,
+    ignore_lateness: 100,
     take_a_lost_answer_for_a_loss: 60,
-    trust_old_knowledge: 400,
+    trust_old_knowledge: 60,
     acknowledge_what_is_published: 60,
     never_fence: 60,
-    let_zombie_members_commit: 200,
-    keep_the_offsets_of_a_refused_intent: 200,
+    let_zombie_members_commit: 60,
+    keep_the_offsets_of_a_refused_intent: 100,
     read_past_reservations: 60,
     skip_a_batch_that_begins_below_the_offset: 60,
     answer_from_a_stale_state: 60,
     commit_before_the_bytes_are_stored: 60,
-    delete_the_stray: 400,
-    resend_what_is_forgotten: 400,
-    call_an_unread_slot_not_applied: 400,
+    delete_the_stray: 100,
 }
 
 
