@@ -6,8 +6,9 @@ number of tasks at once: a manifest is folded exactly when it is the successor o
 R5, the reader's half. A 404 on the next number means "this is the tip" only if that number was never
 collected; and an object there is a commit only if the slot was never recycled. So knowledge of the tip
 older than an hour is thrown away and the process starts again from ``latest``. A snapshot is no
-knowledge of the tip either: what is folded behind it stays unverified, and listeners do not hear of it, until
-a 404 was followed by a LIST of the boundary that finds it not above the first manifest folded.
+knowledge of the tip either: what is folded behind it stays apart, and nobody sees it, until a 404 was
+followed by a LIST of the boundary that finds it not above the first manifest folded. Until then everyone
+in this process goes on with the old state, which was true when it was read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 from headwater.clock import Clock
@@ -33,6 +35,14 @@ T = TypeVar("T")
 Listener = Callable[[Manifest, list[Outcome]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """A state that is read anew, beside the one in use, and the first manifest folded into it."""
+
+    state: State
+    first: int
+
+
 class Chain:
     """The state of a namespace as far as this process has folded it, and the means to fold further."""
 
@@ -47,8 +57,6 @@ class Chain:
         self.inline = ByteCache(INLINE_CACHE_BYTES)  # manifests with payload: a tailing reader has its data already
         self.listeners: list[Listener] = []
         self._known_at: tuple[int, float] | None = None  # wall ms, elapsed s of the last certain tip
-        self.verified = True  # whether all that is folded is known to be committed (R5)
-        self._unverified_from = 1
         self._checks_started = 0
         self._checks_done = 0
         self._check_failed: HeadwaterError | None = None
@@ -83,18 +91,14 @@ class Chain:
         if manifest.seq != self.state.seq + 1:
             return False
         try:
-            outcomes = apply(self.state, manifest)
+            outcomes = self._apply(self.state, manifest, size, data)
         except BaseException:
             # The state may be half changed: build nothing on it, and start again from a snapshot.
             self._known_at = None
             raise
-        self.bytes_folded += size
-        if data is not None and any(not chunk.obj for intent in manifest.intents for chunk in intent.appends):
-            self.inline.put(keys.manifest_key(manifest.seq), data)
-        if self.verified:
-            for listener in self.listeners:
-                listener(manifest, outcomes)
-            self._wake()
+        for listener in self.listeners:
+            listener(manifest, outcomes)
+        self._wake()
         return True
 
     async def step(self) -> bool:
@@ -154,37 +158,51 @@ class Chain:
         return await retrying(call, clock=self.clock, rng=self.rng, deadline_s=self.options.store_retry_s)
 
     async def _catch_up(self) -> None:
+        fresh = await self._load() if self.is_stale() else None
         parallel = 1
-        if self.is_stale():
-            await self._load()
         while True:
-            before, seq = self.now(), self.state.seq + 1
+            state = self.state if fresh is None else fresh.state
+            before, seq = self.now(), state.seq + 1
             found = await asyncio.gather(*(self.read_slot(seq + i) for i in range(parallel)))
-            if self.verified and self.is_stale():
-                await self._load()
+            if fresh is None and self.is_stale():
+                fresh = await self._load()
                 continue
             for i, data in enumerate(found):
                 if data is None:
                     break
-                if seq + i == self.state.seq + 1:
-                    self.fold(read_manifest(data, seq + i), len(data), data)
-            if found[0] is None and seq == self.state.seq + 1 and await self._verify(before):
-                return
+                if seq + i == state.seq + 1:
+                    manifest = read_manifest(data, seq + i)
+                    if fresh is None:
+                        self.fold(manifest, len(data), data)
+                    else:
+                        self._apply(state, manifest, len(data), data)
+            if found[0] is None and seq == state.seq + 1:
+                if fresh is None:
+                    self.known(before)
+                    return
+                if await self.read_boundary() <= fresh.first:
+                    self._start_from(fresh.state, before)
+                    return
+                fresh = await self._load()
             parallel = min(parallel * 2, self._parallel_max()) if found[-1] is not None else 1
 
     def _parallel_max(self) -> int:
         return max(1, min(CATCH_UP_PARALLEL_MAX, self.options.catch_up_bytes_max // MANIFEST_BYTES_MAX))
 
-    async def _verify(self, before: tuple[int, float]) -> bool:
-        """The next number gave 404, asked for at ``before``. Whether that proves the tip (R5)."""
-        if not self.verified:
-            if await self.read_boundary() > self._unverified_from:
-                await self._load()
-                return False
-            self.verified = True
-            self._wake()
-        self.known(before)
-        return True
+    def _apply(self, state: State, manifest: Manifest, size: int, data: bytes | None) -> list[Outcome]:
+        outcomes = apply(state, manifest)
+        self.bytes_folded += size
+        if data is not None and any(not chunk.obj for intent in manifest.intents for chunk in intent.appends):
+            self.inline.put(keys.manifest_key(manifest.seq), data)
+        return outcomes
+
+    def _start_from(self, state: State, known_at: tuple[int, float]) -> None:
+        """Take over a state that was read anew and proved to be the tip. Nobody saw it while it grew."""
+        if state.seq > self.state.seq or self.loads == 0:
+            self.state = state
+            self.loads += 1
+        self.known(known_at)
+        self._wake()
 
     def _wake(self) -> None:
         self._grown.set()
@@ -192,17 +210,13 @@ class Chain:
 
     # -- cold start --------------------------------------------------------------------------------
 
-    async def _load(self) -> None:
-        """Start again from ``latest``; what is folded from here on is unverified. Cost: 2 GETs, 1 LIST.
-
-        The state may be older than what this process held before; the catch-up that follows passes it.
-        """
+    async def _load(self) -> _Fresh:
+        """Begin again from ``latest``. Cost: 2 GETs, 1 LIST."""
         hint, boundary = await asyncio.gather(self._read_latest(), self.read_boundary())
         state = await self._read_snapshot(hint) if hint + 1 >= boundary else None
-        self.state = state if state is not None else await self._newest_snapshot(boundary)
-        self.verified, self._unverified_from = False, self.state.seq + 1
-        self.loads += 1
-        self._wake()
+        if state is None:
+            state = await self._newest_snapshot(boundary)
+        return _Fresh(state, state.seq + 1)
 
     async def read_boundary(self) -> int:
         """The lowest manifest number that still exists (R5). Cost: 1 LIST."""

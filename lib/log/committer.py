@@ -148,7 +148,7 @@ class Committer:
         deadline_s = self.chain.clock.elapsed_s() + self.options.commit_timeout_s
         losses = 0
         while True:
-            if self.chain.is_stale() or not self.chain.verified:
+            if self.chain.is_stale():
                 await self.chain.refresh()
             left = self._undecided(group)
             if not left:
@@ -245,37 +245,41 @@ class Committer:
         except HeadwaterError:
             return  # looking is a courtesy; the next look may fare better
         self.turns.took.note("list", clock.elapsed_s() - start)
-        found = 0
         unread = []
-        for key in stats:
+        for key, size in stats:
             if key in self._merged or key in self._pending_of_others:
                 continue
             try:
                 parsed = keys.parse_segment_key(key)
-                if parsed.writer == self.journal.writer:
+                if parsed.staged or parsed.writer == self.journal.writer:
                     continue
                 if not parsed.tag:
-                    unread.append(key)
+                    unread.append((key, size))
                     continue
-                self._pending_of_others[key] = [decode_tag(parsed.tag, tip=parsed.tip, key=key)]
+                self._take_in(key, [decode_tag(parsed.tag, tip=parsed.tip, key=key)], size)
             except Corrupt:
                 continue  # not ours to judge: `headwater verify` reports it
-        headers = await asyncio.gather(*(self._read_header(key) for key in unread))
-        for key, intents in zip(unread, headers, strict=True):
-            if intents:
-                self._pending_of_others[key] = intents
-            elif intents is not None:
-                self._merged[key] = self.chain.state.seq  # bytes without a wish: staged for a later intent
+        headers = await asyncio.gather(*(self._read_header(key) for key, _ in unread))
+        for (key, size), intents in zip(unread, headers, strict=True):
+            if intents is not None:
+                self._take_in(key, intents, size)
         found = len(self._mergeable())
         self.turns.saw_pending(found, clock.elapsed_s())
+
+    def _take_in(self, key: str, intents: list[Intent], size: int) -> None:
+        """Remember what another has published, if every byte that it names of its own segment is there (I2)."""
+        if intents and all(c.obj != key or c.pos + c.len <= size for intent in intents for c in intent.appends):
+            self._pending_of_others[key] = intents
+        else:
+            self._merged[key] = self.chain.state.seq  # nothing to commit here, now or later
 
     def _lookback(self) -> int:
         """How many manifests old a tip may be for its segment to be found by a LIST."""
         per_manifest = sum(self._per_manifest) / len(self._per_manifest)
         return max(LOOKBACK_MIN, min(WINDOW, int(LOOKBACK_KEYS / per_manifest)))
 
-    async def _list(self, after: str) -> list[str]:
-        return [stat.key async for stat in self.chain.store.list(keys.SEGMENTS, start_after=after)]
+    async def _list(self, after: str) -> list[tuple[str, int]]:
+        return [(stat.key, stat.size) async for stat in self.chain.store.list(keys.SEGMENTS, start_after=after)]
 
     async def _read_header(self, key: str) -> list[Intent] | None:
         async def read() -> list[Intent]:
@@ -324,7 +328,7 @@ class Committer:
         try:
             while left := self._undecided(group):
                 await self._follow_one_segment(left, deadline_s)
-                if self.chain.is_stale() or not self.chain.verified:
+                if self.chain.is_stale():
                     await self.chain.refresh()
         except Indeterminate:
             raise

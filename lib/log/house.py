@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from headwater.errors import AlreadyExists, HeadwaterError, Indeterminate, Raced, Unavailable
+from headwater.errors import AlreadyExists, HeadwaterError, Indeterminate, Raced
 from headwater.log import index, keys, snapshot
 from headwater.log.chain import Chain
 from headwater.log.intents import Manifest
@@ -59,8 +59,6 @@ class House:
             del self._unstored[key]
         while due := index.plan_merge(chain.state.pages):
             await self._merge(due)
-        if not chain.verified:
-            raise Unavailable("The chain is being read anew; a snapshot of it now could hold what was never committed.")
         seq, body = chain.state.seq, snapshot.encode(chain.state)
         await self._put_once(keys.snapshot_key(seq), body)
         await chain.retry(lambda: chain.store.put(keys.LATEST, snapshot.encode_latest(seq)))

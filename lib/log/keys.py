@@ -21,6 +21,7 @@ SEGMENTS = "segment/"
 SNAPSHOTS = "snapshot/"
 BOUNDARIES = "boundary/"
 INDEXES = "index/"
+STAGED = "0"  # ends the writer's name in a segment of bytes alone; writers' names are base32, which has no 0
 
 _SEGMENT = re.compile(r"segment/([0-9]{20})-([0-9a-z]{1,32})-([0-9]{1,12})(?:\.([A-Za-z0-9_-]+))?\Z")
 _NUMBERED = re.compile(r"[a-z]+/([0-9]{20})\Z")
@@ -37,6 +38,11 @@ class SegmentKey:
     writer: str
     number: int
     tag: str
+
+    @property
+    def staged(self) -> bool:
+        """Whether the segment is bytes for a later intent, and wishes for nothing itself."""
+        return self.writer.endswith(STAGED)
 
 
 def manifest_key(seq: int) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, NotFound, Unavailable
+from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, NotFound, Throttled, Unavailable
 from headwater.limits import NAME_BYTES_MAX
 from headwater.log import intents as ops
 from headwater.log.state import Outcome
@@ -150,6 +150,7 @@ class Transaction:
             Fenced: a newer producer or generation has taken over. Nothing is visible. Stop.
             NotFound: staged bytes were collected, since the transaction was open for too long, or a topic was
                 deleted. Nothing is visible; do it anew.
+            Unavailable: nothing is visible, and the transaction is still open: call ``commit`` again, or abort.
             Indeterminate: call ``commit`` again: it takes effect once, and then says so.
         """
         from headwater.log.namespace import Appended
@@ -162,6 +163,8 @@ class Transaction:
         except Indeterminate as error:
             self.state, self._token = "indeterminate", error.token or self._token
             raise
+        except (Unavailable, Throttled):
+            raise  # turned away, and nothing is visible: the transaction is as open as before
         except HeadwaterError:
             self.state = "aborted"
             raise

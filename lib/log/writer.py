@@ -204,8 +204,7 @@ class Writer:
             async with self._upload_slots:
                 self._staged += 1
                 writer = self.committer.journal.writer
-                # "s" sets staged bytes apart from published segments of the same writer.
-                key = keys.segment_key(self.chain.state.seq, f"{writer}s", self._staged)
+                key = keys.segment_key(self.chain.state.seq, writer + keys.STAGED, self._staged)
                 line = encode_segment(SegmentHeader(v=FORMAT, kind="segment", writer=writer), pack.size)
                 assert len(line) + pack.size <= OBJECT_BYTES_MAX, "packs are bounded far below the largest object"
                 await self.chain.retry(lambda: self.chain.store.put(key, [line, *pack.parts]))

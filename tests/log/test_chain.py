@@ -74,7 +74,7 @@ def test_an_empty_bucket_is_the_empty_state() -> None:
         world = World()
         chain = world.chain()
         await chain.refresh()
-        assert (0, True, False) == (chain.state.seq, chain.verified, chain.is_stale())
+        assert (0, False) == (chain.state.seq, chain.is_stale())
         assert {"get": 2, "list": 2} == dict(world.store.calls)
 
     simulate(main())
@@ -175,13 +175,30 @@ def test_a_boundary_right_above_the_snapshot_is_fine_and_one_more_is_corrupt() -
 def test_a_corrupt_manifest_stops_the_fold_before_it_and_every_time() -> None:
     async def main() -> None:
         world = World()
+        await world.grow(3)
+        chain = world.chain()
+        await chain.refresh()
+        await world.grow(2)
+        await world.truth.put(keys.manifest_key(4), b"x" * 200)
+        for _ in range(2):
+            with pytest.raises(Corrupt, match="manifest/00000000000000000004"):
+                await chain.refresh()
+            assert 3 == chain.state.seq
+
+    simulate(main())
+
+
+def test_a_cold_start_that_fails_shows_nobody_half_a_state() -> None:
+    async def main() -> None:
+        world = World()
         await world.grow(5)
         await world.truth.put(keys.manifest_key(4), b"x" * 200)
         chain = world.chain()
         for _ in range(2):
             with pytest.raises(Corrupt):
                 await chain.refresh()
-            assert 3 == chain.state.seq
+            assert 0 == chain.state.seq
+            assert chain.is_stale()
 
     simulate(main())
 
@@ -490,7 +507,6 @@ def test_listeners_hear_nothing_of_what_a_cold_start_folds() -> None:
         heard: list[int] = []
         chain.listeners.append(lambda made, _: heard.append(made.seq))
         await chain.refresh()
-        assert chain.verified
         assert chain.state.seq >= 100
         assert [] == heard
 
