@@ -12,6 +12,7 @@
         Fenced              not applied   a newer epoch or generation owns this: stop
       Throttled             not applied   come back after ``retry_after_ms``
       Unavailable           not applied   retry with backoff
+        StorageFull         not applied   free some space first: no retry helps
       Indeterminate         unknown       retry only with the same identity
       Corrupt               -             stored bytes break a rule: alarm
 
@@ -127,6 +128,13 @@ class Unavailable(HeadwaterError):
 
     status = 503
     what_now = "Try again with backoff."
+
+
+class StorageFull(Unavailable):
+    """The disk or the quota is full. Not retried: it would be full again."""
+
+    status = 507
+    what_now = "Free some space, then try again."
 
 
 class Indeterminate(HeadwaterError):

@@ -26,6 +26,7 @@ from headwater.errors import (
     Indeterminate,
     NotFound,
     Raced,
+    StorageFull,
     Throttled,
     Unavailable,
 )
@@ -127,6 +128,10 @@ class Journal:
                 # From here until the slot is read it may hold our own bytes, whatever the answer said.
                 last: HeadwaterError = error
                 sent = True
+            except StorageFull as error:
+                if sent:
+                    raise self._unknown(seq, error) from error
+                raise
             except (Unavailable, Throttled) as error:
                 last = error
             except Indeterminate as error:

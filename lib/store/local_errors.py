@@ -12,6 +12,7 @@ from headwater.errors import (
     Indeterminate,
     InvalidRequest,
     NotFound,
+    StorageFull,
     Unavailable,
 )
 
@@ -36,7 +37,7 @@ def translated(error: OSError, verb: str, key: str, url: str, *, published: bool
             "which no directory holds."
         )
     if error.errno in DISK_FULL:
-        return Unavailable(f"The disk is full: the {what} was not applied. Free some space and try again. ({why})")
+        return StorageFull(f"The disk is full: the {what} was not applied. Free some space and try again. ({why})")
     if error.errno in NOT_ALLOWED:
         return Forbidden(f"The system does not allow the {what}: {why}. Check owner and mode of the directory.")
     if error.errno == errno.EROFS:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from headwater.clock import Clock
-from headwater.errors import Indeterminate, Throttled, Unavailable
+from headwater.errors import Indeterminate, StorageFull, Throttled, Unavailable
 from headwater.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, STORE_RETRY_S
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ async def retrying(
     while True:
         try:
             return await call()
+        except StorageFull:
+            raise
         except (Throttled, Unavailable, Indeterminate) as error:
             pause_s = (rng.uniform(0.0, cap_ms) + (error.retry_after_ms if isinstance(error, Throttled) else 0)) / 1_000
             if clock.elapsed_s() + pause_s > deadline:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from headwater.errors import Forbidden, HeadwaterError, Indeterminate, InvalidRequest, Unavailable
+from headwater.errors import Forbidden, HeadwaterError, Indeterminate, InvalidRequest, StorageFull, Unavailable
 from headwater.limits import MANIFEST_KEEP_S, STALE_AFTER_S, WINDOW
 from headwater.log import keys, snapshot
 from headwater.log.intents import CreateTopic, Intent, decode_manifest
 from headwater.log.journal import Draft
+from headwater.log.namespace import Namespace
 from headwater.log.payload import Piece
 from headwater.sim.loop import sim_loop
+from headwater.store.base import Body, Stat
 from headwater.store.memory import MemoryStore
+from headwater.types import Batch
 from tests.log.helpers import Fold, Parts, chunk, keys_under, manifest, memory, simulate, stored
 from tests.log.helpers_store import (
     Scripted,
@@ -405,3 +409,23 @@ def test_an_undecodable_slot_stops_the_writer_with_a_clear_error() -> None:
         assert not isinstance(caught.value, Unavailable | InvalidRequest)
 
     at_a_desk(main)
+
+
+def test_a_full_disk_is_reported_at_once_and_nothing_is_applied() -> None:
+    async def main() -> None:
+        truth = MemoryStore()
+
+        class Full(MemoryStore):
+            async def put_if_absent(self, key: str, body: Body) -> Stat:
+                raise StorageFull("The disk is full.")
+
+        log = await Namespace.open(truth)
+        await log.create_topic("t")
+        full = Full()
+        full._shelf = truth._shelf
+        late = await Namespace.open(full)
+        with pytest.raises(StorageFull):
+            await late.append("t", 0, Batch(codec="kafka2", data=b"x", count=1, timestamp_min=0, timestamp_max=0))
+        assert 0 == (await log.refresh()).topics[1].partitions[0].next
+
+    asyncio.run(main())
