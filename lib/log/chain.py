@@ -32,6 +32,7 @@ from headwater.store.base import ObjectStore
 from headwater.store.retry import retrying
 
 T = TypeVar("T")
+LOOK_AGAIN_MAX = 3  # how often a cold start looks for a snapshot that the collector does not take away under it
 Listener = Callable[[Manifest, list[Outcome]], None]
 
 
@@ -211,12 +212,21 @@ class Chain:
     # -- cold start --------------------------------------------------------------------------------
 
     async def _load(self) -> _Fresh:
-        """Begin again from ``latest``. Cost: 2 GETs, 1 LIST."""
-        hint, boundary = await asyncio.gather(self._read_latest(), self.read_boundary())
-        state = await self._read_snapshot(hint) if hint + 1 >= boundary else None
-        if state is None:
-            state = await self._newest_snapshot(boundary)
-        return _Fresh(state, state.seq + 1)
+        """Begin again from ``latest``. Cost: 2 GETs, 1 LIST.
+
+        Snapshots may be collected between being found and being read, so it looks again before it gives up.
+        """
+        for _ in range(LOOK_AGAIN_MAX):
+            hint, boundary = await asyncio.gather(self._read_latest(), self.read_boundary())
+            state = await self._read_snapshot(hint) if hint + 1 >= boundary else None
+            if state is None:
+                state = await self._newest_snapshot(boundary)
+            if state is not None:
+                return _Fresh(state, state.seq + 1)
+        raise Corrupt(
+            f"Manifests below {boundary} are deleted and no snapshot of {boundary - 1} or later exists in "
+            f"{self.store.url}: the history cannot be read. Restore a snapshot."
+        )
 
     async def read_boundary(self) -> int:
         """The lowest manifest number that still exists (R5). Cost: 1 LIST."""
@@ -247,8 +257,8 @@ class Chain:
         with naming(keys.snapshot_key(seq)):
             return snapshot.decode(blob.data, seq)
 
-    async def _newest_snapshot(self, boundary: int) -> State:
-        """The hint was of no use: look at what snapshots there are."""
+    async def _newest_snapshot(self, boundary: int) -> State | None:
+        """The hint was of no use: look at what snapshots there are. None if none leads past the boundary."""
 
         async def listed() -> list[int]:
             return [keys.parse_numbered_key(stat.key) async for stat in self.store.list(keys.SNAPSHOTS)]
@@ -259,12 +269,7 @@ class Chain:
             state = await self._read_snapshot(seq)
             if state is not None:
                 return state
-        if boundary > 1:
-            raise Corrupt(
-                f"Manifests below {boundary} are deleted and no snapshot of {boundary - 1} or later exists in "
-                f"{self.store.url}: the history cannot be read. Restore a snapshot."
-            )
-        return State()
+        return State() if boundary == 1 else None
 
     async def adopt_pages(self) -> None:
         """Let go of tail entries that a snapshot has paged out; for processes that only read."""

@@ -24,6 +24,19 @@ def test_a_seed_keeps_every_promise(seed: int) -> None:
     assert [] == judge(seed)["violations"]
 
 
+# Seeds that found a bug of the engine, and what it was.
+REGRESSIONS = {
+    1602: "a reload that failed midway left the process with an empty state",
+    2063: "a reload that failed midway left the process with a snapshot's old state",
+    5822: "a cold start called the history lost when the collector took a snapshot between LIST and GET",
+}
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS, ids=[f"{seed}: {story}" for seed, story in REGRESSIONS.items()])
+def test_what_a_seed_found_does_not_come_back(seed: int) -> None:
+    assert [] == judge(seed)["violations"]
+
+
 def test_the_same_seed_gives_the_same_history_twice() -> None:
     for seed in (3, 58, 1472):
         first, again = simulate(seed), simulate(seed)
