@@ -34,7 +34,7 @@ from headwater.types import Batch
 
 BATCH_BYTES = 1 << 20
 IN_FLIGHT = 32
-ROUNDS = 5
+ROUNDS = 7
 PARTITIONS = 4
 _LINE = b" " * 255 + b"\n"
 
