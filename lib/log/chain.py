@@ -199,7 +199,8 @@ class Chain:
 
     def _start_from(self, state: State, known_at: tuple[int, float]) -> None:
         """Take over a state that was read anew and proved to be the tip. Nobody saw it while it grew."""
-        if state.seq > self.state.seq or self.loads == 0:
+        # Nothing is certain before the first cold start, nor after a fold that broke off: then any state is better.
+        if state.seq > self.state.seq or self._known_at is None:
             self.state = state
             self.loads += 1
         self.known(known_at)

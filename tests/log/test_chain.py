@@ -11,10 +11,12 @@ import pytest
 from headwater.clock import SystemClock
 from headwater.errors import Corrupt, Unavailable
 from headwater.limits import CATCH_UP_PARALLEL_MAX, MANIFEST_BYTES_MAX, STALE_AFTER_S
+from headwater.log import chain as chain_module
 from headwater.log import keys, snapshot
 from headwater.log.chain import Chain
 from headwater.log.intents import CreateTopic, Intent, Manifest
 from headwater.log.options import Options
+from headwater.log.state import Outcome, State
 from headwater.sim.loop import SimClock, sim_loop
 from headwater.store.base import ObjectStore
 from headwater.store.memory import MemoryStore
@@ -509,5 +511,30 @@ def test_listeners_hear_nothing_of_what_a_cold_start_folds() -> None:
         await chain.refresh()
         assert chain.state.seq >= 100
         assert [] == heard
+
+    simulate(main())
+
+
+def test_a_fold_that_broke_off_is_replaced_by_a_state_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        world = World()
+        await world.grow(3)
+        chain = world.chain()
+        await chain.refresh()
+        await world.grow(1)
+        whole = chain_module.apply
+
+        def broken(state: State, made: Manifest) -> list[Outcome]:
+            state.seq, state.time_ms = made.seq, -1
+            raise MemoryError
+
+        monkeypatch.setattr(chain_module, "apply", broken)
+        with pytest.raises(MemoryError):
+            await chain.refresh()
+        monkeypatch.setattr(chain_module, "apply", whole)
+        await chain.refresh()
+        assert 4 == chain.state.seq
+        assert chain.state.time_ms >= 0
+        world.same(chain)
 
     simulate(main())
