@@ -52,6 +52,16 @@ PRODUCERS_MAX = 100_000  # producers remembered; the one idle longest goes first
 PRODUCER_IDLE_MS = 7 * 86_400_000  # a producer silent for this long is forgotten (Kafka: producer.id.expiration.ms)
 METADATA_BYTES_MAX = 4_096  # metadata string of a committed offset, as in Kafka
 NAME_BYTES_MAX = 512  # group names, transactional ids, principals
+SUBSCRIBED_MAX = 10_000  # topics that one group member subscribes to
+MEMBERS_MAX = 1_000  # members of one group: the fold computes an assignment for all of them at once
+OFFSETS_RETENTION_MS = 7 * 86_400_000  # offsets of a group without members are kept this long, as in Kafka
+SESSION_MS_MIN, SESSION_MS_MAX = 6_000, 1_800_000  # Kafka: group.min/max.session.timeout.ms
+HEARTBEAT_MS = 15_000  # a lease is renewed this often: 4 PUTs a minute, three tries in a session of 45 s
+ACLS_MAX = 10_000  # rules of one namespace; each request looks through those of its resource type
+KEYS_MAX = 10_000  # API keys of one namespace
+QUOTAS_MAX = 10_000  # principals with a quota of their own
+ONCE_MAX = 16_384  # idempotency keys remembered, the newest ones; about 100 bytes each in a snapshot
+ONCE_KEEP_MS = 3_600_000  # … and for this long
 INDEX_FANOUT = 8  # index pages of one level that are merged into one page of the next
 INDEX_PAGE_ENTRIES_MAX = 1 << 18  # a page this large is merged no further
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import base64
 import random
-from typing import Annotated, Final, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from headwater.errors import Corrupt, InvalidRequest, UpgradeRequired
 from headwater.limits import (
+    ACLS_MAX,
     INTENT_APPENDS_MAX,
     INTENT_BYTES_MAX,
     INTENT_OPS_MAX,
@@ -24,6 +25,7 @@ from headwater.limits import (
     METADATA_BYTES_MAX,
     NAME_BYTES_MAX,
     PARTITION_MAX,
+    SUBSCRIBED_MAX,
     TOPIC_NAME_MAX,
 )
 from headwater.log import frame
@@ -45,6 +47,11 @@ Name: TypeAlias = Annotated[str, Meta(max_length=NAME_BYTES_MAX)]
 TopicName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TOPIC_NAME_MAX)]
 Partitions: TypeAlias = Annotated[int, Meta(ge=1, le=PARTITION_MAX)]
 Metadata: TypeAlias = Annotated[str, Meta(max_length=METADATA_BYTES_MAX)]
+MemberId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_BYTES_MAX)]
+KeyId: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{4,64}$")]
+Operation: TypeAlias = Literal["all", "read", "write", "create", "delete", "alter", "describe", "cluster_action"]
+Resource: TypeAlias = Literal["topic", "group", "cluster", "transactional_id"]
+Pattern: TypeAlias = Literal["literal", "prefix"]
 IntentId: TypeAlias = Annotated[str, Meta(min_length=4, max_length=64)]
 
 
@@ -165,7 +172,11 @@ class OffsetEntry(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
 
 
 class CommitOffsets(Op, frozen=True):
-    """Fenced by ``generation`` and ``member`` unless the group has no members (generation -1)."""
+    """Fenced by ``member`` and ``generation`` while the group has members (I5); -1 when it has none.
+
+    In a ``consumer`` group a member moves the offsets of a partition that it has owned without a break since
+    ``generation``; in a ``classic`` one all members move all offsets under the current generation.
+    """
 
     group: Name
     offsets: Annotated[list[OffsetEntry], Meta(max_length=INTENT_OPS_MAX)]
@@ -180,21 +191,146 @@ class DeleteOffsets(Op, frozen=True):
     partitions: Annotated[list[tuple[Count, Count]], Meta(max_length=INTENT_OPS_MAX)]
 
 
-class SetGroup(Op, frozen=True):
-    """Replace a group's membership if its generation is still ``expect`` (0: the group is new or was never set)."""
+class ExpireOffsets(Op, frozen=True):
+    """Forget what a group committed and left idle for ``idle_ms`` of manifest time, and a group that holds nothing.
+
+    Anybody may commit this (Kafka: offsets.retention.minutes). Offsets of deleted topics go at once. Refused as
+    ``not_expired`` if nothing is that old.
+    """
 
     group: Name
-    expect: Count
-    generation: Positive
-    members: dict[str, dict[str, str]]
-    assignment: dict[str, list[tuple[Count, Count]]] = {}
-    protocol: Name = ""
+    idle_ms: Count
+
+
+class JoinGroup(Op, frozen=True):
+    """Join a ``consumer`` group, or with ``epoch`` change what one of its members subscribes to (KIP-848).
+
+    ``member`` is fresh for each life of a member, so a dead one cannot come back. ``topics`` are names, and may
+    not exist yet. A new member with the ``instance`` of an old one takes its place and fences it (KIP-345).
+    """
+
+    group: Name
+    member: MemberId
+    topics: Annotated[list[TopicName], Meta(max_length=SUBSCRIBED_MAX)]
+    epoch: OrNone = -1
+    instance: Name = ""
+    assignor: Name = ""
+    session_ms: Count = 45_000
+    rebalance_ms: Count = 300_000
+    client: Name = ""
+
+
+class ReleasePartitions(Op, frozen=True):
+    """The member has let go of ``partitions`` that it was told to revoke: others may have them now (KIP-848)."""
+
+    group: Name
+    member: MemberId
+    partitions: Annotated[list[tuple[Count, Count]], Meta(max_length=INTENT_OPS_MAX)]
+
+
+class LeaveGroup(Op, frozen=True):
+    """The member is gone: it left, or somebody saw its lease expire (``reason`` is for people)."""
+
+    group: Name
+    member: MemberId
+    reason: Name = ""
+
+
+class JoinClassic(Op, frozen=True):
+    """Kafka's JoinGroup: ``protocols`` are (name, metadata in base64), the preferred one first.
+
+    A join phase ends when all known members have joined, or after ``rebalance_ms``; of a new group not before
+    ``delay_ms`` (Kafka: group.initial.rebalance.delay.ms).
+    """
+
+    group: Name
+    member: MemberId
+    protocol_type: Name
+    protocols: Annotated[list[tuple[Name, str]], Meta(min_length=1, max_length=64)]
+    instance: Name = ""
+    session_ms: Count = 45_000
+    rebalance_ms: Count = 300_000
+    delay_ms: Count = 0
+    client: Name = ""
+
+
+class EndJoin(Op, frozen=True):
+    """End the join phase that began after ``generation``, if its time is up. Anybody may commit this."""
+
+    group: Name
+    generation: Count
+
+
+class SyncClassic(Op, frozen=True):
+    """Kafka's SyncGroup of the leader: each member's assignment, in base64."""
+
+    group: Name
+    member: MemberId
+    generation: Count
+    assignments: dict[str, str]
 
 
 class DeleteGroup(Op, frozen=True):
     """Refused while the group has members."""
 
     group: Name
+
+
+class AclRule(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, order=True):
+    """Kafka's ACL binding. ``name`` is literal or a prefix; ``*`` stands for everything, in ``principal`` too."""
+
+    principal: Name
+    operation: Operation
+    resource: Resource
+    name: Name
+    pattern: Pattern = "literal"
+    allow: bool = True
+
+
+class ChangeAcls(Op, frozen=True):
+    """Add rules and remove rules; adding a known one or removing an unknown one changes nothing."""
+
+    add: Annotated[list[AclRule], Meta(max_length=ACLS_MAX)] = []
+    remove: Annotated[list[AclRule], Meta(max_length=ACLS_MAX)] = []
+
+
+class SetKey(Op, frozen=True):
+    """Store an API key's SHA-256 (hex). With ``scopes`` the key may do what they *and* its principal's ACLs allow."""
+
+    key: KeyId
+    hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    principal: Name
+    scopes: Annotated[list[AclRule], Meta(max_length=100)] = []
+    expires_ms: Count = 0
+
+
+class RevokeKey(Op, frozen=True):
+    """Forget an API key. Refused as ``no_key`` if there is none."""
+
+    key: KeyId
+
+
+class SetQuota(Op, frozen=True):
+    """A principal's bounds a second, for each serving process (Kafka: for each broker); -1 lifts one.
+
+    ``*`` is for everyone without one of their own.
+    """
+
+    principal: Name
+    produce_bytes_per_s: OrNone = -1
+    fetch_bytes_per_s: OrNone = -1
+    requests_per_s: OrNone = -1
+
+
+class Once(Op, frozen=True):
+    """Do the rest of this intent once for ``key``; a repetition gets the first outcome (Idempotency-Key).
+
+    ``request`` is a fingerprint: the same key with another request is refused as ``key_reused``. Keys are
+    remembered for ``ONCE_KEEP_MS`` of manifest time, the newest ``ONCE_MAX`` of them.
+    """
+
+    key: Annotated[str, Meta(min_length=1, max_length=64)]
+    request: Annotated[str, Meta(max_length=64)]
 
 
 class RaiseFloor(Op, frozen=True):
@@ -216,8 +352,19 @@ AnyOp: TypeAlias = (
     | ExpireReserve
     | CommitOffsets
     | DeleteOffsets
-    | SetGroup
+    | ExpireOffsets
+    | JoinGroup
+    | ReleasePartitions
+    | LeaveGroup
+    | JoinClassic
+    | EndJoin
+    | SyncClassic
     | DeleteGroup
+    | ChangeAcls
+    | SetKey
+    | RevokeKey
+    | SetQuota
+    | Once
     | RaiseFloor
 )
 

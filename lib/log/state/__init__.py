@@ -6,27 +6,33 @@ Read ``model`` for what the state holds, then ``fold`` for how a manifest change
 
 from headwater.log.state.fold import apply
 from headwater.log.state.model import (
+    ApiKey,
     Committed,
     Entry,
     Group,
     Held,
+    Member,
     Outcome,
     PageRef,
     Partition,
     Producer,
+    Quota,
     State,
     Topic,
 )
 
 __all__ = [
+    "ApiKey",
     "Committed",
     "Entry",
     "Group",
     "Held",
+    "Member",
     "Outcome",
     "PageRef",
     "Partition",
     "Producer",
+    "Quota",
     "State",
     "Topic",
     "apply",

@@ -11,7 +11,11 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from headwater.log.intents import AclRule
+
 EntryCodec: TypeAlias = Literal["arrow", "kafka2", "gap"]
+GroupKind: TypeAlias = Literal["", "consumer", "classic"]
+Phase: TypeAlias = Literal["empty", "preparing", "completing", "stable"]
 
 
 class Entry(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -98,15 +102,65 @@ class Committed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
     time_ms: int
 
 
+class Member(Struct, forbid_unknown_fields=True):
+    """One member of a group, in one of its lives.
+
+    ``consumer``: ``owned`` and ``revoking`` are topic id → partition → the generation since which the member owns
+    it; what is revoking is still its own until it releases it. ``epoch`` is the generation whose target it has
+    reached; it lags while something is revoking. ``classic``: ``protocols``, ``joined``, ``assignment``.
+    """
+
+    id: str
+    instance: str = ""
+    client: str = ""
+    joined_ms: int = 0
+    session_ms: int = 45_000
+    rebalance_ms: int = 300_000
+    topics: list[str] = []
+    assignor: str = ""
+    epoch: int = 0
+    owned: dict[int, dict[int, int]] = {}
+    revoking: dict[int, dict[int, int]] = {}
+    revoking_ms: int = 0  # manifest time at which the first of them was to be revoked; 0 without any
+    protocols: list[tuple[str, str]] = []
+    joined: bool = False  # in the join phase that is open
+    assignment: str = ""
+
+
 class Group(Struct, forbid_unknown_fields=True):
-    """Membership is opaque to the log but for two facts: who is a member, and of which generation."""
+    """``generation`` numbers targets (consumer: KIP-848's group epoch) or completed join phases (classic)."""
 
     name: str
+    kind: GroupKind = ""  # "" while nobody has joined
     generation: int = 0
+    members: dict[str, Member] = {}  # in the order of joining
+    target: dict[str, dict[int, list[int]]] = {}  # consumer: member → topic → partitions, as of ``generation``
+    assignor: str = ""
+    emptied_ms: int = 0  # manifest time at which the last member went
+    phase: Phase = "empty"
+    protocol_type: str = ""
     protocol: str = ""
-    members: dict[str, dict[str, str]] = {}
-    assignment: dict[str, list[tuple[int, int]]] = {}
+    leader: str = ""
+    deadline_ms: int = 0  # of the open join phase, manifest time
     offsets: dict[int, dict[int, Committed]] = {}
+
+
+class ApiKey(Struct, frozen=True, forbid_unknown_fields=True):
+    """``hash`` is the SHA-256 of the secret; ``expires_ms`` is 0 for never."""
+
+    hash: str
+    principal: str
+    created_ms: int
+    scopes: list[AclRule] = []
+    expires_ms: int = 0
+
+
+class Quota(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Bounds a second for each serving process; -1 is none."""
+
+    produce_bytes_per_s: int = -1
+    fetch_bytes_per_s: int = -1
+    requests_per_s: int = -1
 
 
 class Outcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -121,6 +175,14 @@ class Outcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     message: str = ""
     bases: list[int] = []
     values: dict[str, int] = {}
+
+
+class Done(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a ``Once`` key stands for: its request's fingerprint, when it was done, and with what outcome."""
+
+    request: str
+    time_ms: int
+    outcome: Outcome
 
 
 class PageRef(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -149,6 +211,10 @@ class State(Struct, forbid_unknown_fields=True):
     producers: dict[int, Producer] = {}  # least recently used first
     transactional: dict[str, int] = {}
     groups: dict[str, Group] = {}
+    acls: list[AclRule] = []  # sorted
+    keys: dict[str, ApiKey] = {}
+    quotas: dict[str, Quota] = {}
+    once: dict[str, Done] = {}  # oldest first
     recent: dict[str, Outcome] = {}  # intent id -> its outcome, for WINDOW manifests, oldest first (R3)
     pages: list[PageRef] = []  # by manifest number, without holes, up to ``paged``
     paged: int = 0  # entries of manifests up to here are in pages, later ones in the tails
