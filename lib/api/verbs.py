@@ -213,7 +213,7 @@ class Verbs(Protocol):
         ...
 
     async def offset_of(self, topic: str, partition: int, where: Where = "latest") -> OffsetAt:
-        """The offset at ``earliest``, ``latest``, or of the first record at or after a timestamp in ms (else the end)."""
+        """The offset at ``earliest``, ``latest``, or of the first record at or after a time in ms (else the end)."""
         ...
 
     async def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> TopicInfo:
