@@ -26,6 +26,25 @@ class UnknownProducer(Conflict):
     what_now = "Ask for a new producer id and check what was committed before sending again."
 
 
+class UnknownMember(Conflict):
+    """The group has let go of this member: it left, its session ended, or its static successor took its place."""
+
+    what_now = "Give up every partition without committing, and join again under a new member id."
+
+
+class Rebalancing(Conflict):
+    """The group is between two generations (classic protocol)."""
+
+    what_now = "Join again, then go on with what you are assigned."
+
+
+class KeyReused(Conflict):
+    """An Idempotency-Key came with another request than the first time."""
+
+    status = 422
+    what_now = "Take a fresh key for a new request; repeat a request only as it was."
+
+
 _ERRORS: dict[str, type[HeadwaterError]] = {
     "no_topic": NotFound,
     "no_partition": NotFound,
@@ -36,6 +55,14 @@ _ERRORS: dict[str, type[HeadwaterError]] = {
     "stale": Conflict,
     "group_busy": Conflict,
     "not_expired": Conflict,
+    "group_full": Conflict,
+    "group_kind": Conflict,
+    "inconsistent_protocol": Conflict,
+    "unknown_member": UnknownMember,
+    "rebalancing": Rebalancing,
+    "key_reused": KeyReused,
+    "no_key": NotFound,
+    "too_many": InvalidRequest,
     "out_of_order": OutOfOrder,
     "unknown_producer": UnknownProducer,
     "invalid": InvalidRequest,

@@ -26,7 +26,7 @@ class Refused(Exception):
 class Change:
     """The working notes of one intent."""
 
-    __slots__ = ("bases", "bump", "reserve", "state", "touched", "undo", "values")
+    __slots__ = ("bases", "bump", "groups", "reserve", "state", "topics", "touched", "undo", "values")
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -36,10 +36,21 @@ class Change:
         self.reserve: Reserve | None = None
         self.bump: Producer | None = None
         self.touched: list[Producer] = []
+        self.groups: dict[str, bool] = {}  # to be rebalanced at the end of the manifest; True: with a new target
+        self.topics: set[str] = set()  # names whose topic came, went, or has other partitions now
 
     def on_refusal(self, undo: Callable[..., Any], *args: Any) -> None:
         """Call ``undo(*args)`` if a later part of the intent is refused."""
         self.undo.append((undo, args))
+
+    def set(self, thing: Any, name: str, value: Any) -> None:
+        """Set an attribute, and set it back if a later part of the intent is refused."""
+        self.undo.append((setattr, (thing, name, getattr(thing, name))))
+        setattr(thing, name, value)
+
+    def touch(self, group: str, *, anew: bool) -> None:
+        """Rebalance the group at the end of the manifest; ``anew`` with a new generation and target."""
+        self.groups[group] = self.groups.get(group, False) or anew
 
     def roll_back(self) -> None:
         """Take everything back, last change first."""

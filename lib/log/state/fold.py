@@ -7,8 +7,10 @@ fenced or nonsense, and each gets its outcome here.
     for each intent, in order:
       known id?                     its first outcome again, no effect       (R3)
       seq above tip + WINDOW?       late: void, not remembered, publish anew (R4)
+      a Once key that was done?     its first outcome again, no effect
       operations, then appends      all applied, or the first refusal undoes all
       remember the outcome for WINDOW manifests
+    then each group that was touched is rebalanced, once
 """
 
 from __future__ import annotations
@@ -16,14 +18,22 @@ from __future__ import annotations
 from headwater.errors import Corrupt
 from headwater.limits import PRODUCER_IDLE_MS, PRODUCERS_MAX, WINDOW
 from headwater.log.intents import Intent, Manifest
-from headwater.log.state import groups, producers, topics
+from headwater.log.state import classic, groups, members, once, producers, security, topics
 from headwater.log.state.appends import append
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Outcome, State
 
 LATE = "late"
 
-_OPERATIONS = {**topics.OPERATIONS, **producers.OPERATIONS, **groups.OPERATIONS}
+_OPERATIONS = {
+    **topics.OPERATIONS,
+    **producers.OPERATIONS,
+    **groups.OPERATIONS,
+    **members.OPERATIONS,
+    **classic.OPERATIONS,
+    **security.OPERATIONS,
+    **once.OPERATIONS,
+}
 
 
 def apply(state: State, manifest: Manifest) -> list[Outcome]:
@@ -39,24 +49,30 @@ def apply(state: State, manifest: Manifest) -> list[Outcome]:
     state.seq = manifest.seq
     state.time_ms = max(state.time_ms, manifest.time)
     _forget_old_outcomes(state)
-    outcomes = [_decide(state, intent) for intent in manifest.intents]
+    touched = members.Touched()
+    outcomes = [_decide(state, intent, touched) for intent in manifest.intents]
+    members.settle(state, touched)
+    once.forget_old(state)
     _forget_idle_producers(state)
     return outcomes
 
 
-def _decide(state: State, intent: Intent) -> Outcome:
+def _decide(state: State, intent: Intent, touched: members.Touched) -> Outcome:
     known = state.recent.get(intent.id)
     if known is not None:
         return known
     if not intent.tip < state.seq <= intent.tip + WINDOW:
         return Outcome(state.seq, LATE, f"The intent was made at tip {intent.tip} and came up in manifest {state.seq}.")
-    outcome = state.recent[intent.id] = _attempt(state, intent)
+    outcome = state.recent[intent.id] = _attempt(state, intent, touched)
     return outcome
 
 
-def _attempt(state: State, intent: Intent) -> Outcome:
+def _attempt(state: State, intent: Intent, touched: members.Touched) -> Outcome:
     change = Change(state)
     try:
+        done = once.known(state, intent)
+        if done is not None:
+            return done
         for op in intent.ops:
             _OPERATIONS[type(op)](change, op)
         for chunk in intent.appends:
@@ -68,7 +84,10 @@ def _attempt(state: State, intent: Intent) -> Outcome:
         return Outcome(state.seq, refused.code, refused.message)
     for producer in change.touched:
         _touch(state, producer.id)
-    return Outcome(state.seq, "", "", change.bases, change.values)
+    touched.add(change)
+    outcome = Outcome(state.seq, "", "", change.bases, change.values)
+    once.remember(state, intent, outcome)
+    return outcome
 
 
 def _touch(state: State, pid: int) -> None:

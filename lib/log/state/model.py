@@ -102,8 +102,8 @@ class Committed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
     time_ms: int
 
 
-class Member(Struct, forbid_unknown_fields=True):
-    """One member of a group, in one of its lives.
+class Member(Struct, frozen=True, forbid_unknown_fields=True):
+    """One member of a group, in one of its lives. Frozen: an operation puts a new one in its place.
 
     ``consumer``: ``owned`` and ``revoking`` are topic id → partition → the generation since which the member owns
     it; what is revoking is still its own until it releases it. ``epoch`` is the generation whose target it has
@@ -141,6 +141,7 @@ class Group(Struct, forbid_unknown_fields=True):
     protocol_type: str = ""
     protocol: str = ""
     leader: str = ""
+    delayed: bool = False  # the open join phase lasts until its deadline, even if all have joined
     deadline_ms: int = 0  # of the open join phase, manifest time
     offsets: dict[int, dict[int, Committed]] = {}
 

@@ -27,6 +27,7 @@ def _create(change: Change, op: CreateTopic) -> None:
     state.topics[topic.id] = topic
     state.names[topic.name] = topic.id
     change.values["topic"] = topic.id
+    change.topics.add(topic.name)
     change.on_refusal(_undo_create, state, topic)
 
 
@@ -43,6 +44,7 @@ def _delete(change: Change, op: DeleteTopic) -> None:
     del state.topics[topic.id], state.names[topic.name]
     entries = sum(len(p.tail) for p in topic.partitions)
     state.tail_entries -= entries
+    change.topics.add(topic.name)
     change.on_refusal(_undo_delete, state, topic, entries)
 
 
@@ -60,6 +62,7 @@ def _add_partitions(change: Change, op: AddPartitions) -> None:
         raise Refused("invalid", f"Topic {topic.name!r} has {now} partitions; {op.total} would not be more.")
     _check_room(change.state, op.total - now)
     change.on_refusal(setattr, topic, "partitions", topic.partitions)
+    change.topics.add(topic.name)
     topic.partitions = topic.partitions + [Partition() for _ in range(op.total - now)]
 
 

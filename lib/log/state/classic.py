@@ -1,0 +1,157 @@
+"""Membership by join and sync: Kafka's classic protocol as a pure machine.
+
+    empty ──join──► preparing ──all joined, or the deadline──► completing ──leader's sync──► stable
+                        ▲                                          │                           │
+                        └────────── a member joins, changes its protocols, or leaves ──────────┘
+
+The leader computes the assignment; to the fold it is base64 text. A phase's deadline is manifest time, and anybody
+may say that it is over (``EndJoin``), so no process has to stay alive for a rebalance to end.
+Source: KIP-62, KIP-134 (initial delay), KIP-345 (static members), KIP-394 (member ids before joining).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from msgspec import structs
+
+from headwater.limits import MEMBERS_MAX
+from headwater.log.intents import EndJoin, JoinClassic, Op, SyncClassic
+from headwater.log.state.change import Change, Refused
+from headwater.log.state.groups import found, found_or_new, member_of, replace
+from headwater.log.state.model import Group, Member, State
+
+
+def settle(state: State, group: Group) -> None:
+    """End the join phase if all that it waited for have joined. Called once at the end of a manifest."""
+    if group.phase == "preparing" and not group.delayed and all(m.joined for m in group.members.values()):
+        _complete(state, group)
+
+
+def left(change: Change, group: Group) -> None:
+    """A member is gone: the rest join again, and an empty group rests."""
+    if not group.members:
+        _set(change, group, phase="empty", leader="", protocol="", delayed=False, deadline_ms=0)
+        change.set(group, "generation", group.generation + 1)
+    elif group.phase != "preparing":
+        _prepare(change, group, delay_ms=0)
+
+
+def _join(change: Change, op: JoinClassic) -> None:
+    group = found_or_new(change, op.group, "classic")
+    others = [member for member in group.members.values() if member.id != op.member]
+    known = group.members.get(op.member)
+    before = known or next((m for m in others if op.instance and m.instance == op.instance), None)
+    _check(group, op, [member for member in others if member is not before])
+    if before is None and len(group.members) >= MEMBERS_MAX:
+        raise Refused("group_full", f"Group {op.group!r} has {MEMBERS_MAX} members, as many as a group may have.")
+    joined = Member(
+        id=op.member,
+        instance=op.instance,
+        client=op.client,
+        joined_ms=before.joined_ms if before else change.state.time_ms,
+        session_ms=op.session_ms,
+        rebalance_ms=op.rebalance_ms,
+        protocols=list(op.protocols),
+        joined=True,
+        assignment=before.assignment if before else "",
+    )
+    change.set(group, "protocol_type", op.protocol_type)
+    if before is not None and group.leader == before.id:
+        change.set(group, "leader", op.member)
+    was_empty = not group.members
+    replace(change, group, before.id if before else op.member, joined)
+    change.touch(op.group, anew=True)
+    if group.phase == "preparing":
+        return
+    if before is not None and before.protocols == joined.protocols and _may_stay(group, known, joined):
+        return
+    _prepare(change, group, delay_ms=op.delay_ms if was_empty else 0)
+    replace(change, group, op.member, joined)
+
+
+def _may_stay(group: Group, known: Member | None, joined: Member) -> bool:
+    """Whether a repeated join changes nothing: an answer that was lost, or a static member that came back."""
+    if group.phase == "completing":
+        return True
+    return known is None or group.leader != joined.id  # a known leader that joins again wants a rebalance
+
+
+def _check(group: Group, op: JoinClassic, others: list[Member]) -> None:
+    if others and group.protocol_type != op.protocol_type:
+        message = f"Group {op.group!r} is of protocol type {group.protocol_type!r}, not {op.protocol_type!r}."
+        raise Refused("inconsistent_protocol", message)
+    common = {name for name, _ in op.protocols}
+    for member in others:
+        common &= {name for name, _ in member.protocols}
+    if not common:
+        raise Refused("inconsistent_protocol", f"The members of group {op.group!r} share none of these assignors.")
+
+
+def _prepare(change: Change, group: Group, *, delay_ms: int) -> None:
+    wait_ms = delay_ms or max(member.rebalance_ms for member in group.members.values())
+    _set(change, group, phase="preparing", delayed=delay_ms > 0, deadline_ms=change.state.time_ms + wait_ms)
+    # Those who have no assignment to lose and those who have are all to join again.
+    members = {name: structs.replace(member, joined=False) for name, member in group.members.items()}
+    change.set(group, "members", members)
+
+
+def _end_join(change: Change, op: EndJoin) -> None:
+    group, now = found(change, op.group), change.state.time_ms
+    if group.phase != "preparing" or group.generation != op.generation:
+        raise Refused("stale", f"Group {op.group!r} has no join phase after generation {op.generation}.")
+    if now < group.deadline_ms:
+        raise Refused("not_expired", f"The join phase of group {op.group!r} lasts {group.deadline_ms - now} ms more.")
+    # A static member that is late keeps its place until its session ends (KIP-345).
+    here = {name: member for name, member in group.members.items() if member.joined or member.instance}
+    change.set(group, "members", here)
+    if not here:
+        change.set(group, "emptied_ms", now)
+        left(change, group)
+        return
+    for name in ("phase", "generation", "protocol", "leader", "delayed", "deadline_ms"):
+        change.set(group, name, getattr(group, name))
+    _complete(change.state, group)
+
+
+def _complete(state: State, group: Group) -> None:
+    members = list(group.members.values())
+    if not members:
+        return
+    common = set.intersection(*({name for name, _ in member.protocols} for member in members))
+    votes = Counter(next(name for name, _ in member.protocols if name in common) for member in members)
+    group.protocol = min(votes, key=lambda name: (-votes[name], name))
+    if group.leader not in group.members or not group.members[group.leader].joined:
+        group.leader = next((member.id for member in members if member.joined), members[0].id)
+    group.generation += 1
+    group.phase, group.delayed, group.deadline_ms = "completing", False, 0
+    group.members = {name: structs.replace(member, assignment="") for name, member in group.members.items()}
+
+
+def _sync(change: Change, op: SyncClassic) -> None:
+    group, _ = member_of(change, op.group, op.member)
+    if op.generation != group.generation:
+        raise Refused("fenced", f"Group {op.group!r} is at generation {group.generation}, not {op.generation}.")
+    if group.phase == "preparing":
+        raise Refused("rebalancing", f"Group {op.group!r} is rebalancing: join again.")
+    if group.leader != op.member:
+        raise Refused("invalid", f"Only the leader of group {op.group!r} gives assignments; {op.member!r} is not it.")
+    if group.phase == "stable":
+        return  # the leader did not hear the answer
+    change.set(group, "phase", "stable")
+    given = op.assignments
+    members = {n: structs.replace(m, assignment=given.get(n, "")) for n, m in group.members.items()}
+    change.set(group, "members", members)
+
+
+def _set(change: Change, group: Group, **fields: object) -> None:
+    for name, value in fields.items():
+        change.set(group, name, value)
+
+
+OPERATIONS: dict[type[Op], Any] = {
+    JoinClassic: _join,
+    EndJoin: _end_join,
+    SyncClassic: _sync,
+}

@@ -1,0 +1,181 @@
+"""Membership by server-side assignment: KIP-848's protocol as a pure machine, with nobody coordinating.
+
+Joins, releases and leaves commute, so group commit carries a hundred of them in a few manifests. What they do to a
+group is gathered, and the group is rebalanced once, at the end of the manifest:
+
+    generation + 1 ──► target = assignor(members, topics that exist) ──► reconcile
+
+Reconciling: what a member owns beyond its target becomes *revoking*, and stays its own until it releases it; a free
+partition is granted to the member whose target names it, once that member has nothing left to release. So at every
+manifest a partition has at most one owner (I5), whatever members and their clocks believe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from msgspec import structs
+
+from headwater.limits import MEMBERS_MAX
+from headwater.log.intents import JoinGroup, LeaveGroup, Op, ReleasePartitions
+from headwater.log.state import assignors, classic
+from headwater.log.state.change import Change, Refused
+from headwater.log.state.groups import found_or_new, member_of, replace
+from headwater.log.state.model import Group, Member, State
+
+Places: TypeAlias = dict[int, dict[int, int]]  # topic → partition → generation since which it is owned
+
+
+@dataclass(slots=True)
+class Touched:
+    """What the applied intents of one manifest did to groups: which to rebalance, and which topics changed."""
+
+    groups: dict[str, bool] = field(default_factory=dict)
+    topics: set[str] = field(default_factory=set)
+
+    def add(self, change: Change) -> None:
+        """Take over what an applied intent has touched."""
+        for name, anew in change.groups.items():
+            self.groups[name] = self.groups.get(name, False) or anew
+        self.topics |= change.topics
+
+
+def settle(state: State, touched: Touched) -> None:
+    """Rebalance every group that was touched, or whose topics changed, once. Cost: nothing if nothing did."""
+    for group in state.groups.values() if touched.topics else ():
+        if any(not touched.topics.isdisjoint(member.topics) for member in group.members.values()):
+            touched.groups[group.name] = True
+    for name, anew in touched.groups.items():
+        group = state.groups.get(name)
+        if group is None:
+            continue
+        if group.kind == "classic":
+            classic.settle(state, group)
+            continue
+        if anew:
+            _retarget(state, group)
+        _reconcile(state, group)
+
+
+def _join(change: Change, op: JoinGroup) -> None:
+    group = found_or_new(change, op.group, "consumer")
+    known = group.members.get(op.member)
+    if op.epoch >= 0 and known is None:
+        member_of(change, op.group, op.member)  # refuses
+    if op.assignor and op.assignor not in assignors.NAMES:
+        raise Refused("invalid", f"The assignors are {', '.join(assignors.NAMES)}; {op.assignor!r} is none.")
+    before = known or next((m for m in group.members.values() if op.instance and m.instance == op.instance), None)
+    if before is None and len(group.members) >= MEMBERS_MAX:
+        raise Refused("group_full", f"Group {op.group!r} has {MEMBERS_MAX} members, as many as a group may have.")
+    joined = Member(
+        id=op.member,
+        instance=op.instance,
+        client=op.client,
+        joined_ms=change.state.time_ms,
+        session_ms=op.session_ms,
+        rebalance_ms=op.rebalance_ms,
+        topics=sorted(set(op.topics)),
+        assignor=op.assignor,
+    )
+    if before is not None:
+        # KIP-345: who comes back under an instance's name takes its place, and its old self is fenced by its id.
+        joined = structs.replace(
+            joined,
+            joined_ms=before.joined_ms,
+            epoch=before.epoch,
+            owned=before.owned,
+            revoking=before.revoking,
+            revoking_ms=before.revoking_ms,
+        )
+    replace(change, group, before.id if before else op.member, joined)
+    same = before is not None and (before.topics, before.assignor) == (joined.topics, joined.assignor)
+    change.touch(op.group, anew=not same)
+
+
+def _release(change: Change, op: ReleasePartitions) -> None:
+    group, member = member_of(change, op.group, op.member)
+    gone = set(op.partitions)
+    left = {t: {p: g for p, g in places.items() if (t, p) not in gone} for t, places in member.revoking.items()}
+    left = {topic: places for topic, places in left.items() if places}
+    revoking_ms = member.revoking_ms if left else 0
+    replace(change, group, member.id, structs.replace(member, revoking=left, revoking_ms=revoking_ms))
+    change.touch(op.group, anew=False)
+
+
+def _leave(change: Change, op: LeaveGroup) -> None:
+    group, member = member_of(change, op.group, op.member)
+    change.set(group, "members", {name: known for name, known in group.members.items() if name != member.id})
+    change.set(group, "emptied_ms", change.state.time_ms)
+    if group.kind == "classic":
+        classic.left(change, group)
+    change.touch(op.group, anew=True)
+
+
+def _retarget(state: State, group: Group) -> None:
+    group.generation += 1
+    members = list(group.members.values())
+    named = {name for member in members for name in member.topics if name in state.names}
+    topics = {name: (state.names[name], len(state.topics[state.names[name]].partitions)) for name in named}
+    group.target = {}
+    group.assignor = assignors.chosen(members) if members else ""
+    if members:
+        for name, places in assignors.assign(group.assignor, members, topics).items():
+            mine: dict[int, list[int]] = {}
+            for topic, partition in sorted(places):
+                mine.setdefault(topic, []).append(partition)
+            group.target[name] = mine
+
+
+def _reconcile(state: State, group: Group) -> None:
+    """Revoke what targets no longer name, then grant what is free."""
+    # New dicts and members throughout, since an outcome or a reader may still hold the old ones.
+    members = {name: _revoked(state, member, group) for name, member in group.members.items()}
+    taken: set[tuple[int, int]] = set()
+    for member in members.values():
+        for held in (member.owned, member.revoking):
+            for topic, places in held.items():
+                for partition in places:
+                    assert (topic, partition) not in taken, "I5: a partition has one owner"
+                    taken.add((topic, partition))
+    for name, member in members.items():
+        if member.revoking:
+            continue
+        target = group.target.get(name, {})
+        free = [(t, p) for t, places in target.items() for p in places if (t, p) not in taken]
+        if not free:
+            continue
+        owned = {topic: dict(places) for topic, places in member.owned.items()}
+        for topic, partition in free:
+            owned.setdefault(topic, {})[partition] = group.generation
+            taken.add((topic, partition))
+        members[name] = structs.replace(member, owned=owned)
+    group.members = members
+
+
+def _revoked(state: State, member: Member, group: Group) -> Member:
+    """The member with what its target does not name moved from owned to revoking, less what was deleted."""
+    target = group.target.get(member.id, {})
+    wanted = {(topic, partition) for topic, places in target.items() for partition in places}
+    owned: Places = {}
+    revoking: Places = {topic: dict(places) for topic, places in member.revoking.items() if topic in state.topics}
+    for topic, places in member.owned.items():
+        if topic not in state.topics:
+            continue
+        for partition, since in places.items():
+            side = owned if (topic, partition) in wanted else revoking
+            side.setdefault(topic, {})[partition] = since
+    return structs.replace(
+        member,
+        owned=owned,
+        revoking=revoking,
+        revoking_ms=(member.revoking_ms or state.time_ms) if revoking else 0,
+        epoch=member.epoch if revoking else group.generation,
+    )
+
+
+OPERATIONS: dict[type[Op], Any] = {
+    JoinGroup: _join,
+    ReleasePartitions: _release,
+    LeaveGroup: _leave,
+}
