@@ -12,20 +12,19 @@ from typing import Any
 from headwater.limits import INTENT_OPS_MAX, WINDOW
 from headwater.log import intents as ops
 from headwater.log.state import State
+from tests.log.helpers_groups import GroupModel, group_ops, seen_group, seen_rules
+from tests.log.helpers_refusal import No
 
 SEQUENCES = 2**31
 EPOCH_LAST = 2**15 - 2
 IDLE_MS = 7 * 86_400_000
 
 
-class No(Exception):
-    """A refusal, by its code."""
-
-
-class Model:
+class Model(GroupModel):
     """Everything is a plain dict or list. A partition is a list of ranges ``[base, count, kind, pid]``."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seq = 0
         self.time = 0
         self.floor = 0
@@ -34,12 +33,12 @@ class Model:
         self.topics: dict[int, dict[str, Any]] = {}
         self.producers: dict[int, dict[str, Any]] = {}
         self.used: list[int] = []  # producer ids, the one used longest ago first
-        self.groups: dict[str, dict[str, Any]] = {}
         self.answers: dict[str, tuple[int, tuple[Any, ...]]] = {}
 
     def apply(self, manifest: ops.Manifest) -> list[tuple[Any, ...]]:
         self.seq, self.time = manifest.seq, max(self.time, manifest.time)
         found = [self._decide(intent) for intent in manifest.intents]
+        self.settle()
         while self.used:
             oldest = self.producers[self.used[0]]
             if oldest["open"] or oldest["last"] + IDLE_MS >= self.time:
@@ -63,6 +62,9 @@ class Model:
         return answer
 
     def _attempt(self, intent: ops.Intent) -> tuple[list[int], dict[str, int]]:
+        done = self.done_once(intent)
+        if done is not None:
+            return done
         self.values: dict[str, int] = {}
         self.reserve: ops.Reserve | None = None
         self.ending = -1
@@ -79,6 +81,7 @@ class Model:
                 self.producers[pid]["last"] = self.time
                 self.used.remove(pid)
                 self.used.append(pid)
+        self.note_once(intent, bases, self.values)
         return bases, self.values
 
     # -- appends ----------------------------------------------------------------------------------
@@ -228,16 +231,18 @@ class Model:
         parts = [{"start": 0, "ranges": []} for _ in range(op.partitions)]
         self.topics[self.next_topic] = {"name": op.name, "config": dict(op.config), "parts": parts}
         self.values["topic"] = self.next_topic
+        self.touched_topics.add(op.name)
         self.next_topic += 1
 
     def _DeleteTopic(self, op: ops.DeleteTopic) -> None:  # noqa: N802
-        self._topic(op.topic)
+        self.touched_topics.add(self._topic(op.topic)["name"])
         del self.topics[op.topic]
 
     def _AddPartitions(self, op: ops.AddPartitions) -> None:  # noqa: N802
         parts = self._topic(op.topic)["parts"]
         if op.total <= len(parts):
             raise No("invalid")
+        self.touched_topics.add(self.topics[op.topic]["name"])
         parts.extend({"start": 0, "ranges": []} for _ in range(op.total - len(parts)))
 
     def _AlterTopic(self, op: ops.AlterTopic) -> None:  # noqa: N802
@@ -256,47 +261,6 @@ class Model:
         if op.floor > self.seq:
             raise No("invalid")
         self.floor = max(self.floor, op.floor)
-
-    # -- groups -------------------------------------------------------------------------------------
-
-    def _group(self, name: str) -> dict[str, Any]:
-        if name not in self.groups:
-            raise No("no_group")
-        return self.groups[name]
-
-    def _made(self, name: str) -> dict[str, Any]:
-        return self.groups.setdefault(name, {"generation": 0, "members": {}, "offsets": {}})
-
-    def _CommitOffsets(self, op: ops.CommitOffsets) -> None:  # noqa: N802
-        group = self._made(op.group)
-        if group["members"]:
-            if op.generation != group["generation"] or op.member not in group["members"]:
-                raise No("fenced")
-        elif op.generation >= 0:
-            raise No("fenced")
-        for entry in op.offsets:
-            self._part(entry.topic, entry.partition)
-            group["offsets"][entry.topic, entry.partition] = (entry.offset, entry.metadata, self.time)
-
-    def _DeleteOffsets(self, op: ops.DeleteOffsets) -> None:  # noqa: N802
-        group = self._group(op.group)
-        if group["members"]:
-            raise No("group_busy")
-        for place in op.partitions:
-            group["offsets"].pop(tuple(place), None)
-
-    def _SetGroup(self, op: ops.SetGroup) -> None:  # noqa: N802
-        group = self._made(op.group)
-        if group["generation"] != op.expect:
-            raise No("stale")
-        if op.generation <= op.expect:
-            raise No("invalid")
-        group.update(generation=op.generation, members=op.members)
-
-    def _DeleteGroup(self, op: ops.DeleteGroup) -> None:  # noqa: N802
-        if self._group(op.group)["members"]:
-            raise No("group_busy")
-        del self.groups[op.group]
 
     # -- as plain data, to be compared -----------------------------------------------------------------
 
@@ -330,10 +294,8 @@ class Model:
                 )
                 for pid in self.used
             ],
-            "groups": {
-                name: {"generation": g["generation"], "members": sorted(g["members"]), "offsets": g["offsets"]}
-                for name, g in self.groups.items()
-            },
+            "groups": self.seen_groups(),
+            "rules": self.seen_rules(),
             "floor": self.floor,
         }
 
@@ -377,18 +339,8 @@ def seen(state: State) -> dict[str, Any]:
             )
             for pid, producer in state.producers.items()
         ],
-        "groups": {
-            name: {
-                "generation": group.generation,
-                "members": sorted(group.members),
-                "offsets": {
-                    (topic, partition): (c.offset, c.metadata, c.time_ms)
-                    for topic, places in group.offsets.items()
-                    for partition, c in places.items()
-                },
-            }
-            for name, group in state.groups.items()
-        },
+        "groups": {name: seen_group(group) for name, group in state.groups.items()},
+        "rules": seen_rules(state),
         "floor": state.floor,
     }
 
@@ -464,9 +416,6 @@ class Maker:
         rng = self.rng
         pid, epoch = self._producer()
         topic, partition = self._topic(), rng.choice([0, 0, 0, 0, 1, 2])
-        group = rng.choice(["g", "h"])
-        known = self.model.groups.get(group, {"generation": 0, "members": {}})
-        generation = rng.choice([known["generation"] if known["members"] else -1] * 3 + [-1, 0, 1])
         bare = rng.random() < 0.5
         return rng.choice(
             [
@@ -486,24 +435,8 @@ class Maker:
                 *[ops.Reserve(pid=pid, epoch=epoch, timeout_ms=rng.choice([0, 5, 1_000]))] * 3,
                 *[ops.EndReserve(pid=pid, epoch=epoch, commit=rng.random() < 0.5)] * 2,
                 *[ops.ExpireReserve(pid=pid)] * 2,
-                *[
-                    ops.CommitOffsets(
-                        group=group,
-                        offsets=[ops.OffsetEntry(self._topic(), partition, rng.randrange(9)) for _ in range(2)],
-                        generation=generation,
-                        member=rng.choice(["m", "m", "n"]) if generation >= 0 else "",
-                    )
-                ]
-                * 3,
-                ops.DeleteOffsets(group=group, partitions=[(topic, partition)]),
-                ops.SetGroup(
-                    group=group,
-                    expect=known["generation"],
-                    generation=known["generation"] + rng.choice([1, 1, 1, 0]) or 1,
-                    members=rng.choice([{}, {"m": {}}, {"m": {}, "n": {"host": "h"}}]),
-                ),
-                ops.DeleteGroup(group=group),
                 ops.RaiseFloor(floor=rng.choice([self.model.seq, self.model.seq // 2, self.model.seq + 9])),
+                *group_ops(rng, self.model, topic, partition),
             ]
         )
 

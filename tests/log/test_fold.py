@@ -10,8 +10,10 @@ import pytest
 from headwater.errors import Corrupt
 from headwater.limits import PRODUCER_BATCHES, PRODUCER_IDLE_MS, WINDOW
 from headwater.log.intents import (
+    AclRule,
     AddPartitions,
     AlterTopic,
+    ChangeAcls,
     CommitOffsets,
     CreateTopic,
     DeleteGroup,
@@ -21,10 +23,16 @@ from headwater.log.intents import (
     EndTransaction,
     ExpireReserve,
     InitProducer,
+    JoinClassic,
+    JoinGroup,
+    LeaveGroup,
     OffsetEntry,
     RaiseFloor,
     Reserve,
-    SetGroup,
+    RevokeKey,
+    SetKey,
+    SetQuota,
+    SyncClassic,
     TrimLog,
 )
 from headwater.log.state import Partition, State, apply
@@ -173,7 +181,8 @@ def test_an_intent_is_all_or_nothing_wherever_the_refusal_comes() -> None:
     fold.topic(partitions=2)
     pid = fold.producer("x")
     fold.done(CommitOffsets(group="g", offsets=[OffsetEntry(1, 0, 0)]))
-    fold.done(SetGroup(group="h", expect=0, generation=1, members={}))
+    fold.done(JoinGroup(group="h", member="m", topics=["t", "new"]))
+    fold.done(JoinClassic(group="c", member="m", protocol_type="consumer", protocols=[("range", "")]))
     good = [
         CreateTopic(name="new", partitions=3),
         AddPartitions(topic=1, total=5),
@@ -183,7 +192,19 @@ def test_an_intent_is_all_or_nothing_wherever_the_refusal_comes() -> None:
         InitProducer(tid="x"),
         CommitOffsets(group="g", offsets=[OffsetEntry(1, 0, 5), OffsetEntry(1, 1, 6)]),
         CommitOffsets(group="fresh", offsets=[OffsetEntry(1, 1, 6)]),
-        SetGroup(group="g", expect=0, generation=1, members={}),
+        CommitOffsets(group="h", offsets=[OffsetEntry(1, 0, 5)], generation=1, member="m"),
+        JoinGroup(group="h", member="n", topics=["t"], instance="i"),
+        JoinGroup(group="h", member="o", topics=["new"], instance="i"),
+        LeaveGroup(group="h", member="m"),
+        SyncClassic(group="c", member="m", generation=1, assignments={"m": "eA=="}),
+        JoinClassic(group="c", member="n", protocol_type="consumer", protocols=[("range", "")]),
+        LeaveGroup(group="c", member="m"),
+        LeaveGroup(group="c", member="n"),
+        JoinGroup(group="c", member="n", topics=["t"]),
+        ChangeAcls(add=[AclRule("p", "read", "topic", "t")]),
+        SetKey(key="key1", hash="a" * 64, principal="p"),
+        RevokeKey(key="key1"),
+        SetQuota(principal="p", requests_per_s=5),
         DeleteOffsets(group="g", partitions=[(1, 0)]),
         DeleteGroup(group="g"),
         DeleteGroup(group="fresh"),
@@ -617,14 +638,14 @@ def test_while_a_group_has_members_only_they_move_its_offsets() -> None:
     fold.topic()
     fold.done(offsets(5))
     refused(fold, "fenced", offsets(6, 0, "m"))
-    fold.done(SetGroup(group="g", expect=0, generation=3, members={"m": {}}))
-    for wrong in (offsets(6), offsets(6, 2, "m"), offsets(6, 4, "m"), offsets(6, 3, "n"), offsets(6, -1, "m")):
+    fold.done(JoinGroup(group="g", member="m", topics=["t"]))
+    for wrong in (offsets(6), offsets(6, 0, "m"), offsets(6, 2, "m"), offsets(6, 1, "n"), offsets(6, -1, "m")):
         refused(fold, "fenced", wrong)
-    fold.done(offsets(6, 3, "m"))
+    fold.done(offsets(6, 1, "m"))
     assert 6 == committed(fold)
-    fold.done(SetGroup(group="g", expect=3, generation=4, members={}))
-    refused(fold, "fenced", offsets(7, 3, "m"))
-    refused(fold, "fenced", offsets(7, 4, "m"))
+    fold.done(LeaveGroup(group="g", member="m"))
+    for over in (offsets(7, 1, "m"), offsets(7, 2, "m")):
+        refused(fold, "fenced", over)
     fold.done(offsets(2))
     assert 2 == committed(fold)
 
@@ -633,20 +654,21 @@ def test_a_zombie_of_an_older_generation_takes_its_appends_down_with_it() -> Non
     fold = Fold()
     fold.topic()
     pid = fold.producer("x")
-    fold.done(SetGroup(group="g", expect=0, generation=2, members={"m": {}}))
+    fold.done(JoinGroup(group="g", member="zombie", topics=["t"]))
+    fold.done(LeaveGroup(group="g", member="zombie"), JoinGroup(group="g", member="m", topics=["t"]))
+    refused(fold, "fenced", EndTransaction(pid=pid, epoch=0), offsets(1, 1, "zombie"), chunk(pid=pid, epoch=0))
     refused(fold, "fenced", EndTransaction(pid=pid, epoch=0), offsets(1, 1, "m"), chunk(pid=pid, epoch=0))
     assert 0 == part(fold).next
 
 
-def test_membership_is_a_compare_and_set_on_the_generation() -> None:
+def test_a_group_with_members_is_busy() -> None:
     fold = Fold()
-    refused(fold, "stale", SetGroup(group="g", expect=1, generation=2, members={}))
-    fold.done(SetGroup(group="g", expect=0, generation=1, members={"m": {}}, protocol="consumer"))
-    refused(fold, "stale", SetGroup(group="g", expect=0, generation=1, members={}))
-    refused(fold, "invalid", SetGroup(group="g", expect=1, generation=1, members={}))
+    fold.done(JoinGroup(group="g", member="m", topics=["t"]))
     refused(fold, "group_busy", DeleteGroup(group="g"))
     refused(fold, "group_busy", DeleteOffsets(group="g", partitions=[]))
-    fold.done(SetGroup(group="g", expect=1, generation=2, members={}))
+    refused(fold, "group_kind", JoinClassic(group="g", member="n", protocol_type="consumer", protocols=[("range", "")]))
+    fold.done(LeaveGroup(group="g", member="m"))
+    refused(fold, "unknown_member", LeaveGroup(group="g", member="m"))
     fold.done(DeleteGroup(group="g"))
     refused(fold, "no_group", DeleteGroup(group="g"))
     refused(fold, "no_group", DeleteOffsets(group="g", partitions=[]))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from headwater.log import intents, snapshot
 from headwater.log.state import State, apply
 from tests.log.helpers import manifest, stored
+from tests.log.helpers_groups import ONCE_MS
 from tests.log.helpers_model import EPOCH_LAST, IDLE_MS, Maker, Model, seen
 
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -46,11 +47,12 @@ def history(rng: random.Random, steps: int, *, wear: bool = False) -> tuple[Stat
         one = intents.decode_manifest(stored(one, b"x" * 100_000), one.seq) if rng.random() < 0.3 else one
         made.append(one)
         idle = any(p["last"] + IDLE_MS < time for p in model.producers.values())
+        forgotten = any(known[1] + ONCE_MS < time for known in model.once.values())
         expected = model.apply(one)
         outcomes = apply(state, one)
         assert expected == [(o.seq, o.error, o.bases, o.values) for o in outcomes]
         assert model.seen() == seen(state)
-        if all(o.error or o.seq < state.seq for o in outcomes) and not idle:
+        if all(o.error or o.seq < state.seq for o in outcomes) and not idle and not forgotten:
             assert before == same(state)
         assert sum(len(p.tail) for t in state.topics.values() for p in t.partitions) == state.tail_entries
         assert {t.name: t.id for t in state.topics.values()} == state.names

@@ -6,7 +6,7 @@ import pytest
 
 from headwater.errors import AlreadyExists, Conflict, Fenced, InvalidRequest, NotFound
 from headwater.limits import METADATA_BYTES_MAX, NAME_BYTES_MAX, PARTITION_MAX
-from headwater.log.intents import SetGroup
+from headwater.log.intents import JoinGroup
 from headwater.sim.loop import sim_loop
 from tests.log.helpers import blob, memory, opened, simulate, still_running
 
@@ -90,7 +90,7 @@ def test_group_offsets_are_kept_fenced_and_bounded() -> None:
         await space.commit_offsets("g", {("a", 0): 5, ("a", 1): 6}, metadata="m")
         found = await space.committed("g")
         assert [(5, "m"), (6, "m")] == [(found["a", p].offset, found["a", p].metadata) for p in (0, 1)]
-        await space.writer.commit(ops=[SetGroup(group="g", expect=0, generation=1, members={"m": {}})])
+        await space.writer.commit(ops=[JoinGroup(group="g", member="m", topics=["a"])])
         with pytest.raises(Fenced):
             await space.commit_offsets("g", {("a", 0): 9})
         await space.commit_offsets("g", {("a", 0): 9}, generation=1, member="m")

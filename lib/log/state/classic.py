@@ -130,7 +130,7 @@ def _complete(state: State, group: Group) -> None:
 
 
 def _sync(change: Change, op: SyncClassic) -> None:
-    group, _ = member_of(change, op.group, op.member)
+    group, _ = member_of(change, op.group, op.member, "classic")
     if op.generation != group.generation:
         raise Refused("fenced", f"Group {op.group!r} is at generation {group.generation}, not {op.generation}.")
     if group.phase == "preparing":

@@ -35,11 +35,13 @@ def found_or_new(change: Change, name: str, kind: GroupKind = "") -> Group:
     return group
 
 
-def member_of(change: Change, name: str, member: str) -> tuple[Group, Member]:
-    """The group and its member, or a refusal."""
+def member_of(change: Change, name: str, member: str, kind: GroupKind = "") -> tuple[Group, Member]:
+    """The group, of that kind if one is given, and its member, or a refusal."""
     group = change.state.groups.get(name)
     if group is None or member not in group.members:
         raise Refused("unknown_member", f"Group {name!r} has no member {member!r}: it left, or was expelled.")
+    if kind and group.kind != kind:
+        raise Refused("group_kind", f"Group {name!r} is of the {group.kind} protocol, not the {kind} one.")
     return group, group.members[member]
 
 

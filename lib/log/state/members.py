@@ -47,9 +47,9 @@ def settle(state: State, touched: Touched) -> None:
         if any(not touched.topics.isdisjoint(member.topics) for member in group.members.values()):
             touched.groups[group.name] = True
     for name, anew in touched.groups.items():
-        group = state.groups.get(name)
-        if group is None:
-            continue
+        if name not in state.groups:
+            continue  # deleted by a later intent
+        group = state.groups[name]
         if group.kind == "classic":
             classic.settle(state, group)
             continue
@@ -94,7 +94,7 @@ def _join(change: Change, op: JoinGroup) -> None:
 
 
 def _release(change: Change, op: ReleasePartitions) -> None:
-    group, member = member_of(change, op.group, op.member)
+    group, member = member_of(change, op.group, op.member, "consumer")
     gone = set(op.partitions)
     left = {t: {p: g for p, g in places.items() if (t, p) not in gone} for t, places in member.revoking.items()}
     left = {topic: places for topic, places in left.items() if places}

@@ -1,0 +1,493 @@
+"""The second fold's groups, keys and rules: as simple as can be, and written from the design.
+
+Only the assignors are shared with the real fold: they are pure, and have tests of their own.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from headwater.log import intents as ops
+from headwater.log.state import Group, Member, State, assignors
+from tests.log.helpers_refusal import No
+
+ONCE_MS = 3_600_000
+
+
+def new_group(time: int) -> dict[str, Any]:
+    return {
+        "kind": "",
+        "generation": 0,
+        "members": {},
+        "offsets": {},
+        "emptied": time,
+        "phase": "empty",
+        "type": "",
+        "protocol": "",
+        "leader": "",
+        "delayed": False,
+        "deadline": 0,
+    }
+
+
+class GroupModel:
+    """The half of the naive fold that the log's other half does not need."""
+
+    seq: int
+    time: int
+    topics: dict[int, dict[str, Any]]
+    groups: dict[str, dict[str, Any]]
+
+    def __init__(self) -> None:
+        self.groups = {}
+        self.touched_groups: dict[str, bool] = {}
+        self.touched_topics: set[str] = set()
+        self.rules: set[ops.AclRule] = set()
+        self.keys: dict[str, tuple[str, str, int]] = {}
+        self.quotas: dict[str, tuple[int, int, int]] = {}
+        self.once: dict[str, tuple[str, int, tuple[Any, ...]]] = {}
+
+    # -- at the end of a manifest -----------------------------------------------------------------
+
+    def settle(self) -> None:
+        for name, group in self.groups.items():
+            if any(self.touched_topics & set(m["topics"]) for m in group["members"].values()):
+                self.touched_groups[name] = True
+        for name, anew in self.touched_groups.items():
+            group = self.groups.get(name)
+            if group is None:
+                continue
+            if group["kind"] == "classic":
+                here = [m["joined"] for m in group["members"].values()]
+                if group["phase"] == "preparing" and not group["delayed"] and here and all(here):
+                    self._complete(group)
+            else:
+                if anew:
+                    group["generation"] += 1
+                    group["target"] = self._target(group)
+                self._reconcile(group)
+        self.touched_groups, self.touched_topics = {}, set()
+        self.once = {k: d for k, d in self.once.items() if d[1] + ONCE_MS >= self.time}
+
+    def _target(self, group: dict[str, Any]) -> dict[str, set[tuple[int, int]]]:
+        members = [
+            Member(
+                id=name, instance=m["instance"], topics=m["topics"], assignor=m["assignor"], owned=nested(m["owned"])
+            )
+            for name, m in group["members"].items()
+        ]
+        if not members:
+            return {}
+        wanted = {name for m in members for name in m.topics}
+        topics = {t["name"]: (id_, len(t["parts"])) for id_, t in self.topics.items() if t["name"] in wanted}
+        return {n: set(p) for n, p in assignors.assign(assignors.chosen(members), members, topics).items()}
+
+    def _reconcile(self, group: dict[str, Any]) -> None:
+        targets = group.get("target", {})
+        for name, m in group["members"].items():
+            target = targets.get(name, set())
+            for side in ("owned", "revoking"):
+                m[side] = {place: since for place, since in m[side].items() if place[0] in self.topics}
+            for place in [place for place in m["owned"] if place not in target]:
+                m["revoking"][place] = m["owned"].pop(place)
+            if not m["revoking"]:
+                m["revoking_ms"] = 0
+                m["epoch"] = group["generation"]
+            elif not m["revoking_ms"]:
+                m["revoking_ms"] = self.time
+        taken = {p for m in group["members"].values() for side in ("owned", "revoking") for p in m[side]}
+        for name, m in group["members"].items():
+            if not m["revoking"]:
+                for place in sorted(targets.get(name, set()) - taken):
+                    m["owned"][place] = group["generation"]
+
+    # -- offsets ----------------------------------------------------------------------------------
+
+    def _group(self, name: str) -> dict[str, Any]:
+        if name not in self.groups:
+            raise No("no_group")
+        return self.groups[name]
+
+    def _made(self, name: str, kind: str = "") -> dict[str, Any]:
+        group = self.groups.setdefault(name, new_group(self.time))
+        if kind and group["kind"] != kind:
+            if group["members"]:
+                raise No("group_kind")
+            group["kind"] = kind
+        return group
+
+    def _member(self, group: str, member: str, kind: str = "") -> dict[str, Any]:
+        if member not in self.groups.get(group, {"members": {}})["members"]:
+            raise No("unknown_member")
+        if kind and self.groups[group]["kind"] != kind:
+            raise No("group_kind")
+        return self.groups[group]["members"][member]
+
+    def _part(self, topic: int, partition: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _CommitOffsets(self, op: ops.CommitOffsets) -> None:  # noqa: N802
+        group = self._made(op.group)
+        if not group["members"]:
+            if op.generation >= 0:
+                raise No("fenced")
+        elif op.member not in group["members"] or not 0 <= op.generation <= group["generation"]:
+            raise No("fenced")
+        elif group["kind"] == "classic":
+            if op.generation != group["generation"]:
+                raise No("fenced")
+            if group["phase"] == "completing":
+                raise No("rebalancing")
+        else:
+            mine = group["members"][op.member]
+            held = {**mine["owned"], **mine["revoking"]}
+            if any(held.get((e.topic, e.partition), 2**62) > op.generation for e in op.offsets):
+                raise No("fenced")
+        for entry in op.offsets:
+            self._part(entry.topic, entry.partition)
+            group["offsets"][entry.topic, entry.partition] = (entry.offset, entry.metadata, self.time)
+
+    def _DeleteOffsets(self, op: ops.DeleteOffsets) -> None:  # noqa: N802
+        group = self._group(op.group)
+        if group["members"]:
+            raise No("group_busy")
+        for place in op.partitions:
+            group["offsets"].pop(tuple(place), None)
+
+    def _ExpireOffsets(self, op: ops.ExpireOffsets) -> None:  # noqa: N802
+        group = self._group(op.group)
+        since = self.time - op.idle_ms
+        idle = not group["members"] and group["emptied"] <= since
+        kept = {
+            place: known
+            for place, known in group["offsets"].items()
+            if place[0] in self.topics and not (idle and known[2] <= since)
+        }
+        if idle and not kept:
+            del self.groups[op.group]
+        elif len(kept) == len(group["offsets"]):
+            raise No("not_expired")
+        else:
+            group["offsets"] = kept
+
+    def _DeleteGroup(self, op: ops.DeleteGroup) -> None:  # noqa: N802
+        if self._group(op.group)["members"]:
+            raise No("group_busy")
+        del self.groups[op.group]
+
+    # -- members, KIP-848 -------------------------------------------------------------------------
+
+    def _JoinGroup(self, op: ops.JoinGroup) -> None:  # noqa: N802
+        group = self._made(op.group, "consumer")
+        if op.epoch >= 0:
+            self._member(op.group, op.member)
+        if op.assignor and op.assignor not in assignors.NAMES:
+            raise No("invalid")
+        old, known = _place_of(group, op.member, op.instance)
+        made = {
+            "instance": op.instance,
+            "topics": sorted(set(op.topics)),
+            "assignor": op.assignor,
+            "owned": known["owned"] if known else {},
+            "revoking": known["revoking"] if known else {},
+            "revoking_ms": known["revoking_ms"] if known else 0,
+            "epoch": known["epoch"] if known else 0,
+        }
+        if old in group.get("target", {}) and old != op.member:
+            group["target"][op.member] = group["target"].pop(old)
+        _put(group, old, op.member, made)
+        same = known is not None and all(known[name] == made[name] for name in ("topics", "assignor"))
+        self.touched_groups[op.group] = self.touched_groups.get(op.group, False) or not same
+
+    def _ReleasePartitions(self, op: ops.ReleasePartitions) -> None:  # noqa: N802
+        member = self._member(op.group, op.member, "consumer")
+        for place in op.partitions:
+            member["revoking"].pop(tuple(place), None)
+        if not member["revoking"]:
+            member["revoking_ms"] = 0  # what it is told to revoke later has a time of its own
+        self.touched_groups.setdefault(op.group, False)
+
+    def _LeaveGroup(self, op: ops.LeaveGroup) -> None:  # noqa: N802
+        self._member(op.group, op.member)
+        group = self.groups[op.group]
+        del group["members"][op.member]
+        group["emptied"] = self.time
+        if group["kind"] == "classic":
+            self._classic_left(group)
+        self.touched_groups[op.group] = True
+
+    # -- members, classic -------------------------------------------------------------------------
+
+    def _JoinClassic(self, op: ops.JoinClassic) -> None:  # noqa: N802
+        group = self._made(op.group, "classic")
+        old, known = _place_of(group, op.member, op.instance)
+        others = [m for name, m in group["members"].items() if name not in (op.member, old)]
+        names = [{name for name, _ in m["protocols"]} for m in others]
+        if others and group["type"] != op.protocol_type:
+            raise No("inconsistent_protocol")
+        if not {name for name, _ in op.protocols}.intersection(*names):
+            raise No("inconsistent_protocol")
+        group["type"] = op.protocol_type
+        first = not group["members"]
+        again = op.member in group["members"]
+        if known is not None and group["leader"] == old:
+            group["leader"] = op.member
+        made = {
+            "instance": op.instance,
+            "topics": [],
+            "protocols": list(op.protocols),
+            "rebalance": op.rebalance_ms,
+            "joined": True,
+            "assignment": known["assignment"] if known else "",
+        }
+        _put(group, old, op.member, made)
+        self.touched_groups[op.group] = True
+        if group["phase"] == "preparing":
+            return
+        kept = group["phase"] == "completing" or not again or group["leader"] != op.member
+        if known is not None and known["protocols"] == made["protocols"] and kept:
+            return
+        self._prepare(group, op.delay_ms if first else 0)
+        made["joined"] = True
+
+    def _prepare(self, group: dict[str, Any], delay: int) -> None:
+        wait = delay or max(m["rebalance"] for m in group["members"].values())
+        group.update(phase="preparing", delayed=delay > 0, deadline=self.time + wait)
+        for m in group["members"].values():
+            m["joined"] = False
+
+    def _complete(self, group: dict[str, Any]) -> None:
+        members = group["members"]
+        common = set.intersection(*({name for name, _ in m["protocols"]} for m in members.values()))
+        votes = [next(name for name, _ in m["protocols"] if name in common) for m in members.values()]
+        group["protocol"] = min(set(votes), key=lambda name: (-votes.count(name), name))
+        if not members.get(group["leader"], {"joined": False})["joined"]:
+            group["leader"] = [*[n for n, m in members.items() if m["joined"]], *members][0]
+        group.update(generation=group["generation"] + 1, phase="completing", delayed=False, deadline=0)
+        for m in members.values():
+            m["assignment"] = ""
+
+    def _classic_left(self, group: dict[str, Any]) -> None:
+        if not group["members"]:
+            group.update(phase="empty", leader="", protocol="", delayed=False, deadline=0)
+            group["generation"] += 1
+        elif group["phase"] != "preparing":
+            self._prepare(group, 0)
+
+    def _EndJoin(self, op: ops.EndJoin) -> None:  # noqa: N802
+        group = self._group(op.group)
+        if group["phase"] != "preparing" or group["generation"] != op.generation:
+            raise No("stale")
+        if self.time < group["deadline"]:
+            raise No("not_expired")
+        group["members"] = {n: m for n, m in group["members"].items() if m["joined"] or m["instance"]}
+        if group["members"]:
+            self._complete(group)
+        else:
+            group["emptied"] = self.time
+            self._classic_left(group)
+
+    def _SyncClassic(self, op: ops.SyncClassic) -> None:  # noqa: N802
+        self._member(op.group, op.member, "classic")
+        group = self.groups[op.group]
+        if group["generation"] != op.generation:
+            raise No("fenced")
+        if group["phase"] == "preparing":
+            raise No("rebalancing")
+        if group["leader"] != op.member:
+            raise No("invalid")
+        if group["phase"] == "completing":
+            group["phase"] = "stable"
+            for name, m in group["members"].items():
+                m["assignment"] = op.assignments.get(name, "")
+
+    # -- rules, keys, quotas, once ----------------------------------------------------------------
+
+    def _ChangeAcls(self, op: ops.ChangeAcls) -> None:  # noqa: N802
+        self.rules = (self.rules | set(op.add)) - set(op.remove)
+
+    def _SetKey(self, op: ops.SetKey) -> None:  # noqa: N802
+        if op.key in self.keys:
+            raise No("exists")
+        self.keys[op.key] = (op.hash, op.principal, self.time)
+
+    def _RevokeKey(self, op: ops.RevokeKey) -> None:  # noqa: N802
+        if op.key not in self.keys:
+            raise No("no_key")
+        del self.keys[op.key]
+
+    def _SetQuota(self, op: ops.SetQuota) -> None:  # noqa: N802
+        self.quotas.pop(op.principal, None)
+        wish = (op.produce_bytes_per_s, op.fetch_bytes_per_s, op.requests_per_s)
+        if wish != (-1, -1, -1):
+            self.quotas[op.principal] = wish
+
+    def _Once(self, op: ops.Once) -> None:  # noqa: N802
+        """Looked at before and after all others."""
+
+    def done_once(self, intent: ops.Intent) -> tuple[list[int], dict[str, int]] | None:
+        wish = next((op for op in intent.ops if isinstance(op, ops.Once)), None)
+        if wish is None or wish.key not in self.once:
+            return None
+        request, _, (first, bases, values) = self.once[wish.key]
+        if request != wish.request:
+            raise No("key_reused")
+        return bases, {**values, "first": first}
+
+    def note_once(self, intent: ops.Intent, bases: list[int], values: dict[str, int]) -> None:
+        for wish in intent.ops:
+            if isinstance(wish, ops.Once):
+                self.once[wish.key] = (wish.request, self.time, (self.seq, bases, values))
+                return
+
+    def seen_groups(self) -> dict[str, Any]:
+        shown = ("kind", "generation", "emptied", "phase", "type", "protocol", "leader", "delayed", "deadline")
+        sides = ("instance", "topics", "owned", "revoking", "revoking_ms", "epoch", "protocols", "joined", "assignment")
+        empty = dict(zip(sides, ("", [], {}, {}, 0, 0, [], False, ""), strict=True))
+        return {
+            name: {
+                **{field: g[field] for field in shown},
+                "offsets": g["offsets"],
+                "members": [(n, {side: m.get(side, empty[side]) for side in sides}) for n, m in g["members"].items()],
+            }
+            for name, g in self.groups.items()
+        }
+
+    def seen_rules(self) -> list[Any]:
+        return [sorted(self.rules), self.keys, self.quotas, list(self.once)]
+
+
+def _place_of(group: dict[str, Any], member: str, instance: str) -> tuple[str, dict[str, Any] | None]:
+    """Whose place a joining member takes: its own, its instance's, or a new one."""
+    if member in group["members"]:
+        return member, group["members"][member]
+    for name, known in group["members"].items():
+        if instance and known["instance"] == instance:
+            return name, known
+    return member, None
+
+
+def _put(group: dict[str, Any], old: str, new: str, member: dict[str, Any]) -> None:
+    names = [*group["members"]] if old in group["members"] else [*group["members"], old]
+    known = {**group["members"], old: member}
+    group["members"] = {(new if name == old else name): known[name] for name in names}
+
+
+def nested(places: dict[tuple[int, int], int]) -> dict[int, dict[int, int]]:
+    made: dict[int, dict[int, int]] = {}
+    for (topic, partition), since in places.items():
+        made.setdefault(topic, {})[partition] = since
+    return made
+
+
+def flat(places: dict[int, dict[int, int]]) -> dict[tuple[int, int], int]:
+    return {(topic, partition): since for topic, found in places.items() for partition, since in found.items()}
+
+
+def seen_group(group: Group) -> dict[str, Any]:
+    """The real group in the model's form."""
+    return {
+        "kind": group.kind,
+        "generation": group.generation,
+        "emptied": group.emptied_ms,
+        "phase": group.phase,
+        "type": group.protocol_type,
+        "protocol": group.protocol,
+        "leader": group.leader,
+        "delayed": group.delayed,
+        "deadline": group.deadline_ms,
+        "offsets": {
+            (topic, partition): (c.offset, c.metadata, c.time_ms)
+            for topic, places in group.offsets.items()
+            for partition, c in places.items()
+        },
+        "members": [
+            (
+                name,
+                {
+                    "instance": m.instance,
+                    "topics": m.topics,
+                    "owned": flat(m.owned),
+                    "revoking": flat(m.revoking),
+                    "revoking_ms": m.revoking_ms,
+                    "epoch": m.epoch,
+                    "protocols": m.protocols,
+                    "joined": m.joined,
+                    "assignment": m.assignment,
+                },
+            )
+            for name, m in group.members.items()
+        ],
+    }
+
+
+def seen_rules(state: State) -> list[Any]:
+    return [
+        state.acls,
+        {name: (key.hash, key.principal, key.created_ms) for name, key in state.keys.items()},
+        {n: (q.produce_bytes_per_s, q.fetch_bytes_per_s, q.requests_per_s) for n, q in state.quotas.items()},
+        list(state.once),
+    ]
+
+
+def group_ops(rng: random.Random, model: GroupModel, topic: int, partition: int) -> list[ops.AnyOp]:
+    """Operations on groups, keys and rules that have a fair chance of being applied."""
+    group = rng.choice(["g", "h"])
+    known = model.groups.get(group, new_group(0))
+    member = rng.choice([*known["members"]] * 2 + ["m", "n", "o"])
+    instance = rng.choice(["", "", "i"])
+    generation = rng.choice([known["generation"] if known["members"] else -1] * 4 + [-1, 0, known["generation"] - 1])
+    mine = known["members"].get(member, {})
+    places = list(mine.get("revoking") or mine.get("owned") or [(topic, partition)])
+    entries = [ops.OffsetEntry(*rng.choice([*places, (topic, partition)]), rng.randrange(9)) for _ in range(2)]
+    rule = ops.AclRule(rng.choice("pq"), "read", "topic", rng.choice("ab"))
+    joins: list[ops.AnyOp] = [
+        ops.JoinGroup(
+            group="g",
+            member=member,
+            topics=rng.sample("abcd", rng.randint(0, 3)),
+            epoch=rng.choice([-1, -1, 0]),
+            instance=instance,
+            assignor=rng.choice(["", "range", "roundrobin", "sticky", "none"]),
+        )
+        for _ in range(3)
+    ]
+    joins += [
+        ops.JoinClassic(
+            group=rng.choice("gh"),
+            member=member,
+            protocol_type=rng.choice(["consumer", "consumer", "connect"]),
+            protocols=rng.choice([[("a", "x"), ("b", "y")], [("b", "y")], [("a", "x")]]),
+            instance=instance,
+            rebalance_ms=rng.choice([1, 1_000]),
+            delay_ms=rng.choice([0, 0, 5]),
+        )
+        for _ in range(3)
+    ]
+    return [
+        *joins,
+        *[ops.CommitOffsets(group=group, offsets=entries, generation=generation, member=member)] * 3,
+        *[ops.CommitOffsets(group=group, offsets=entries)] * 2,
+        ops.ReleasePartitions(group=group, member=member, partitions=places),
+        ops.ReleasePartitions(group=group, member=member, partitions=places[:1]),
+        ops.LeaveGroup(group=group, member=member),
+        ops.EndJoin(group=group, generation=rng.choice([known["generation"]] * 3 + [0])),
+        *[
+            ops.SyncClassic(
+                group=group,
+                member=rng.choice([known["leader"] or "m", member]),
+                generation=known["generation"],
+                assignments={member: "z"},
+            )
+        ]
+        * 2,
+        ops.DeleteOffsets(group=group, partitions=[(topic, partition)]),
+        ops.ExpireOffsets(group=group, idle_ms=rng.choice([0, 1_000])),
+        ops.DeleteGroup(group=group),
+        ops.ChangeAcls(add=[rule], remove=rng.choice([[], [rule]])),
+        ops.SetKey(key=rng.choice(["key1", "key2"]), hash="0" * 64, principal="p"),
+        ops.RevokeKey(key=rng.choice(["key1", "key2"])),
+        ops.SetQuota(principal="p", requests_per_s=rng.choice([-1, 5])),
+        *[ops.Once(key=rng.choice("kl"), request=rng.choice("xxxy"))] * 2,
+    ]

@@ -1,0 +1,5 @@
+"""How the naive fold refuses."""
+
+
+class No(Exception):
+    """A refusal, by its code."""
