@@ -73,3 +73,7 @@ READ_AHEAD_BYTES_MAX = 64 * MIB  # chunks in flight for one reader
 WRITE_BUFFER_BYTES_MAX = 64 * MIB  # bytes that a writer holds before append() waits
 UPLOADS_MAX = 8  # segments uploading at once from one writer
 READS_MAX = 16  # range requests in flight for one reader
+
+# -- HTTP ----------------------------------------------------------------------------------------------
+
+FRAME_HEADER_BYTES_MAX = 4 * MIB  # the header of a frame: 10,000 batches of 300 bytes of JSON
