@@ -193,6 +193,16 @@ class KeyInfo:
     scopes: Sequence[AclRule] = field(default=())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaInfo:
+    """What a principal may use, per second; -1: no bound."""
+
+    principal: str
+    produce_bytes_per_s: int = -1
+    fetch_bytes_per_s: int = -1
+    requests_per_s: int = -1
+
+
 class Verbs(Protocol):
     """What a principal can ask of one namespace. Every verb checks access first and says what became of it."""
 
@@ -361,6 +371,10 @@ class Verbs(Protocol):
     async def keys(self) -> Sequence[KeyInfo]: ...
 
     async def revoke_key(self, key: str) -> None: ...
+
+    async def quotas(self) -> Sequence[QuotaInfo]:
+        """Every quota that was set, by principal."""
+        ...
 
     async def set_quota(
         self, principal: str, *, produce_bytes_per_s: int = -1, fetch_bytes_per_s: int = -1, requests_per_s: int = -1
