@@ -22,6 +22,8 @@ COMMANDS = {
     "produce": ("headwater.cli.produce", "produce", "Append records from a file or from standard input."),
     "consume": ("headwater.cli.consume", "consume", "Print records."),
     "offsets": ("headwater.cli.offsets", "offsets", "Show or reset offsets of topics and groups."),
+    "group": ("headwater.cli.group", "group", "List, describe, reset and delete consumer groups; their lag."),
+    "auth": ("headwater.cli.auth", "auth", "API keys, access rules and quotas."),
     "inspect": ("headwater.cli.inspect", "inspect", "Show what an object of the bucket holds."),
     "verify": ("headwater.cli.verify", "verify", "Check every invariant of a namespace."),
     "demo": ("headwater.cli.demo", "demo", "Send a year of real flights through the log and check them."),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.places import Start, StartType, resolve
+from headwater.cli.places import Start, StartType, resolve_all
 from headwater.cli.settings import Command, Settings, pass_settings, with_namespace
 
 if TYPE_CHECKING:
@@ -118,11 +118,7 @@ async def group_rows(namespace: Namespace, group: str, topic: str | None) -> lis
 def _reset(settings: Settings, group: str, topic: str | None, reset: Start, yes: bool) -> None:
     async def plan(namespace: Namespace) -> dict[tuple[str, int], int]:
         names = {name for name, _ in await namespace.committed(group)} if topic is None else {topic}
-        return {
-            (name, partition): await resolve(namespace, name, partition, reset)
-            for name in sorted(names)
-            for partition in range(len(namespace.topic(name).partitions))
-        }
+        return await resolve_all(namespace, names, reset)
 
     places = with_namespace(settings, plan)
     if not places:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,3 +71,14 @@ async def resolve(namespace: Namespace, topic: str, partition: int, start: Start
 
     check_range(topic, partition, place, start.value)
     return start.value
+
+
+async def resolve_all(
+    namespace: Namespace, topics: Iterable[str], start: Start, partitions: Sequence[int] = ()
+) -> dict[tuple[str, int], int]:
+    """What ``start`` means in these topics: in all of their partitions, or in the named ones."""
+    return {
+        (name, partition): await resolve(namespace, name, partition, start)
+        for name in sorted(set(topics))
+        for partition in sorted(set(partitions)) or range(len(namespace.topic(name).partitions))
+    }

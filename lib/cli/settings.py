@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from headwater.api.verbs import Verbs
     from headwater.log.namespace import Namespace
     from headwater.log.options import Options
 
@@ -131,5 +132,28 @@ def with_namespace(
     async def whole() -> T:
         async with opened(settings, writes=writes) as namespace:
             return await work(namespace)
+
+    return run(whole())
+
+
+def answer(settings: Settings, document: dict[str, Any], sentence: str) -> None:
+    """Say what was done: a document for programs, a sentence for people."""
+    from headwater.cli import output
+
+    if settings.json:
+        output.print_json(document)
+    else:
+        click.echo(sentence)
+
+
+def with_verbs(
+    settings: Settings, work: Callable[[Verbs, Namespace], Coroutine[Any, Any, T]], *, writes: bool = False
+) -> T:
+    """As ``with_namespace``, and with the verbs: whoever holds the bucket's credentials acts as its owner."""
+    from headwater.api.service import Service
+
+    async def whole() -> T:
+        async with opened(settings, writes=writes) as namespace:
+            return await work(Service(namespace), namespace)
 
     return run(whole())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.settings import Group, Settings, pass_settings, with_namespace
+from headwater.cli.settings import Group, Settings, answer, pass_settings, with_namespace
 
 if TYPE_CHECKING:
     from headwater.log.namespace import Namespace
@@ -47,7 +47,7 @@ def create(settings: Settings, name: str, partitions: int, configs: tuple[tuple[
         return describe_topic(await namespace.create_topic(name, partitions, dict(configs)))
 
     created = with_namespace(settings, work, writes=True)
-    _answer(settings, created, f"Created topic {name} with {_partitions(partitions)}.")
+    answer(settings, created, f"Created topic {name} with {_partitions(partitions)}.")
 
 
 @topic.command(name="list")
@@ -122,7 +122,7 @@ def delete(settings: Settings, name: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete topic {name} with {found['records']:,} records?", abort=True, err=True)
     with_namespace(settings, work, writes=True)
-    _answer(settings, {"deleted": name, "records": found["records"]}, f"Deleted topic {name}.")
+    answer(settings, {"deleted": name, "records": found["records"]}, f"Deleted topic {name}.")
 
 
 @topic.command()
@@ -157,7 +157,7 @@ def alter(
     altered = with_namespace(settings, work, writes=True)
     config = ", ".join(f"{key}={value}" for key, value in sorted(altered["config"].items()))
     parts = _partitions(len(altered["partitions"]))
-    _answer(settings, altered, f"Topic {name} has {parts} and {config or 'no configuration'}.")
+    answer(settings, altered, f"Topic {name} has {parts} and {config or 'no configuration'}.")
 
 
 @topic.command()
@@ -173,7 +173,7 @@ def trim(settings: Settings, name: str, partition: int, offset: int) -> None:
         return namespace.reader.place(name, partition)[1].start
 
     start = with_namespace(settings, work, writes=True)
-    _answer(
+    answer(
         settings,
         {"topic": name, "partition": partition, "log_start": start},
         f"Partition {partition} of {name} starts at offset {start:,}.",
@@ -206,12 +206,3 @@ def describe_topic(topic: Topic) -> dict[str, Any]:
 
 def _partitions(count: int) -> str:
     return f"{count} partition{'' if count == 1 else 's'}"
-
-
-def _answer(settings: Settings, document: dict[str, Any], sentence: str) -> None:
-    from headwater.cli import output
-
-    if settings.json:
-        output.print_json(document)
-    else:
-        click.echo(sentence)
