@@ -51,8 +51,10 @@ def apply(state: State, manifest: Manifest) -> list[Outcome]:
     _forget_old_outcomes(state)
     touched = members.Touched()
     outcomes = [_decide(state, intent, touched) for intent in manifest.intents]
-    members.settle(state, touched)
-    once.forget_old(state)
+    if touched.groups or touched.topics:
+        members.settle(state, touched)
+    if state.once:
+        once.forget_old(state)
     _forget_idle_producers(state)
     return outcomes
 
@@ -70,7 +72,7 @@ def _decide(state: State, intent: Intent, touched: members.Touched) -> Outcome:
 def _attempt(state: State, intent: Intent, touched: members.Touched) -> Outcome:
     change = Change(state)
     try:
-        done = once.known(state, intent)
+        done = once.known(state, intent) if intent.ops else None
         if done is not None:
             return done
         for op in intent.ops:
@@ -84,9 +86,11 @@ def _attempt(state: State, intent: Intent, touched: members.Touched) -> Outcome:
         return Outcome(state.seq, refused.code, refused.message)
     for producer in change.touched:
         _touch(state, producer.id)
-    touched.add(change)
+    if change.groups or change.topics:
+        touched.add(change)
     outcome = Outcome(state.seq, "", "", change.bases, change.values)
-    once.remember(state, intent, outcome)
+    if intent.ops:
+        once.remember(state, intent, outcome)
     return outcome
 
 

@@ -12,7 +12,6 @@ manifest a partition has at most one owner (I5), whatever members and their cloc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from msgspec import structs
@@ -27,12 +26,14 @@ from headwater.log.state.model import Group, Member, State
 Places: TypeAlias = dict[int, dict[int, int]]  # topic → partition → generation since which it is owned
 
 
-@dataclass(slots=True)
 class Touched:
     """What the applied intents of one manifest did to groups: which to rebalance, and which topics changed."""
 
-    groups: dict[str, bool] = field(default_factory=dict)
-    topics: set[str] = field(default_factory=set)
+    __slots__ = ("groups", "topics")
+
+    def __init__(self) -> None:
+        self.groups: dict[str, bool] = {}
+        self.topics: set[str] = set()
 
     def add(self, change: Change) -> None:
         """Take over what an applied intent has touched."""
