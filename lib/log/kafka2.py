@@ -14,13 +14,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import google_crc32c
-import pyarrow as pa
 
 from headwater.errors import Corrupt, InvalidRequest
-from headwater.log.codec_inflate import Codec
-from headwater.log.codec_schema import Bytes
+from headwater.limits import MIB
+from headwater.types import Buffer as Bytes
+
+if TYPE_CHECKING:
+    from headwater.log.codec_inflate import Codec
 
 HEADER_BYTES = 61
 MAGIC = 2
@@ -168,5 +171,9 @@ def _rebased(view: memoryview, base: int) -> Iterator[Bytes]:
 
 
 def _crc32c(data: Bytes, crc: int = 0) -> int:
+    if isinstance(data, bytes) or len(data) < MIB:  # copying is cheaper than importing pyarrow for it
+        return int(google_crc32c.extend(crc, bytes(data)))
+    import pyarrow as pa
+
     # google_crc32c refuses a memoryview, but takes an Arrow buffer over one, which copies nothing.
     return int(google_crc32c.extend(crc, pa.py_buffer(data)))

@@ -10,11 +10,14 @@ one group of equally long distinct keys at a time, since Arrow's bytes of such a
 from __future__ import annotations
 
 import random
-import struct
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from headwater.log.small import murmur2, partition_of
+
+__all__ = ["Sticky", "murmur2", "partition_of", "partitions_of", "split"]
 
 _M = 0x5BD1E995
 _SEED = 0x9747B28C
@@ -22,27 +25,6 @@ _R = 24
 _MASK = 0xFFFFFFFF
 _GROUP_MIN = 64  # keys of one length; fewer are hashed faster one by one
 _WORDS_MAX = 256  # longer keys too: the cost of a call is nothing against their bytes
-
-
-def murmur2(data: bytes) -> int:
-    """Kafka's variant of MurmurHash2: seed 0x9747b28c, a signed 32-bit result (``Utils.murmur2``)."""
-    words = len(data) >> 2
-    h = _SEED ^ len(data)
-    for k in struct.unpack_from(f"<{words}I", data):
-        k = (k * _M) & _MASK
-        k ^= k >> _R
-        h = ((h * _M) ^ (k * _M)) & _MASK
-    tail = data[words << 2 :]
-    if tail:
-        h = ((h ^ int.from_bytes(tail, "little")) * _M) & _MASK
-    h = ((h ^ (h >> 13)) * _M) & _MASK
-    h ^= h >> 15
-    return h - (1 << 32) if h >> 31 else h
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of ``key`` among ``partitions``, at least 1, as Kafka's own clients choose it."""
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def partitions_of(keys: pa.Array[Any] | pa.ChunkedArray[Any], partitions: int) -> pa.Array[Any]:
