@@ -82,3 +82,13 @@ READS_MAX = 16  # range requests in flight for one reader
 # -- HTTP ----------------------------------------------------------------------------------------------
 
 FRAME_HEADER_BYTES_MAX = 4 * MIB  # the header of a frame: 10,000 batches of 300 bytes of JSON
+HTTP_BODY_BYTES_MAX = 32 * MIB  # a request's body, also once decompressed: two batches of the largest size
+HTTP_PATH_BYTES_MAX = 8 * KIB  # path and query as sent, each
+HTTP_QUERY_FIELDS_MAX = 32  # no route knows more than ten
+HTTP_COMPRESS_BYTES_MIN = KIB  # a smaller answer fits one packet anyway
+HTTP_WAIT_MS_MAX = 30_000  # one long poll; proxies on the way cut connections that are silent for a minute
+HTTP_FETCH_BYTES_MAX = 64 * MIB  # what one fetch may ask for
+ANSWER_BYTES_MAX = 4_500_000  # a function's answer may have 6 MiB, and base64 makes four bytes of three
+NAMESPACES_OPEN_MAX = 64  # namespaces that one serving process keeps warm
+HTTP_HEADER_BYTES_MAX = 16 * KIB  # one header line of a request to the development server
+HTTP_SLOW_S = 30.0  # a client of the development server that sends nothing for this long is let go
