@@ -12,12 +12,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
+from headwater.groups.coordinator import Heartbeat
+from headwater.groups.describe import GroupInfo, Lag, MemberInfo
 from headwater.log.intents import AclRule
 from headwater.log.namespace import Appended
 from headwater.log.reader import Chunk, Fetched
 from headwater.types import Batch
 
-__all__ = ["AclRule", "Appended", "Batch", "Chunk", "Fetched", "Verbs"]
+__all__ = [
+    "AclRule",
+    "Appended",
+    "Batch",
+    "Chunk",
+    "Fetched",
+    "GroupInfo",
+    "Heartbeat",
+    "Lag",
+    "MemberInfo",
+    "Verbs",
+]
 
 TP: TypeAlias = tuple[str, int]
 Where: TypeAlias = int | Literal["earliest", "latest"]
@@ -88,62 +101,6 @@ class Written:
     appended: Sequence[Appended]
     commit: int
     producer: ProducerId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat:
-    """What a group tells one of its members (KIP-848's ConsumerGroupHeartbeat).
-
-    ``owned`` is what the member may read and commit, with the generation since which it owns it. ``revoke`` it
-    must let go of: commit, then name it as ``released`` in the next heartbeat. ``epoch`` goes with commits.
-    """
-
-    group: str
-    member: str
-    epoch: int
-    generation: int
-    owned: Mapping[TP, int]
-    revoke: Sequence[TP]
-    interval_ms: int
-    topics: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberInfo:
-    """A member as its group knows it."""
-
-    member: str
-    instance: str
-    client: str
-    epoch: int
-    topics: Sequence[str]
-    owned: Sequence[TP]
-    revoking: Sequence[TP]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupInfo:
-    """A group, its members, and how far it has come."""
-
-    group: str
-    kind: str
-    state: str
-    generation: int
-    assignor: str
-    members: Sequence[MemberInfo] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lag:
-    """Records between a group's committed offset and the end of a partition. ``committed`` -1: nothing is."""
-
-    group: str
-    topic: str
-    partition: int
-    committed: int
-    end: int
-    lag: int
-    member: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,14 +3,17 @@
     manifest/<seq>                          segment/<tip>-<writer>-<n>[.<tag>]
     snapshot/<seq>                          index/<first>-<last>
     boundary/<seq>                          latest
+    lease/<group>/<member>
 
 Numbers are 20 digits wide, so that the order of keys is the order of numbers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from headwater.errors import Corrupt, InvalidRequest
 from headwater.limits import TOPIC_NAME_MAX
@@ -21,6 +24,7 @@ SEGMENTS = "segment/"
 SNAPSHOTS = "snapshot/"
 BOUNDARIES = "boundary/"
 INDEXES = "index/"
+LEASES = "lease/"
 STAGED = "0"  # ends the writer's name in a segment of bytes alone; writers' names are base32, which has no 0
 
 _SEGMENT = re.compile(r"segment/([0-9]{20})-([0-9a-z]{1,32})-([0-9]{1,12})(?:\.([A-Za-z0-9_-]+))?\Z")
@@ -28,6 +32,7 @@ _NUMBERED = re.compile(r"[a-z]+/([0-9]{20})\Z")
 _INDEX = re.compile(r"index/([0-9]{20})-([0-9]{20})\Z")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]+\Z")
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
+_PART_MAX = 200  # bytes of a free name inside a key; two of them and a prefix stay far below a key's 1,024
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,16 @@ def index_key(first: int, last: int) -> str:
 def segment_key(tip: int, writer: str, number: int, tag: str = "") -> str:
     """The key of a writer's ``number``-th segment, made at ``tip``; a ``tag`` carries its intent."""
     return f"{SEGMENTS}{tip:020d}-{writer}-{number}{'.' + tag if tag else ''}"
+
+
+def leases_of(group: str) -> str:
+    """The prefix of the leases of a group."""
+    return f"{LEASES}{_part(group)}/"
+
+
+def lease_key(group: str, member: str) -> str:
+    """The key of a member's lease. Nobody takes it apart: whoever lists leases knows the members to look for."""
+    return leases_of(group) + _part(member)
 
 
 def segments_after(tip: int) -> str:
@@ -115,3 +130,11 @@ def check_namespace(name: str) -> str:
             f"{name[:80]!r} is no namespace: use 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit."
         )
     return name
+
+
+def _part(name: str) -> str:
+    """Any name as one part of a key: no slash, no dots, nothing to escape; a long one ends in its SHA-256."""
+    quoted = quote(name, safe="").replace(".", "%2E").replace("~", "%7E")
+    if len(quoted) <= _PART_MAX:
+        return quoted
+    return f"{quoted[: _PART_MAX - 65]}~{hashlib.sha256(name.encode()).hexdigest()}"

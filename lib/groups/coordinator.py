@@ -1,0 +1,277 @@
+"""A coordinator that any process can be, and none has to be: what members of groups do, one heartbeat at a time.
+
+    join        PUT lease ─► LIST leases, expel the dead ─► commit JoinGroup ─► what I own
+    heartbeat   GET the tip; once an interval: PUT lease, HEAD my successor's ─► what I own, what to give up
+    leave       commit LeaveGroup ─► DELETE lease
+
+The members of a group watch over each other in a ring: each looks at the lease of the next one in the order of
+joining, expels it if it is overdue, and then looks at the one behind it. So the cost of a member does not grow with
+its group, and one survivor is enough. All decisions are the fold's (``log.state.members``); two processes that expel
+the same member make one decision between them. In a steady group nothing is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from headwater.errors import Conflict
+from headwater.groups.checks import check_member, check_subscription, check_terms
+from headwater.groups.describe import TP, named, unsettled
+from headwater.groups.leases import Leases, overdue, renewal_ms
+from headwater.limits import HEARTBEAT_FLUX_MS, OFFSETS_RETENTION_MS
+from headwater.log import intents as ops
+from headwater.log import keys
+from headwater.log.namespace import Namespace
+from headwater.log.outcomes import UnknownMember
+from headwater.log.state import Member, State
+
+if TYPE_CHECKING:
+    from headwater.groups.maintenance import SweepReport
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """What a group tells one of its members (KIP-848's ConsumerGroupHeartbeat).
+
+    ``owned`` is what the member may read and commit, with the generation since which it owns it. ``revoke`` it
+    must let go of: commit, then name it as ``released`` in the next heartbeat. ``epoch`` goes with commits.
+    ``interval_ms`` is when the next heartbeat is due; asking sooner is allowed and costs 1 GET.
+    """
+
+    group: str
+    member: str
+    epoch: int
+    generation: int
+    owned: Mapping[TP, int]
+    revoke: Sequence[TP]
+    interval_ms: int
+    topics: Sequence[str] = ()
+
+
+class Coordinator:
+    """Groups of one namespace, as seen from one process. Make one per process; any number of tasks may use it."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        self.leases = Leases(namespace.chain)
+
+    async def heartbeat(
+        self,
+        group: str,
+        member: str,
+        *,
+        topics: Sequence[str] | None = None,
+        released: Sequence[TP] = (),
+        instance: str = "",
+        assignor: str = "",
+        session_ms: int = 45_000,
+        rebalance_ms: int = 300_000,
+        client: str = "",
+        joining: bool = False,
+        renew: bool = True,
+    ) -> Heartbeat:
+        """Join (``joining``), stay in, change ``topics``, give up what was ``released``; hear what the member owns.
+
+        ``member`` is an id that was never used before; joining again under the id that one has is safe, and so is
+        repeating a call that ended in ``Indeterminate``. The terms (``instance``, ``session_ms``, …) are those of
+        the join. ``released`` beyond what is to be revoked is ignored. Without ``renew`` the call only tells:
+        it neither renews the lease nor looks after the next member.
+
+        Raises:
+            InvalidRequest: a name or a number is out of bounds.
+            UnknownMember: the group has let go of this member. Give up all partitions, join under a new id.
+            Conflict: the group has members of the classic protocol, or as many as it may have.
+            Indeterminate: the store fell silent. Call again.
+
+        Cost: 1 GET; once an interval 1 PUT and 1 HEAD (2 where several processes serve the member); 1 commit if
+        anything changes. Joining: 1 GET, 1 PUT, 1 LIST if others are there, 1 commit.
+        """
+        check_member(group, member)
+        check_subscription(topics or (), assignor)
+        if joining:
+            check_terms(session_ms=session_ms, rebalance_ms=rebalance_ms, instance=instance, client=client)
+            join = ops.JoinGroup(
+                group=group,
+                member=member,
+                topics=list(topics or ()),
+                instance=instance,
+                assignor=assignor,
+                session_ms=session_ms,
+                rebalance_ms=rebalance_ms,
+                client=client,
+            )
+            await self._join(join)
+        else:
+            state = await self.namespace.refresh()
+            known = member_in(state, group, member, "consumer")
+            changes = _changes(state, group, known, topics, assignor, released)
+            # At the same time, since a member that is slow to renew should not be slow to release as well.
+            await together([self.keep(group, known)] if renew else [], [self._commit(changes)] if changes else [])
+        return self._answer(group, member)
+
+    async def leave(self, group: str, member: str, *, reason: str = "") -> None:
+        """Leave the group. Of a member that is gone already, or of no group at all, there is nothing to do.
+
+        Cost: 1 GET, 1 commit, 1 DELETE.
+        """
+        check_member(group, member)
+        state = await self.namespace.refresh()
+        if group in state.groups and member in state.groups[group].members:
+            await self.expel(group, {member: reason or "it left"})
+        self.leases.forget(group, member)
+        await self.leases.drop([keys.lease_key(group, member)])
+
+    async def sweep(self, *, idle_ms: int = OFFSETS_RETENTION_MS) -> SweepReport:
+        """See ``groups.maintenance.sweep``."""
+        from headwater.groups.maintenance import sweep
+
+        return await sweep(self, idle_ms=idle_ms)
+
+    # -- what both protocols and maintenance need --------------------------------------------------------
+
+    async def admit(self, group: str, member: str, *, session_ms: int) -> None:
+        """Write the lease of somebody who is about to join, and expel whom the group has lost meanwhile.
+
+        The lease comes first: whoever is in the group has one, so a missing one means that its member has left.
+        """
+        await together([self.leases.renew(group, member, session_ms=session_ms)], [self.namespace.chain.refresh()])
+        state = self.namespace.state
+        others = [known for known in _members(state, group) if known.id != member]
+        if not others:
+            return
+        now_ms, found = self.now_ms(), await self.leases.all(group)
+        reasons = {known.id: overdue(known, found.get(keys.lease_key(group, known.id)), now_ms) for known in others}
+        await self.expel(group, {name: reason for name, reason in reasons.items() if reason})
+
+    async def keep(self, group: str, member: Member) -> None:
+        """Renew the lease of ``member`` if it is due, and then look after the next one in the ring."""
+        if not await self.leases.due(group, member.id, session_ms=member.session_ms):
+            return
+        await together(
+            [self.leases.renew(group, member.id, session_ms=member.session_ms)], [self._watch(group, member.id)]
+        )
+
+    async def expel(self, group: str, reasons: Mapping[str, str]) -> list[str]:
+        """Have members leave, for reasons that are for people; those who left by this call. One intent each."""
+
+        async def one(member: str, reason: str) -> bool:
+            try:
+                await self._commit([ops.LeaveGroup(group=group, member=member, reason=reason)])
+            except UnknownMember:
+                return False  # somebody else was first
+            return True
+
+        gone = await together([one(member, reason) for member, reason in reasons.items()])
+        return [member for member, left in zip(reasons, gone, strict=True) if left]
+
+    def now_ms(self) -> int:
+        """The time that a manifest of ours would bear now."""
+        return max(self.namespace.state.time_ms, self.namespace.chain.clock.wall_ms())
+
+    # -- the parts ---------------------------------------------------------------------------------------
+
+    async def _join(self, join: ops.JoinGroup) -> None:
+        await self.admit(join.group, join.member, session_ms=join.session_ms)
+        known = _members(self.namespace.state, join.group)
+        replaced = [m.id for m in known if join.instance and m.instance == join.instance and m.id != join.member]
+        await self._commit([join])
+        # The old self of a static member is fenced by now (KIP-345); nobody has a use for its lease.
+        await self.leases.drop([keys.lease_key(join.group, name) for name in replaced])
+
+    async def _watch(self, group: str, member: str) -> None:
+        """Look at the next member in the ring, and at the one behind it for as long as they are to be expelled."""
+        successor = _successor(self.namespace.state, group, member)
+        while successor is not None:
+            reason = overdue(successor, await self.leases.look(group, successor.id), self.now_ms())
+            if not reason:
+                return
+            await self.expel(group, {successor.id: reason})
+            successor = _successor(self.namespace.state, group, member)
+
+    async def _commit(self, changes: Sequence[ops.AnyOp]) -> None:
+        await self.namespace.writer.commit(ops=changes)
+
+    def _answer(self, group: str, member: str) -> Heartbeat:
+        state = self.namespace.state
+        known = member_in(state, group, member, "consumer")
+        interval_ms = renewal_ms(known.session_ms)
+        if unsettled(state.groups[group], known):
+            interval_ms = min(interval_ms, HEARTBEAT_FLUX_MS)
+        return Heartbeat(
+            group=group,
+            member=member,
+            epoch=known.epoch,
+            generation=state.groups[group].generation,
+            owned=named(state, known.owned),
+            revoke=list(named(state, known.revoking)),
+            interval_ms=interval_ms,
+            topics=list(known.topics),
+        )
+
+
+def member_in(state: State, group: str, member: str, kind: str) -> Member:
+    """The member, of a group of that protocol. Raises ``UnknownMember``, or ``Conflict`` for the other protocol."""
+    found = state.groups.get(group)
+    known = found.members.get(member) if found else None
+    if found is None or known is None:
+        raise UnknownMember(f"Group {group!r} has no member {member!r}: it left, or was expelled.")
+    if found.kind != kind:
+        raise Conflict(f"Group {group!r} has {found.kind} members; this is the {kind} protocol.")
+    return known
+
+
+async def together(*calls: Iterable[Awaitable[T]]) -> list[T]:
+    """Do all of it at the same time, and return or raise only when nothing is in flight any more (R10)."""
+    results = await asyncio.gather(*(call for some in calls for call in some), return_exceptions=True)
+    done: list[T] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        done.append(result)
+    return done
+
+
+def _changes(
+    state: State, group: str, member: Member, topics: Sequence[str] | None, assignor: str, released: Sequence[TP]
+) -> list[ops.AnyOp]:
+    """What is new about the member, as operations of one intent."""
+    changes: list[ops.AnyOp] = []
+    places = [(state.names[topic], partition) for topic, partition in released if topic in state.names]
+    owed = [(topic, partition) for topic, partition in places if partition in member.revoking.get(topic, {})]
+    if owed:
+        changes.append(ops.ReleasePartitions(group=group, member=member.id, partitions=sorted(set(owed))))
+    wanted = member.topics if topics is None else sorted(set(topics))
+    if (wanted, assignor or member.assignor) != (member.topics, member.assignor):
+        changes.append(
+            ops.JoinGroup(
+                group=group,
+                member=member.id,
+                epoch=member.epoch,
+                topics=wanted,
+                instance=member.instance,
+                assignor=assignor or member.assignor,
+                session_ms=member.session_ms,
+                rebalance_ms=member.rebalance_ms,
+                client=member.client,
+            )
+        )
+    return changes
+
+
+def _members(state: State, group: str) -> list[Member]:
+    """The members in the order of joining."""
+    return list(state.groups[group].members.values()) if group in state.groups else []
+
+
+def _successor(state: State, group: str, member: str) -> Member | None:
+    """Whom ``member`` looks after: the next one in the order of joining, the first one after the last one."""
+    members = _members(state, group)
+    at = next((at for at, known in enumerate(members) if known.id == member), None)
+    if at is None or len(members) < 2:
+        return None
+    return members[(at + 1) % len(members)]
