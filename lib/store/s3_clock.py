@@ -7,10 +7,6 @@ clock carries it on for a while.
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import urllib.error
-import urllib.request
-from typing import IO, Any
 
 from headwater.clock import Clock
 
@@ -47,7 +43,10 @@ class ServiceClock:
         if self._date_ms == UNKNOWN and self._since()[1] < SILENT_S:
             return UNKNOWN
         before = (self._clock.wall_ms() / 1_000, self._clock.elapsed_s())
-        date_ms = await asyncio.to_thread(_read_date_ms, self._url, self._timeout_s)
+        # urllib costs more CPU than all of this store, and a function's cold start has no need of it.
+        from headwater.store.s3_date import read_date_ms
+
+        date_ms = await asyncio.to_thread(read_date_ms, self._url, self._timeout_s)
         self._date_ms, self._read_at = date_ms, before if date_ms == UNKNOWN else self._now()
         return self.known_ms()
 
@@ -57,27 +56,3 @@ class ServiceClock:
     def _since(self) -> tuple[float, float]:
         wall_s, elapsed_s = self._now()
         return wall_s - self._read_at[0], elapsed_s - self._read_at[1]
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer with a Date like any other."""
-
-    def redirect_request(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, *rest: Any) -> None:
-        return None
-
-
-def _read_date_ms(url: str, timeout_s: float) -> int:
-    """The Date of whatever ``url`` answers, in ms since 1970; -1 if there is none."""
-    opener = urllib.request.build_opener(_NoRedirect)
-    try:
-        with opener.open(urllib.request.Request(url, method="HEAD"), timeout=timeout_s) as answer:
-            date = answer.headers.get("Date")
-    except urllib.error.HTTPError as error:
-        date = error.headers.get("Date")
-        error.close()
-    except (OSError, ValueError):
-        return UNKNOWN
-    try:
-        return int(email.utils.parsedate_to_datetime(date).timestamp() * 1_000)
-    except (TypeError, ValueError):
-        return UNKNOWN

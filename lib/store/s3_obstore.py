@@ -7,7 +7,6 @@ Last-Modified of a write. Its error classes hide the status (409 is "already exi
 from __future__ import annotations
 
 import asyncio
-import configparser
 import os
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -174,6 +173,8 @@ def _configured_region(profile: str | None, env: Mapping[str, str]) -> str | Non
     path = Path(env.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
     if not path.is_file():
         return None
+    import configparser  # a function has no such file
+
     config = configparser.RawConfigParser(strict=False)
     try:
         config.read(path, encoding="utf-8")
