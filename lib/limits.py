@@ -60,6 +60,7 @@ OFFSETS_RETENTION_MS = 7 * 86_400_000  # offsets of a group without members are 
 SESSION_MS_MIN, SESSION_MS_MAX = 6_000, 1_800_000  # Kafka: group.min/max.session.timeout.ms
 HEARTBEAT_MS = 15_000  # a lease is renewed this often: 4 PUTs a minute, three tries in a session of 45 s
 HEARTBEAT_FLUX_MS = 1_000  # … but who waits for a partition, or is to give one up, asks this often: 1 GET each
+GROUP_POLL_MS_MIN, GROUP_POLL_MS_MAX = 50, 1_000  # pauses of a classic member that waits for others: 1 GET each
 LEASE_ORPHAN_MS = SESSION_MS_MAX + 3_600_000  # a lease of no member is deleted at this age: no joiner is that slow
 LEASES_KNOWN_MAX = 10_000  # members whose last renewal one process remembers; others cost it a HEAD
 ACLS_MAX = 10_000  # rules of one namespace; each request looks through those of its resource type
@@ -69,6 +70,8 @@ ONCE_MAX = 16_384  # idempotency keys remembered, the newest ones; about 100 byt
 ONCE_KEEP_MS = 3_600_000  # … and for this long
 INDEX_FANOUT = 8  # index pages of one level that are merged into one page of the next
 INDEX_PAGE_ENTRIES_MAX = 1 << 18  # a page this large is merged no further
+HISTORY_STATES_MAX = 4  # past states kept, for readers that go through the log as of one commit
+HISTORY_FOLD_MAX = 8_192  # manifests folded for a past state; snapshots lie SNAPSHOT_EVERY apart while they are kept
 
 # -- memory ------------------------------------------------------------------------------------------
 
@@ -92,3 +95,21 @@ ANSWER_BYTES_MAX = 4_500_000  # a function's answer may have 6 MiB, and base64 m
 NAMESPACES_OPEN_MAX = 64  # namespaces that one serving process keeps warm
 HTTP_HEADER_BYTES_MAX = 16 * KIB  # one header line of a request to the development server
 HTTP_SLOW_S = 30.0  # a client of the development server that sends nothing for this long is let go
+
+# -- transactions of several requests, and uploads -----------------------------------------------------
+
+DOCUMENT_BYTES_MAX = 4 * MIB  # a document as JSON: the intent that it becomes has at most INTENT_BYTES_MAX
+DOCUMENT_KEEP_MS = 86_400_000  # a document untouched for so long is swept, open or not: its bytes are collectable too
+TRANSACTION_MS_MAX = 900_000  # Kafka: transaction.max.timeout.ms; far below the day after which staged bytes may go
+TRANSACTION_ADDS_MAX = 10_000  # requests that add to one transaction; each leaves its id, so none counts twice
+UPLOAD_MS = 3_600_000  # from the presigned PUT to its commit; afterwards the bytes belong to the collector
+PRESIGN_S = 900  # a presigned URL is good for this long: time for 64 MiB at 80 KiB/s, and not for much else
+SWEEP_MAX = 1_000  # old documents deleted by one sweep
+
+# -- authentication --------------------------------------------------------------------------------------
+
+AUTH_FRESH_S = 5.0  # a revoked API key stops working within this time, also in a process that is otherwise idle
+AUTH_RETRY_S = 2.0  # refused credentials make a process look for new keys at most this often
+AUTH_HEADER_BYTES_MAX = 4 * KIB  # an Authorization header; a longer one is refused unread
+SIGV4_SKEW_S = 300.0  # between the clock of who signed and ours, as for AWS
+SIGV4_SEEN_MAX = 1 << 18  # signatures remembered against replay, about 40 MB: 400 changes a second
