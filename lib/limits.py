@@ -113,3 +113,17 @@ AUTH_RETRY_S = 2.0  # refused credentials make a process look for new keys at mo
 AUTH_HEADER_BYTES_MAX = 4 * KIB  # an Authorization header; a longer one is refused unread
 SIGV4_SKEW_S = 300.0  # between the clock of who signed and ours, as for AWS
 SIGV4_SEEN_MAX = 1 << 18  # signatures remembered against replay, about 40 MB: 400 changes a second
+
+# -- the service ---------------------------------------------------------------------------------------
+
+ACCESS_STALE_S = 30.0  # access rules, keys and quotas are not trusted for longer without a look at the tip
+AUDIT_RETENTION_MS = 90 * 86_400_000  # records of administration are kept this long
+CONFIGS_MAX = 100  # configs of one topic
+CONFIG_BYTES_MAX = 4_096  # one config's value
+SCOPES_MAX = 100  # rules that narrow one API key
+QUOTA_BURST_S = 1.0  # what a principal may have saved up, in seconds of its rate
+QUOTA_BUCKETS_MAX = 10_000  # token buckets that one process keeps; full ones, which say nothing, go first
+QUOTA_WAIT_MS_MAX = 3_600_000  # the longest time to come back after that a refusal names
+RANGES_MAX = 1_000  # presigned URLs in one answer; each takes a signature and about 600 bytes
+PRESIGNED_S = 900  # how long a presigned URL is good for
+TRANSACTION_MS_MAX = 900_000  # Kafka: transaction.max.timeout.ms
