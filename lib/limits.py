@@ -125,5 +125,4 @@ QUOTA_BURST_S = 1.0  # what a principal may have saved up, in seconds of its rat
 QUOTA_BUCKETS_MAX = 10_000  # token buckets that one process keeps; full ones, which say nothing, go first
 QUOTA_WAIT_MS_MAX = 3_600_000  # the longest time to come back after that a refusal names
 RANGES_MAX = 1_000  # presigned URLs in one answer; each takes a signature and about 600 bytes
-PRESIGNED_S = 900  # how long a presigned URL is good for
-TRANSACTION_MS_MAX = 900_000  # Kafka: transaction.max.timeout.ms
+FETCH_WAIT_MS_MAX = 300_000  # a longer long poll is cut to this; edges cut it shorter
