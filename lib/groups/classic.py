@@ -1,0 +1,240 @@
+"""Kafka's classic protocol for edges that speak it: join, sync and heartbeat over a ``Coordinator``.
+
+The machine is the fold's (``log.state.classic``). Here is what needs time: a member that waits looks at the tip with
+growing pauses, keeps its lease meanwhile, and says ``EndJoin`` when a join phase has lasted long enough. So no
+broker has to stay alive between the requests of a rebalance. Metadata and assignments are bytes that only clients
+understand.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from headwater.errors import Conflict, Fenced, InvalidRequest, NotFound
+from headwater.groups.checks import check_member, check_name, check_terms
+from headwater.groups.coordinator import Coordinator, member_in
+from headwater.limits import GROUP_POLL_MS_MAX, GROUP_POLL_MS_MIN
+from headwater.log import intents as ops
+from headwater.log.outcomes import Rebalancing
+from headwater.log.state import Group, Member
+
+PROTOCOLS_MAX = 64  # assignors that one member offers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinedMember:
+    """A member as the leader sees it: its metadata under the protocol that was chosen."""
+
+    member: str
+    instance: str
+    metadata: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """The generation in which a member has joined. ``members`` is for the leader, who assigns; empty for others."""
+
+    generation: int
+    protocol_type: str
+    protocol: str
+    leader: str
+    member: str
+    members: Sequence[JoinedMember] = ()
+
+
+async def join_classic(
+    coordinator: Coordinator,
+    group: str,
+    member: str,
+    *,
+    protocol_type: str,
+    protocols: Sequence[tuple[str, bytes]],
+    instance: str = "",
+    session_ms: int = 45_000,
+    rebalance_ms: int = 300_000,
+    delay_ms: int = 0,
+    client: str = "",
+    timeout_ms: int | None = None,
+) -> Joined:
+    """Join, and return when the generation has begun in which ``member`` takes part (Kafka: JoinGroup).
+
+    ``member`` is an id that the edge has given out (KIP-394). A call that is repeated goes on where it was.
+
+    Raises:
+        InvalidRequest: a name or a number is out of bounds.
+        Conflict: the group is of the other protocol or of another type, shares no assignor, or is full.
+        UnknownMember: the group has let go of this member while it waited. Join under a new id.
+        Rebalancing: ``timeout_ms`` (by default the rebalance and the session) passed before all had joined.
+
+    Cost: that of ``Coordinator.heartbeat`` for a joiner, then 1 GET a look, 1 commit if the deadline passes.
+    """
+    _check(group, member, protocol_type, protocols)
+    check_terms(session_ms=session_ms, rebalance_ms=rebalance_ms, instance=instance, client=client)
+    if not 0 <= delay_ms <= rebalance_ms:
+        raise InvalidRequest(f"The first join phase may be held open for 0 to {rebalance_ms} ms, not {delay_ms}.")
+    join = ops.JoinClassic(
+        group=group,
+        member=member,
+        protocol_type=protocol_type,
+        protocols=[(name, base64.b64encode(metadata).decode()) for name, metadata in protocols],
+        instance=instance,
+        session_ms=session_ms,
+        rebalance_ms=rebalance_ms,
+        delay_ms=delay_ms,
+        client=client,
+    )
+    await coordinator.admit(group, member, session_ms=session_ms)
+    await _commit(coordinator, join)
+    waiting = _Waiting(coordinator, group, member, timeout_ms or rebalance_ms + session_ms)
+    while True:
+        found, known = waiting.look()
+        if found.phase in ("completing", "stable") and known.joined:
+            return _joined(found, known)
+        if not known.joined:
+            # The generation that we joined has come and gone between two looks.
+            await _commit(coordinator, join)
+            continue
+        await waiting.pause()
+
+
+async def sync_classic(
+    coordinator: Coordinator,
+    group: str,
+    member: str,
+    generation: int,
+    assignments: Mapping[str, bytes] | None = None,
+    *,
+    timeout_ms: int | None = None,
+) -> bytes:
+    """Give the ``assignments`` if this is the leader, and return this member's own (Kafka: SyncGroup).
+
+    Raises:
+        UnknownMember, Fenced: the member, or its generation, is no longer the group's.
+        Rebalancing: another rebalance has begun, or the leader did not assign in time: join again.
+
+    Cost: the leader 1 GET and 1 commit; the others 1 GET a look.
+    """
+    check_member(group, member)
+    await coordinator.namespace.refresh()
+    known = member_in(coordinator.namespace.state, group, member, "classic")
+    waiting = _Waiting(coordinator, group, member, timeout_ms or known.rebalance_ms)
+    while True:
+        found, known = waiting.look()
+        _check_generation(found, known, generation)
+        if found.phase == "preparing":
+            raise Rebalancing(f"Group {group!r} is rebalancing: join again.")
+        if found.phase == "stable":
+            return base64.b64decode(known.assignment)
+        if found.leader == member:
+            given = {name: base64.b64encode(data).decode() for name, data in (assignments or {}).items()}
+            await _commit(
+                coordinator, ops.SyncClassic(group=group, member=member, generation=generation, assignments=given)
+            )
+            continue
+        await waiting.pause()
+
+
+async def heartbeat_classic(coordinator: Coordinator, group: str, member: str, generation: int) -> None:
+    """Stay in the group, and hear whether its generation still holds (Kafka: Heartbeat).
+
+    Raises:
+        UnknownMember, Fenced: the member, or its generation, is no longer the group's.
+        Rebalancing: commit what was read, then join again.
+
+    Cost: 1 GET; once an interval 1 PUT and 1 HEAD.
+    """
+    check_member(group, member)
+    state = await coordinator.namespace.refresh()
+    await coordinator.keep(group, member_in(state, group, member, "classic"))
+    known = member_in(coordinator.namespace.state, group, member, "classic")
+    found = coordinator.namespace.state.groups[group]
+    await end_join_if_due(coordinator, found)
+    _check_generation(found, known, generation)
+    if found.phase == "preparing":
+        raise Rebalancing(f"Group {group!r} is rebalancing: join again.")
+
+
+async def end_join_if_due(coordinator: Coordinator, group: Group) -> None:
+    """End a join phase whose deadline has passed, as anybody may. Cost: nothing, or 1 commit."""
+    if group.phase != "preparing" or coordinator.now_ms() < group.deadline_ms:
+        return
+    try:
+        await _commit(coordinator, ops.EndJoin(group=group.name, generation=group.generation))
+    except (Conflict, NotFound):
+        pass  # somebody else did, or the one who stamped the manifest has a slower clock: look again later
+
+
+class _Waiting:
+    """A member that waits for others: it looks at the tip, keeps its lease, and ends what is overdue."""
+
+    def __init__(self, coordinator: Coordinator, group: str, member: str, timeout_ms: int) -> None:
+        self._coordinator = coordinator
+        self._chain = coordinator.namespace.chain
+        self._group, self._member = group, member
+        self._until_s = self._chain.clock.elapsed_s() + timeout_ms / 1_000
+        self._pause_ms = float(GROUP_POLL_MS_MIN)
+
+    def look(self) -> tuple[Group, Member]:
+        """The group and the member as this process knows them. Raises ``UnknownMember``."""
+        state = self._coordinator.namespace.state
+        known = member_in(state, self._group, self._member, "classic")
+        return state.groups[self._group], known
+
+    async def pause(self) -> None:
+        """Wait for news, for a growing while at most, and bring the state up to date. Raises ``Rebalancing``."""
+        left_s = self._until_s - self._chain.clock.elapsed_s()
+        if left_s <= 0:
+            raise Rebalancing(f"Group {self._group!r} was not complete in time: join again.")
+        jittered_ms = self._pause_ms * self._chain.rng.uniform(0.5, 1.0)
+        self._pause_ms = min(self._pause_ms * 2, GROUP_POLL_MS_MAX)
+        await self._chain.grown(self._chain.state.seq, min(jittered_ms / 1_000, left_s))
+        await self._chain.refresh()
+        found, known = self.look()
+        await self._coordinator.keep(self._group, known)
+        await end_join_if_due(self._coordinator, found)
+
+
+async def _commit(coordinator: Coordinator, change: ops.AnyOp) -> None:
+    await coordinator.namespace.writer.commit(ops=[change])
+
+
+def _check(group: str, member: str, protocol_type: str, protocols: Sequence[tuple[str, bytes]]) -> None:
+    check_member(group, member)
+    check_name("protocol type", protocol_type)
+    if not 1 <= len(protocols) <= PROTOCOLS_MAX:
+        raise InvalidRequest(f"A member offers 1 to {PROTOCOLS_MAX} assignors, not {len(protocols)}.")
+    for name, _ in protocols:
+        check_name("assignor's name", name)
+
+
+def _check_generation(group: Group, member: Member, generation: int) -> None:
+    # While all are to join again, the generation that is over is still the one that members name.
+    if generation != group.generation:
+        raise Fenced(f"Group {group.name!r} is at generation {group.generation}; {member.id!r} named {generation}.")
+
+
+def _joined(group: Group, member: Member) -> Joined:
+    members = []
+    if group.leader == member.id:
+        members = [
+            JoinedMember(member=m.id, instance=m.instance, metadata=_metadata(m, group.protocol))
+            for m in group.members.values()
+        ]
+    return Joined(
+        generation=group.generation,
+        protocol_type=group.protocol_type,
+        protocol=group.protocol,
+        leader=group.leader,
+        member=member.id,
+        members=members,
+    )
+
+
+def _metadata(member: Member, protocol: str) -> bytes:
+    try:
+        return base64.b64decode(next((data for name, data in member.protocols if name == protocol), ""))
+    except binascii.Error:
+        return b""  # put there by something that is no edge of ours
