@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from headwater.errors import HeadwaterError
+from headwater.limits import HTTP_FETCH_BYTES_MAX, HTTP_WAIT_MS_MAX
 
 if TYPE_CHECKING:
     from headwater.api.verbs import Verbs
@@ -52,12 +53,15 @@ class Call:
     """What a handler is given: the request, the values of its route's ``{…}`` parts, and what to do it with.
 
     ``verbs`` acts for the principal that asked. ``namespace`` is for what is no verb: documents of consumer instances.
+    ``wait_ms_max`` is how long this call may wait for records, ``answer_bytes_max`` how large its body may be.
     """
 
     request: Request
     parts: Mapping[str, str]
     verbs: Verbs
     namespace: Namespace
+    wait_ms_max: float = HTTP_WAIT_MS_MAX
+    answer_bytes_max: int = HTTP_FETCH_BYTES_MAX
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Response]]
@@ -81,6 +85,8 @@ class Route:
     query: Mapping[str, str] = field(default_factory=dict)
     schema: Mapping[str, object] | None = None
     dialect: bool = False  # errors are those of the Kafka REST Proxy v2
+    open: bool = False  # anybody may ask; the handler gets no verbs and no namespace
+    codes: tuple[int, ...] = (200,)  # the statuses of success
 
 
 class HttpError(HeadwaterError):

@@ -60,6 +60,43 @@ def decode(data: Bytes) -> pa.RecordBatch:
         raise Corrupt(f"{len(data)} bytes are not Arrow record batches: {error}.") from error
 
 
+def read_columns(data: Bytes) -> pa.Table:
+    """One Arrow IPC stream of some of a record's columns, in types that can perhaps be cast to its own.
+
+    For clients that do not know `RECORD_SCHEMA`; ``codec_schema.as_records`` makes records of what comes back. No
+    dictionaries and nothing nested but headers of our own type, so that sizes are known before they are believed.
+
+    Raises:
+        Corrupt: anything else, or more bytes than the module's bounds.
+    """
+    try:
+        source = pa.BufferReader(pa.py_buffer(data))
+        schema, messages = _stream(source, data)
+        _refuse_types(schema)
+        budget = BATCH_DECODED_BYTES_MAX
+        batches: list[pa.RecordBatch] = []
+        for message in messages:
+            budget -= _decoded_bytes(message)
+            if budget < 0:
+                raise Corrupt(f"The stream holds more than {BATCH_DECODED_BYTES_MAX} bytes decoded.")
+            batches.append(pa.ipc.read_record_batch(message, schema))
+            batches[-1].validate(full=True)
+        if source.tell() < len(data):
+            raise Corrupt("Something follows the Arrow stream.")
+        return pa.Table.from_batches(batches, schema=schema)
+    except MemoryError:
+        raise
+    except _FOREIGN as error:
+        raise Corrupt(f"{len(data)} bytes are not Arrow record batches: {error}.") from error
+
+
+def _refuse_types(schema: pa.Schema) -> None:
+    for field in schema:
+        nested = pa.types.is_nested(field.type) or pa.types.is_dictionary(field.type)
+        if field.name not in RECORD_SCHEMA.names or (nested and field.type != RECORD_SCHEMA.field(field.name).type):
+            raise Corrupt(f"The stream has a column {field.name[:80]!r} of type {str(field.type)[:80]}.")
+
+
 def _batches(data: Bytes) -> list[pa.RecordBatch]:
     source = pa.BufferReader(pa.py_buffer(data))
     batches: list[pa.RecordBatch] = []
@@ -79,6 +116,15 @@ def _batches(data: Bytes) -> list[pa.RecordBatch]:
 def _messages(source: pa.BufferReader, data: Bytes) -> list[pa.Message]:
     """The record batch messages of the stream that begins here, and ``source`` moved behind its end."""
     start = source.tell()
+    schema, messages = _stream(source, data)
+    if not schema.equals(RECORD_SCHEMA):
+        raise Corrupt(f"The Arrow stream at byte {start} has other columns than a record: {schema}.")
+    return messages
+
+
+def _stream(source: pa.BufferReader, data: Bytes) -> tuple[pa.Schema, list[pa.Message]]:
+    """The schema and the record batch messages of the stream that begins here, and ``source`` behind its end."""
+    start = source.tell()
     messages = list(pa.ipc.MessageReader.open_stream(source))
     end = source.tell()
     if len(messages) < 2 or memoryview(data)[end - len(END_OF_STREAM) : end] != END_OF_STREAM:
@@ -86,12 +132,10 @@ def _messages(source: pa.BufferReader, data: Bytes) -> list[pa.Message]:
     if messages[0].type != "schema":  # pyarrow checks a message as what it claims to be, and crashes on another
         raise Corrupt(f"The Arrow stream at byte {start} begins with a {messages[0].type} message.")
     schema = pa.ipc.read_schema(messages[0])
-    if not schema.equals(RECORD_SCHEMA):
-        raise Corrupt(f"The Arrow stream at byte {start} has other columns than a record: {schema}.")
     for message in messages[1:]:
         if message.type != "record batch":
             raise Corrupt(f"The Arrow stream at byte {start} holds a {message.type} message.")
-    return messages[1:]
+    return schema, messages[1:]
 
 
 def _decoded_bytes(message: pa.Message) -> int:

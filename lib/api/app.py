@@ -1,0 +1,211 @@
+"""What serves requests: routes, the namespaces that are open, and who may ask.
+
+    serve ──► find the route ──► may this namespace be served? ──► open it, or bring it up to date by use
+          ──► authenticate ──► Service for the principal ──► the route's handler ──► response
+
+An ``App`` keeps namespaces open between requests. It never raises: what is wrong becomes a response, and a mistake of
+our own becomes a 500 with an id that the log knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from headwater.api import media
+from headwater.api.errors_http import respond, too_late, unexpected
+from headwater.api.messages import Call, HttpError, Request, Response, Route
+from headwater.api.routing import Router
+from headwater.clock import Clock
+from headwater.errors import HeadwaterError, NotFound, Unauthorized
+from headwater.limits import HTTP_FETCH_BYTES_MAX, HTTP_WAIT_MS_MAX, NAMESPACES_OPEN_MAX
+from headwater.log.namespace import Namespace
+
+if TYPE_CHECKING:
+    from headwater.api.auth import Authenticator
+    from headwater.api.quotas import Quotas
+    from headwater.api.verbs import Verbs
+
+READS = frozenset({"GET", "HEAD"})
+BUDGET_WAIT = 0.7  # the part of a request's time that a long poll may take
+
+
+class Opener(Protocol):
+    """Opens a namespace by name."""
+
+    def __call__(self, name: str) -> Awaitable[Namespace]: ...
+
+
+class App:
+    """Serves ``routes`` for the namespaces that ``served`` names (``tenant-*`` stands for all that begin so)."""
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        *,
+        open_namespace: Opener,
+        authenticator: Authenticator,
+        clock: Clock,
+        rng: random.Random,
+        namespace: str = "default",
+        served: Iterable[str] = (),
+        host: str = "",
+        answer_bytes_max: int = HTTP_FETCH_BYTES_MAX,
+        log: Callable[[str], object] | None = None,
+    ) -> None:
+        self.router = Router(routes)
+        self.namespace = namespace
+        self.clock = clock
+        self._rng = rng
+        self._open = open_namespace
+        self._authenticator = authenticator
+        self._served = tuple(served) or (namespace,)
+        self._host = host
+        self._answer_bytes_max = answer_bytes_max
+        self._log = log or sys.stderr.write
+        self._namespaces: dict[str, asyncio.Future[Namespace]] = {}
+        self._quotas: dict[str, Quotas] = {}
+
+    # -- one request -----------------------------------------------------------------------------------
+
+    async def serve(self, request: Request, *, budget_s: float | None = None) -> Response:
+        """The response to one request. Never raises.
+
+        With ``budget_s`` it ends in time: a read is then broken off, and a write is ``Indeterminate``. The write
+        itself is not: ``drain`` waits for it.
+        """
+        reads = request.method in READS
+        route: Route | None = None
+        try:
+            route, parts = self.router.find(request.method, request.path)
+            async with asyncio.timeout(budget_s):
+                return await self._serve(request, route, parts, budget_s)
+        except HeadwaterError as error:
+            return self._refusal(error, route)
+        except TimeoutError:
+            return self._refusal(too_late(reads, budget_s or 0.0), route)
+        except Exception as error:
+            return self._mistake(error, request, route)
+
+    async def _serve(
+        self, request: Request, route: Route, parts: Mapping[str, str], budget_s: float | None
+    ) -> Response:
+        for name in request.query:
+            if name not in route.query:
+                raise HttpError(400, f"This path has no query parameter {name[:40]!r}; it has {_names(route.query)}.")
+        if route.open:
+            nothing = cast(Any, None)
+            return await route.handler(Call(request=request, parts=parts, verbs=nothing, namespace=nothing))
+        if not route.dialect:
+            media.check(request, route)
+        self._check_served(request.namespace)
+        namespace = await self.opened(request.namespace)
+        verbs = await self._verbs(request, namespace)
+        wait_ms = HTTP_WAIT_MS_MAX if budget_s is None else min(HTTP_WAIT_MS_MAX, budget_s * 1_000 * BUDGET_WAIT)
+        call = Call(
+            request=request,
+            parts=parts,
+            verbs=verbs,
+            namespace=namespace,
+            wait_ms_max=wait_ms,
+            answer_bytes_max=self._answer_bytes_max,
+        )
+        return await route.handler(call)
+
+    async def _verbs(self, request: Request, namespace: Namespace) -> Verbs:
+        from headwater.api.quotas import Quotas
+        from headwater.api.service import Service
+
+        identity = await self._authenticator.authenticate(request, namespace)
+        quotas = self._quotas.get(namespace.name)
+        if quotas is None:
+            quotas = self._quotas[namespace.name] = Quotas(self.clock)
+        return Service(
+            namespace,
+            principal=identity.principal,
+            scopes=identity.scopes,
+            quotas=quotas,
+            host=request.base_url,
+        )
+
+    def _check_served(self, name: str) -> None:
+        """A namespace of others answers as one that does not exist, whether it does or not."""
+        for pattern in self._served:
+            if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])):
+                return
+        if self._authenticator.mode in ("token", "sigv4"):
+            raise Unauthorized("The credentials are not known here.")
+        raise NotFound("There is no such namespace.")
+
+    # -- answers to what is wrong -------------------------------------------------------------------------
+
+    def _refusal(self, error: HeadwaterError, route: Route | None) -> Response:
+        return respond(error, dialect=route is not None and route.dialect)
+
+    def _mistake(self, error: Exception, request: Request, route: Route | None) -> Response:
+        """One line for the log: what kind of mistake and where, and nothing of what the client sent."""
+        name = f"{self._rng.getrandbits(64):016x}"
+        frames = traceback.extract_tb(error.__traceback__)[-8:]
+        line = {
+            "level": "error",
+            "id": name,
+            "method": request.method[:16],
+            "route": route.pattern if route else "",
+            "error": type(error).__name__,
+            "at": [
+                f"{frame.filename.rpartition('headwater')[2][-60:]}:{frame.lineno} {frame.name}" for frame in frames
+            ],
+        }
+        self._log(json.dumps(line) + "\n")
+        return unexpected(name, request.method in READS)
+
+    # -- namespaces ---------------------------------------------------------------------------------------
+
+    async def opened(self, name: str) -> Namespace:
+        """The namespace, opened once; the one that was used longest ago makes room."""
+        found = self._namespaces.pop(name, None)
+        if found is not None and found.done() and (found.cancelled() or found.exception() is not None):
+            found = None
+        if found is None:
+            found = asyncio.ensure_future(self._open(name))
+        self._namespaces[name] = found  # the newest at the end
+        try:
+            namespace = await asyncio.shield(found)
+        except BaseException:
+            if found.done():
+                self._namespaces.pop(name, None)
+            raise
+        await self._make_room()
+        return namespace
+
+    async def _make_room(self) -> None:
+        while len(self._namespaces) > NAMESPACES_OPEN_MAX:
+            name = next(iter(self._namespaces))
+            oldest = self._namespaces.pop(name)
+            self._quotas.pop(name, None)
+            if oldest.done() and not oldest.cancelled() and oldest.exception() is None:
+                await oldest.result().drain()
+
+    async def drain(self) -> None:
+        """Return when nothing is in flight in any namespace (R10)."""
+        for found in list(self._namespaces.values()):
+            if found.done() and not found.cancelled() and found.exception() is None:
+                await found.result().drain()
+
+    async def close(self) -> None:
+        """Drain, and let go of the namespaces and their stores."""
+        for found in list(self._namespaces.values()):
+            if not found.done():
+                found.cancel()
+            elif not found.cancelled() and found.exception() is None:
+                await found.result().close()
+        self._namespaces.clear()
+
+
+def _names(query: Mapping[str, str]) -> str:
+    return ", ".join(query) or "none"
