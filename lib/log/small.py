@@ -3,7 +3,7 @@
 Importing pyarrow costs a fresh process 110 to 180 ms of CPU, which is most of what a cold produce takes. A record
 built here costs about 2 µs, so that up to ``SMALL_RECORDS_MAX`` records are built here and more are built by
 ``headwater.log.batch``. Both forms are batches like any other: what is stored is one uncompressed Kafka RecordBatch
-v2 (``kafka2``).
+v2 (``kafka2``), and what was built here can be read here again.
 
     record:  length | attributes 1 | timestamp delta | offset delta | key | value | number of headers | headers
     bytes:   length, -1 for null | bytes                  all lengths, deltas and numbers are zig-zag varints
@@ -17,11 +17,11 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from headwater import limits
-from headwater.errors import InvalidRequest
+from headwater.errors import Corrupt, InvalidRequest
 from headwater.log import kafka2
-from headwater.types import Batch, Record
+from headwater.types import Batch, Buffer, Header, Record
 
-__all__ = ["batch_of", "murmur2", "partition_of"]
+__all__ = ["batch_of", "murmur2", "partition_of", "records_in"]
 
 TIMESTAMP_MAX = 2**62 - 1  # ms; what the log's own integers can carry
 
@@ -74,6 +74,25 @@ def batch_of(
     )
 
 
+def records_in(data: Buffer) -> list[Record] | None:
+    """The records of ``kafka2`` batches, in order; None if they are not few and uncompressed: then decode with Arrow.
+
+    Raises:
+        Corrupt: the bytes are not RecordBatch v2 batches of dense offsets.
+
+    Cost: about 3 µs a record.
+    """
+    if len(data) > limits.SMALL_BYTES_MAX:
+        return None
+    headers = kafka2.headers_of(data)
+    if sum(header.count for header in headers) > limits.SMALL_RECORDS_MAX:
+        return None
+    if any(header.codec != "none" for header in headers):
+        return None
+    view = bytes(data)
+    return [record for header in headers for record in _records_of(header, view)]
+
+
 def murmur2(data: bytes) -> int:
     """Kafka's variant of MurmurHash2: seed 0x9747b28c, a signed 32-bit result (``Utils.murmur2``)."""
     words = len(data) >> 2
@@ -108,6 +127,80 @@ def _record(record: Record, delta: int, first: int) -> bytes:
     if len(body) > limits.RECORD_BYTES_MAX:
         _refuse_large(record, delta)
     return _varint(len(body)) + body
+
+
+def _records_of(header: kafka2.BatchHeader, data: bytes) -> list[Record]:
+    """The records of one batch, which fill it exactly."""
+    at = header.start + kafka2.HEADER_BYTES
+    records = []
+    try:
+        for delta in range(header.count):
+            size, at = _number(data, at)
+            end = at + size
+            if size < 1 or end > header.end:
+                raise _corrupt(header, f"record {delta} claims {size} bytes")
+            records.append(_record_at(header, data, at, end, delta))
+            at = end
+    except (IndexError, UnicodeDecodeError, OverflowError) as error:
+        raise _corrupt(header, str(error)) from error
+    if at != header.end:
+        raise _corrupt(header, f"{header.end - at} bytes follow the last record")
+    return records
+
+
+def _record_at(header: kafka2.BatchHeader, data: bytes, at: int, end: int, delta: int) -> Record:
+    """The record at bytes ``[at, end)``; its one byte of attributes means nothing yet (the other decoder: < 0x80)."""
+    if data[at] >= 0x80:
+        raise _corrupt(header, f"record {delta} has the attributes {data[at]}")
+    time_delta, at = _number(data, at + 1)
+    offset_delta, at = _number(data, at)
+    if offset_delta != delta:
+        raise _corrupt(header, f"record {delta} has the offset delta {offset_delta}")
+    key, at = _bytes_at(header, data, at, end)
+    value, at = _bytes_at(header, data, at, end)
+    count, at = _number(data, at)
+    if not 0 <= count <= end - at:
+        raise _corrupt(header, f"record {delta} claims {count} headers")
+    found: list[Header] = []
+    for _ in range(count):
+        name, at = _bytes_at(header, data, at, end)
+        content, at = _bytes_at(header, data, at, end)
+        if name is None:
+            raise _corrupt(header, f"record {delta} has a header without a name")
+        found.append((name.decode(), content))
+    if at != end:
+        raise _corrupt(header, f"record {delta} ends at byte {at}, not {end}")
+    timestamp = header.max_timestamp if header.log_append_time else header.first_timestamp + time_delta
+    if not -(2**63) <= timestamp < 2**63:
+        raise _corrupt(header, f"record {delta} has the timestamp {timestamp}")
+    return Record(key=key, value=value, timestamp=timestamp, headers=tuple(found))
+
+
+def _bytes_at(header: kafka2.BatchHeader, data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
+    size, at = _number(data, at)
+    if size == -1:
+        return None, at
+    if not 0 <= size <= end - at:
+        raise _corrupt(header, f"a field claims {size} bytes at byte {at}")
+    return data[at : at + size], at + size
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """The zig-zag varint at byte ``at``, of at most ten bytes, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), at
+        shift += 7
+        if shift > 63:
+            raise OverflowError(f"the number at byte {at} has no end")
+
+
+def _corrupt(header: kafka2.BatchHeader, why: str) -> Corrupt:
+    return Corrupt(f"The records of the batch of {header.count} at byte {header.start} are malformed: {why}.")
 
 
 def _refuse_large(record: Record, delta: int) -> None:

@@ -1,5 +1,6 @@
 """Batches of a few records, built without Arrow."""
 
+import struct
 import subprocess
 import sys
 
@@ -9,9 +10,9 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.errors import InvalidRequest
-from headwater.limits import BATCH_BYTES_MAX, RECORD_BYTES_MAX, SMALL_RECORDS_MAX
-from headwater.log import batch, kafka2, partitioner, small
+from headwater.errors import Corrupt, InvalidRequest
+from headwater.limits import BATCH_BYTES_MAX, RECORD_BYTES_MAX, SMALL_BYTES_MAX, SMALL_RECORDS_MAX
+from headwater.log import batch, frame, kafka2, partitioner, small
 from headwater.types import PlacedRecord, Record
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -47,6 +48,52 @@ def test_aiokafka_reads_the_same_records(records: list[Record]) -> None:
     assert theirs.validate_crc()
     expected = [(r.timestamp, r.key, r.value, list(r.headers)) for r in records]
     assert expected == [(r.timestamp, r.key, r.value, list(r.headers)) for r in theirs]
+
+
+@given(st.lists(RECORDS, min_size=1, max_size=3))
+def test_what_was_built_here_is_read_here(batches: list[list[Record]]) -> None:
+    records = [record for batch in batches for record in batch]
+    data = b"".join(small.batch_of(batch).data for batch in batches)
+    assert (records if len(records) <= SMALL_RECORDS_MAX else None) == small.records_in(data)
+
+
+@given(RECORDS, st.data())
+def test_bytes_that_were_changed_are_read_as_aiokafka_reads_them_or_refused(
+    records: list[Record], data: st.DataObject
+) -> None:
+    made = bytearray(small.batch_of(records).data)
+    at = data.draw(st.integers(kafka2.HEADER_BYTES, len(made) - 1))
+    made[at] = data.draw(st.integers(0, 255))
+    struct.pack_into(">I", made, 17, frame.checksum(bytes(made[kafka2.CRC_END :])))
+    try:
+        expected = list(batch.records_of("t", 0, batch.decode("kafka2", bytes(made), 0)))
+    except Corrupt:
+        expected = None
+    try:
+        found = small.records_in(bytes(made))
+    except Corrupt:
+        return  # ours is the stricter of the two
+    assert expected is not None
+    assert found is not None
+    assert [(r.timestamp, r.key, r.value, r.headers) for r in expected] == [
+        (r.timestamp, r.key, r.value, r.headers) for r in found
+    ]
+
+
+def test_batches_that_are_compressed_or_large_are_left_to_arrow() -> None:
+    table = pa.table({"value": pa.array([b"v" * 100] * 9), "timestamp": pa.array([5] * 9)})
+    assert small.records_in(batch.encode_kafka2(table, 0, compression="gzip")) is None
+    assert small.records_in(small.batch_of([Record(value=bytes(SMALL_BYTES_MAX), timestamp=0)]).data) is None
+    many = pa.table({"value": pa.array([b"v"] * 65), "timestamp": pa.array([5] * 65)})
+    assert small.records_in(batch.encode_kafka2(many, 0)) is None
+
+
+def test_the_time_of_appending_counts_where_the_batch_says_so() -> None:
+    body = small.batch_of([Record(value=b"v", timestamp=3), Record(value=b"w", timestamp=5)]).data
+    data = kafka2.pack(
+        body[kafka2.HEADER_BYTES :], count=2, first_timestamp=3, max_timestamp=90, attributes=kafka2.LOG_APPEND_TIME
+    )
+    assert [90, 90] == [record.timestamp for record in small.records_in(data) or []]
 
 
 @given(RECORDS)
