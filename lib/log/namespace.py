@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headwater.clock import Clock, SystemClock, system_entropy
 from headwater.errors import InvalidRequest, NotFound
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from headwater.log.producer import Producer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ class Namespace:
         self.writer = Writer(self.committer)
         self.lookup = Lookup(self.chain, self.house)
         self.reader = Reader(self.chain, self.lookup)
+        self._shared: dict[Callable[[Namespace], Any], Any] = {}
 
     @classmethod
     async def open(
@@ -122,6 +125,12 @@ class Namespace:
         """Return when no upload, commit or snapshot is on its way (R10)."""
         await self.writer.drain()
         await self.house.drain()
+
+    def shared(self, make: Callable[[Namespace], T]) -> T:
+        """``make(self)``, made once: what a layer above keeps for as long as this handle lives."""
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        return cast(T, self._shared[make])
 
     @property
     def state(self) -> State:

@@ -86,6 +86,18 @@ class Fetched:
     commit: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """What ``Fetched`` says, with the places of chunks instead of their bytes."""
+
+    entries: list[Entry]
+    next_offset: int
+    log_start: int
+    high_watermark: int
+    stable_end: int
+    commit: int
+
+
 class Reader:
     """Reads partitions of a namespace. Any number of tasks may use one at once."""
 
@@ -139,13 +151,35 @@ class Reader:
                 last = vanished
                 await self.chain.refresh()
                 await self.chain.adopt_pages()
-        raise Corrupt(
-            f"Topic {topic!r}, partition {partition} needs the object {last.key!r}, which does not exist. "
-            "Run `headwater verify`.",
-            key=last.key,
-        )
+        raise _lost(topic, partition, last.key)
+
+    async def locate(self, topic: str, partition: int, offset: int, *, bytes_max: int) -> Located:
+        """Where the bytes lie that a fetch would read now, without reading them; looks again like a fetch (R6).
+
+        Raises the same errors. Cost: nothing near the end of the log, else the index.
+        """
+        for _ in range(LOOK_AGAIN_MAX):
+            try:
+                return await self._locate_now(topic, partition, offset, bytes_max)
+            except _Vanished as vanished:
+                last = vanished
+                await self.chain.refresh()
+                await self.chain.adopt_pages()
+        raise _lost(topic, partition, last.key)
 
     async def _fetch_now(self, topic: str, partition: int, offset: int, bytes_max: int) -> Fetched:
+        located = await self._locate_now(topic, partition, offset, bytes_max)
+        chunks = await self._load(topic, partition, located.entries)
+        return Fetched(
+            chunks=chunks,
+            next_offset=located.next_offset,
+            log_start=located.log_start,
+            high_watermark=located.high_watermark,
+            stable_end=located.stable_end,
+            commit=located.commit,
+        )
+
+    async def _locate_now(self, topic: str, partition: int, offset: int, bytes_max: int) -> Located:
         described, place = self.place(topic, partition)
         check_range(topic, partition, place, offset)
         commit, stable_end = self.chain.state.seq, place.stable_end
@@ -167,9 +201,8 @@ class Reader:
                     raise _hole(topic, partition, position, stable_end)
         except NotFound as gone:
             raise _Vanished(str(gone)) from gone
-        chunks = await self._load(topic, partition, chosen)
-        return Fetched(
-            chunks=chunks,
+        return Located(
+            entries=chosen,
             next_offset=position,
             log_start=start,
             high_watermark=high_watermark,
@@ -292,6 +325,14 @@ class _Vanished(Exception):
     def __init__(self, key: str) -> None:
         super().__init__(key)
         self.key = key
+
+
+def _lost(topic: str, partition: int, key: str) -> Corrupt:
+    return Corrupt(
+        f"Topic {topic!r}, partition {partition} needs the object {key!r}, which does not exist. "
+        "Run `headwater verify`.",
+        key=key,
+    )
 
 
 def _hole(topic: str, partition: int, start: int, end: int) -> Corrupt:

@@ -1,0 +1,143 @@
+"""Administration: access rules, API keys, quotas. Every change is recorded in ``__audit``, with its own commit."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+
+from headwater.api.access import CLUSTER, ROOT
+from headwater.api.names import check_name, check_number, check_principal, check_rule
+from headwater.api.service_base import ServiceBase, verb
+from headwater.api.verbs import AclRule, KeyInfo, QuotaInfo
+from headwater.errors import Forbidden, InvalidRequest, NotFound
+from headwater.limits import ACLS_MAX, SCOPES_MAX
+from headwater.log import intents as ops
+from headwater.log.state import ApiKey
+
+_ID_BITS = 80
+_SECRET_BITS = 256
+
+
+class AdminVerbs(ServiceBase):
+    """The verbs for whoever may alter the cluster."""
+
+    @verb
+    async def acls(self) -> Sequence[AclRule]:
+        await self._enter()
+        self._check("describe", "cluster")
+        return list((await self._space.refresh()).acls)
+
+    @verb
+    async def change_acls(self, add: Sequence[AclRule] = (), remove: Sequence[AclRule] = ()) -> None:
+        if not 1 <= len(add) + len(remove) <= ACLS_MAX:
+            raise InvalidRequest(f"One request adds and removes 1 to {ACLS_MAX} rules, not {len(add) + len(remove)}.")
+        for rule in add:
+            check_rule(rule)
+        await self._enter()
+        self._check("alter", "cluster")
+        op = ops.ChangeAcls(add=list(add), remove=list(remove))
+        await self._change(op, "change_acls", "cluster", CLUSTER, add=list(add), remove=list(remove))
+
+    @verb
+    async def create_key(
+        self, principal: str, *, scopes: Sequence[AclRule] = (), expires_ms: int = 0
+    ) -> tuple[KeyInfo, str]:
+        check_principal(principal)
+        check_number("time of expiry in ms", expires_ms)
+        if 0 < expires_ms <= self._space.chain.clock.wall_ms():
+            raise InvalidRequest(f"The key would have expired at {expires_ms} ms already; name a time to come.")
+        narrowed = _scopes(principal, scopes)
+        await self._enter()
+        self._check("alter", "cluster")
+        self._check_grant(principal, narrowed)
+        rng = self._space.chain.rng
+        key = base64.b32encode(rng.getrandbits(_ID_BITS).to_bytes(_ID_BITS // 8, "big")).decode().lower()
+        secret = base64.urlsafe_b64encode(rng.getrandbits(_SECRET_BITS).to_bytes(_SECRET_BITS // 8, "big"))
+        op = ops.SetKey(
+            key=key,
+            hash=hashlib.sha256(secret.rstrip(b"=")).hexdigest(),
+            principal=principal,
+            scopes=narrowed,
+            expires_ms=expires_ms,
+        )
+        await self._change(
+            op, "create_key", "cluster", CLUSTER, key=key, principal=principal, scopes=narrowed, expires_ms=expires_ms
+        )
+        made = self._state.keys.get(key)
+        if made is None:
+            raise NotFound(f"API key {key!r} was made, and revoked at once by somebody else.")
+        return _info(key, made), f"hw_{key}_{secret.rstrip(b'=').decode()}"
+
+    @verb
+    async def keys(self) -> Sequence[KeyInfo]:
+        await self._enter()
+        self._check("describe", "cluster")
+        return [_info(key, known) for key, known in sorted((await self._space.refresh()).keys.items())]
+
+    @verb
+    async def revoke_key(self, key: str) -> None:
+        check_name("API key's id", key)
+        await self._enter()
+        self._check("alter", "cluster")
+        await self._change(ops.RevokeKey(key=key), "revoke_key", "cluster", CLUSTER, key=key)
+
+    @verb
+    async def quotas(self) -> Sequence[QuotaInfo]:
+        await self._enter()
+        self._check("describe", "cluster")
+        return [
+            QuotaInfo(
+                principal=principal,
+                produce_bytes_per_s=quota.produce_bytes_per_s,
+                fetch_bytes_per_s=quota.fetch_bytes_per_s,
+                requests_per_s=quota.requests_per_s,
+            )
+            for principal, quota in sorted((await self._space.refresh()).quotas.items())
+        ]
+
+    @verb
+    async def set_quota(
+        self, principal: str, *, produce_bytes_per_s: int = -1, fetch_bytes_per_s: int = -1, requests_per_s: int = -1
+    ) -> None:
+        check_principal(principal, anybody=True)
+        bounds = {
+            "produce_bytes_per_s": produce_bytes_per_s,
+            "fetch_bytes_per_s": fetch_bytes_per_s,
+            "requests_per_s": requests_per_s,
+        }
+        for name, bound in bounds.items():
+            check_number(name, bound, -1)
+        await self._enter()
+        self._check("alter", "cluster")
+        op = ops.SetQuota(principal=principal, **bounds)
+        await self._change(op, "set_quota", "cluster", CLUSTER, principal=principal, **bounds)
+
+    def _check_grant(self, principal: str, scopes: Sequence[AclRule]) -> None:
+        """Nobody makes a key that can do more than its maker: not one of ``root``, and not one with wider scopes."""
+        if principal == ROOT and self.principal != ROOT:
+            raise Forbidden(f"Only {ROOT!r} makes keys of {ROOT!r}; ask whoever holds the bucket.")
+        if self._granted is not None and not (scopes and set(scopes) <= self._granted):
+            raise Forbidden("A key with scopes makes only keys whose scopes are among its own; use a wider key.")
+
+
+def _scopes(principal: str, scopes: Sequence[AclRule]) -> list[AclRule]:
+    """The scopes in the form in which they are kept. Raises ``InvalidRequest``."""
+    if len(scopes) > SCOPES_MAX:
+        raise InvalidRequest(f"A key has at most {SCOPES_MAX} scopes, not {len(scopes)}.")
+    kept = []
+    for rule in scopes:
+        if rule.principal not in ("", "*", principal):
+            raise InvalidRequest(f"A scope is for the key's own principal {principal!r}, not {rule.principal[:40]!r}.")
+        kept.append(check_rule(AclRule("*", rule.operation, rule.resource, rule.name, rule.pattern, rule.allow)))
+    return sorted(set(kept))
+
+
+def _info(key: str, known: ApiKey) -> KeyInfo:
+    return KeyInfo(
+        key=key,
+        principal=known.principal,
+        created_ms=known.created_ms,
+        expires_ms=known.expires_ms,
+        scopes=tuple(known.scopes),
+    )

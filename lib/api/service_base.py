@@ -1,0 +1,149 @@
+"""What all verbs share: who asks, on what knowledge it is decided, what it costs them, and what errors may say."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+
+from headwater.api import access
+from headwater.api.access import ROOT, Rules
+from headwater.api.names import check_name, check_principal
+from headwater.api.quotas import Kind, Quotas
+from headwater.errors import HeadwaterError
+from headwater.limits import ACCESS_STALE_S
+from headwater.log.intents import AclRule, AnyOp, Operation, Resource
+from headwater.log.namespace import Namespace
+from headwater.log.state import Outcome, State
+
+T = TypeVar("T")
+P = ParamSpec("P")
+S = TypeVar("S", bound="ServiceBase")
+
+
+class ServiceBase:
+    """One principal's way into one namespace. Cheap to make: edges make one for each request."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        *,
+        principal: str = ROOT,
+        scopes: Sequence[AclRule] | None = None,
+        quotas: Quotas | None = None,
+        host: str = "",
+    ) -> None:
+        self.namespace = namespace.name
+        self.principal = check_principal(principal)
+        self.host = check_name("host", host, empty=True)
+        self._space = namespace
+        self._granted = frozenset(scopes) if scopes else None
+        self._scopes = Rules(scopes, everyone=True) if scopes else None
+        self._quotas = quotas
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.namespace!r}, principal={self.principal!r})"
+
+    async def aclose(self) -> None:
+        """Return when nothing is in flight; a store that the namespace owns is closed."""
+        await self._space.close()
+
+    @property
+    def _state(self) -> State:
+        return self._space.state
+
+    async def _enter(self) -> None:
+        """The door of every verb: rules and quotas that are fresh enough, and one request paid for.
+
+        Cost: nothing, or 1 GET if nobody has looked at the tip for ``ACCESS_STALE_S``.
+        """
+        if self.principal != ROOT and self._space.chain.age_s() > ACCESS_STALE_S:
+            await self._space.refresh()
+        if self._quotas is not None:
+            self._quotas.take(self._state.quotas, self.namespace, self.principal, "requests")
+
+    def _pay(self, kind: Kind, amount: int) -> None:
+        """Pay before it is done, or raise ``Throttled``."""
+        if self._quotas is not None:
+            self._quotas.take(self._state.quotas, self.namespace, self.principal, kind, amount)
+
+    def _charge(self, kind: Kind, amount: int) -> None:
+        """Pay for what was done."""
+        if self._quotas is not None:
+            self._quotas.charge(self._state.quotas, self.namespace, self.principal, kind, amount)
+
+    def _check_debt(self, kind: Kind) -> None:
+        """Raise ``Throttled`` while earlier charges are unpaid."""
+        if self._quotas is not None:
+            self._quotas.check(self._state.quotas, self.namespace, self.principal, kind)
+
+    def _check(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> None:
+        """Raise ``Forbidden`` unless the principal may."""
+        access.check(self._state, self.principal, self._scopes, operation, resource, name)
+
+    def _may(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> bool:
+        return access.allowed(self._state, self.principal, self._scopes, operation, resource, name)
+
+    async def _change(self, op: AnyOp, action: str, resource: Resource, name: str, **details: object) -> Outcome:
+        """Commit a change together with its audit record. Cost: 1 commit."""
+        from headwater.api.audit import append_of
+
+        record = await append_of(
+            self._space,
+            principal=self.principal,
+            host=self.host,
+            action=action,
+            resource=resource,
+            name=name,
+            details=details,
+        )
+        return await self._space.writer.commit([record], [op])
+
+
+def verb(
+    call: Callable[Concatenate[S, P], Awaitable[T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """A verb whose errors say nothing of where the log is stored; the original error is their ``__cause__``."""
+
+    @functools.wraps(call)
+    async def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await call(self, *args, **kwargs)
+        except HeadwaterError as error:
+            clean = scrubbed(error, self._space)
+            if clean is error:
+                raise
+            raise clean from error
+
+    return guarded
+
+
+_OBJECT = re.compile(  # a key of ours, with whatever path leads to it
+    r"[^\s'\"]*\b(?:manifest|segment|snapshot|boundary|index|lease|document|transaction|upload)s?/[^\s'\",;)]*"
+)
+_URL = re.compile(r"\b(?:s3|file|memory|https?)://[^\s'\",;)]*")
+
+
+def scrubbed(error: HeadwaterError, namespace: Namespace) -> HeadwaterError:
+    """The same error without the bucket's URL, name and keys, in text and data. ``error`` itself if it has none."""
+    message = _clean(error.message, namespace)
+    data = {name: _clean(value, namespace) if isinstance(value, str) else value for name, value in error.data.items()}
+    if message == error.message and data == error.data:
+        return error
+    clean = type(error).__new__(type(error))
+    clean.__dict__.update(error.__dict__)
+    clean.args = (message,)
+    clean.message = message
+    clean.data = {name: value for name, value in data.items() if value == error.data[name]}
+    return clean
+
+
+def _clean(text: str, namespace: Namespace) -> str:
+    for url in (namespace.store.url, namespace.bucket.url):
+        parts = urlsplit(url)
+        for secret in (url, parts.netloc + parts.path if parts.netloc else "", parts.path, parts.netloc):
+            if len(secret) > 2:
+                text = text.replace(secret, "the store")
+    return _OBJECT.sub("an object", _URL.sub("the store", text))

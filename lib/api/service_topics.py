@@ -1,0 +1,120 @@
+"""Topics: what there are, where they begin and end, and how they are made, changed and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from headwater.api import access
+from headwater.api.names import check_config, check_number, check_place, check_topic
+from headwater.api.service_base import ServiceBase, verb
+from headwater.api.verbs import OffsetAt, PartitionInfo, TopicInfo, Where
+from headwater.errors import InvalidRequest, NotFound
+from headwater.limits import PARTITION_MAX
+from headwater.log import intents as ops
+from headwater.log.state import State, Topic
+
+
+class TopicVerbs(ServiceBase):
+    """The verbs of topics."""
+
+    @verb
+    async def topics(self) -> Sequence[TopicInfo]:
+        await self._enter()
+        state = await self._space.refresh()
+        names = sorted(name for name in state.names if not name.startswith(access.INTERNAL))
+        return [described(state, name) for name in names if self._may("describe", "topic", name)]
+
+    @verb
+    async def topic(self, name: str) -> TopicInfo:
+        check_topic(name)
+        await self._enter()
+        self._check("describe", "topic", name)
+        return described(await self._space.refresh(), name)
+
+    @verb
+    async def offset_of(self, topic: str, partition: int, where: Where = "latest") -> OffsetAt:
+        check_place(topic, partition)
+        if where not in ("earliest", "latest"):
+            check_number("time in ms (or earliest, or latest)", where)  # type: ignore[arg-type]
+        await self._enter()
+        self._check("describe", "topic", topic)
+        if isinstance(where, int):
+            found = await self._space.reader.offset_at(topic, partition, where)
+            if found is not None:
+                return OffsetAt(offset=found[0], timestamp=found[1])
+        else:
+            await self._space.refresh()
+        _, place = self._space.reader.place(topic, partition)
+        # The latest offset is where readers stop: behind an open reservation nothing can be read yet.
+        return OffsetAt(offset=place.start if where == "earliest" else place.stable_end)
+
+    @verb
+    async def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> TopicInfo:
+        check_topic(name)
+        check_number("number of partitions", partitions, 1, PARTITION_MAX)
+        wanted = {key: str(value) for key, value in check_config(config or {}).items()}
+        await self._enter()
+        if name.startswith(access.INTERNAL) or not self._may("create", "cluster"):
+            self._check("create", "topic", name)
+        op = ops.CreateTopic(name=name, partitions=partitions, config=wanted)
+        await self._change(op, "create", "topic", name, partitions=partitions, config=wanted)
+        return described(self._state, name)
+
+    @verb
+    async def delete_topic(self, name: str) -> None:
+        found = await self._mine("delete", name)
+        await self._change(ops.DeleteTopic(topic=found.id), "delete", "topic", name)
+
+    @verb
+    async def add_partitions(self, name: str, total: int) -> None:
+        check_number("number of partitions", total, 1, PARTITION_MAX)
+        found = await self._mine("alter", name)
+        await self._change(ops.AddPartitions(topic=found.id, total=total), "add_partitions", "topic", name, total=total)
+
+    @verb
+    async def alter_topic(self, name: str, config: Mapping[str, str | None]) -> None:
+        wanted = check_config(config, unset=True)
+        if not wanted:
+            raise InvalidRequest("There is nothing to alter: name at least one config.")
+        found = await self._mine("alter", name)
+        await self._change(ops.AlterTopic(topic=found.id, config=wanted), "alter", "topic", name, config=wanted)
+
+    @verb
+    async def delete_records(self, name: str, partition: int, before: int) -> int:
+        check_place(name, partition)
+        check_number("new log start (-1: the end)", before, -1)
+        await self._mine("delete", name)
+        await self._space.refresh()
+        found, place = self._space.reader.place(name, partition)
+        start = place.stable_end if before < 0 else before
+        if start > place.start:
+            op = ops.TrimLog(topic=found.id, partition=partition, before=start)
+            await self._change(op, "trim", "topic", name, partition=partition, before=start)
+            _, place = self._space.reader.place(name, partition)
+        return place.start
+
+    async def _mine(self, operation: ops.Operation, name: str) -> Topic:
+        """The topic, if the principal may do that with it."""
+        check_topic(name)
+        await self._enter()
+        self._check(operation, "topic", name)
+        return await self._space.find_topic(name)
+
+
+def described(state: State, name: str) -> TopicInfo:
+    """The topic as of ``state``. Raises ``NotFound``."""
+    found = state.named(name)
+    if found is None:
+        raise NotFound(f"There is no topic {name!r} in this namespace.", topic=name)
+    partitions = [
+        PartitionInfo(partition=number, log_start=place.start, end=place.next, stable_end=place.stable_end)
+        for number, place in enumerate(found.partitions)
+    ]
+    return TopicInfo(
+        name=found.name,
+        id=found.id,
+        created_ms=found.created_ms,
+        config=dict(found.config),
+        partitions=partitions,
+        commit=state.seq,
+    )
