@@ -71,8 +71,11 @@ def _sticky(members: Sequence[Member], topics: Mapping[str, tuple[int, int]], ta
         if names
         for partition in range(topics[name][1])
     }
-    alike = len({tuple(names) for names in takers.values() if names}) == 1
-    room = _room(members, len(places)) if alike else {}
+    # Who subscribes only to topics that do not exist takes no part, not even where all others are alike.
+    kinds = {tuple(names) for names in takers.values() if names}
+    alike = len(kinds) == 1
+    mine = set(next(iter(kinds))) if alike else set()
+    room = _room([member for member in members if member.id in mine], len(places))
     free = dict(places)
     for member in members:
         held = [place for place in _held(member) if member.id in places.get(place, ()) and place in free]
@@ -80,16 +83,15 @@ def _sticky(members: Sequence[Member], topics: Mapping[str, tuple[int, int]], ta
             target[member.id].append(place)
             del free[place]
     if alike:
-        _deal(free, [member.id for member in members if target[member.id] or member.id in room], target)
+        _deal(free, [member.id for member in members if member.id in mine], target)
         return
     for place, names in free.items():
         target[min(names, key=lambda name: len(target[name]))].append(place)
     _even_out(places, target)
 
 
-def _room(members: Sequence[Member], places: int) -> dict[str, int]:
+def _room(takers: Sequence[Member], places: int) -> dict[str, int]:
     """How many each may keep where all may have everything: those who hold most take what does not divide."""
-    takers = [member for member in members if member.topics]
     each, over = divmod(places, max(len(takers), 1))
     by_held = sorted(takers, key=lambda member: -len(_held(member)))
     return {member.id: each + (at < over) for at, member in enumerate(by_held)}
