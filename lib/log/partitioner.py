@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from headwater.log.small import murmur2, partition_of
 
-__all__ = ["Sticky", "murmur2", "partition_of", "partitions_of", "split"]
+__all__ = ["Sticky", "grouped", "murmur2", "partition_of", "partitions_of", "split"]
 
 _M = 0x5BD1E995
 _SEED = 0x9747B28C
@@ -48,15 +48,19 @@ def split(table: pa.Table, partitions: int, sticky: int) -> dict[int, pa.Table]:
     """
     if "key" not in table.schema.names or table.column("key").null_count == table.num_rows:
         return {sticky: table} if table.num_rows else {}
-    chosen: Any = pc.fill_null(partitions_of(table.column("key"), partitions), pa.scalar(sticky, pa.int32()))
+    return grouped(table, pc.fill_null(partitions_of(table.column("key"), partitions), pa.scalar(sticky, pa.int32())))
+
+
+def grouped(table: pa.Table, chosen: Any) -> dict[int, pa.Table]:
+    """The rows of ``table`` by what ``chosen`` (int32, one for each row) says, each group in its old order."""
     counts = sorted((entry["values"], entry["counts"]) for entry in pc.value_counts(chosen).to_pylist())
     if len(counts) == 1:
         return {counts[0][0]: table}
-    grouped = table.take(pc.array_sort_indices(chosen))  # a stable sort
+    ordered = table.take(pc.array_sort_indices(chosen))  # a stable sort
     result = {}
     start = 0
     for partition, count in counts:
-        result[partition] = grouped.slice(start, count)
+        result[partition] = ordered.slice(start, count)
         start += count
     return result
 
