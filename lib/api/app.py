@@ -21,13 +21,14 @@ from headwater.api import media
 from headwater.api.errors_http import respond, too_late, unexpected
 from headwater.api.messages import Call, HttpError, Request, Response, Route
 from headwater.api.routing import Router
+from headwater.api.service_base import scrubbed
 from headwater.clock import Clock
-from headwater.errors import HeadwaterError, NotFound, Unauthorized
+from headwater.errors import HeadwaterError, NotFound, Unauthorized, Unavailable
 from headwater.limits import HTTP_FETCH_BYTES_MAX, HTTP_WAIT_MS_MAX, NAMESPACES_OPEN_MAX
 from headwater.log.namespace import Namespace
 
 if TYPE_CHECKING:
-    from headwater.api.auth import Authenticator
+    from headwater.api.auth import Authenticator, Identity
     from headwater.api.quotas import Quotas
     from headwater.api.verbs import Verbs
 
@@ -57,6 +58,7 @@ class App:
         host: str = "",
         answer_bytes_max: int = HTTP_FETCH_BYTES_MAX,
         log: Callable[[str], object] | None = None,
+        close: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self.router = Router(routes)
         self.namespace = namespace
@@ -68,8 +70,9 @@ class App:
         self._host = host
         self._answer_bytes_max = answer_bytes_max
         self._log = log or sys.stderr.write
+        self._close = close
         self._namespaces: dict[str, asyncio.Future[Namespace]] = {}
-        self._quotas: dict[str, Quotas] = {}
+        self._quotas: Quotas | None = None
 
     # -- one request -----------------------------------------------------------------------------------
 
@@ -104,34 +107,45 @@ class App:
         if not route.dialect:
             media.check(request, route)
         self._check_served(request.namespace)
-        namespace = await self.opened(request.namespace)
-        verbs = await self._verbs(request, namespace)
+        namespace = await self._ready(request.namespace)
+        identity = await self._authenticator.authenticate(request, namespace)
         wait_ms = HTTP_WAIT_MS_MAX if budget_s is None else min(HTTP_WAIT_MS_MAX, budget_s * 1_000 * BUDGET_WAIT)
         call = Call(
             request=request,
             parts=parts,
-            verbs=verbs,
+            verbs=self._verbs(request, namespace, identity),
             namespace=namespace,
+            principal=identity.principal,
+            scopes=identity.scopes,
             wait_ms_max=wait_ms,
             answer_bytes_max=self._answer_bytes_max,
         )
-        return await route.handler(call)
+        try:
+            return await route.handler(call)
+        except HeadwaterError as error:
+            raise scrubbed(error, namespace) from error
 
-    async def _verbs(self, request: Request, namespace: Namespace) -> Verbs:
+    async def _ready(self, name: str) -> Namespace:
+        """The namespace, open. Where the log is stored and why it cannot be read is no client's business."""
+        try:
+            return await self.opened(name)
+        except HeadwaterError as error:
+            self._note("error", id="", error=type(error).__name__, namespace=name)
+            raise Unavailable("The namespace cannot be read now.") from error
+
+    def _verbs(self, request: Request, namespace: Namespace, identity: Identity) -> Verbs:
         from headwater.api.quotas import Quotas
         from headwater.api.service import Service
 
-        identity = await self._authenticator.authenticate(request, namespace)
-        quotas = self._quotas.get(namespace.name)
-        if quotas is None:
-            quotas = self._quotas[namespace.name] = Quotas(self.clock)
-        return Service(
+        self._quotas = self._quotas or Quotas(self.clock)
+        service = Service(
             namespace,
             principal=identity.principal,
             scopes=identity.scopes,
-            quotas=quotas,
-            host=request.base_url,
+            quotas=self._quotas,
+            host=request.client,
         )
+        return cast("Verbs", service)
 
     def _check_served(self, name: str) -> None:
         """A namespace of others answers as one that does not exist, whether it does or not."""
@@ -151,18 +165,19 @@ class App:
         """One line for the log: what kind of mistake and where, and nothing of what the client sent."""
         name = f"{self._rng.getrandbits(64):016x}"
         frames = traceback.extract_tb(error.__traceback__)[-8:]
-        line = {
-            "level": "error",
-            "id": name,
-            "method": request.method[:16],
-            "route": route.pattern if route else "",
-            "error": type(error).__name__,
-            "at": [
-                f"{frame.filename.rpartition('headwater')[2][-60:]}:{frame.lineno} {frame.name}" for frame in frames
-            ],
-        }
-        self._log(json.dumps(line) + "\n")
+        at = [f"{frame.filename.rpartition('headwater')[2][-60:]}:{frame.lineno} {frame.name}" for frame in frames]
+        self._note(
+            "error",
+            id=name,
+            method=request.method[:16],
+            route=route.pattern if route else "",
+            error=type(error).__name__,
+            at=at,
+        )
         return unexpected(name, request.method in READS)
+
+    def _note(self, level: str, **fields: object) -> None:
+        self._log(json.dumps({"level": level, **fields}) + "\n")
 
     # -- namespaces ---------------------------------------------------------------------------------------
 
@@ -187,24 +202,35 @@ class App:
         while len(self._namespaces) > NAMESPACES_OPEN_MAX:
             name = next(iter(self._namespaces))
             oldest = self._namespaces.pop(name)
-            self._quotas.pop(name, None)
             if oldest.done() and not oldest.cancelled() and oldest.exception() is None:
                 await oldest.result().drain()
 
+    def named(self) -> list[str]:
+        """The namespaces that are served and named one by one."""
+        return [name for name in self._served if not name.endswith("*")]
+
+    def open_namespaces(self) -> list[Namespace]:
+        """Those that are open now."""
+        return [
+            found.result()
+            for found in self._namespaces.values()
+            if found.done() and not found.cancelled() and found.exception() is None
+        ]
+
     async def drain(self) -> None:
         """Return when nothing is in flight in any namespace (R10)."""
-        for found in list(self._namespaces.values()):
-            if found.done() and not found.cancelled() and found.exception() is None:
-                await found.result().drain()
+        for namespace in self.open_namespaces():
+            await namespace.drain()
 
     async def close(self) -> None:
         """Drain, and let go of the namespaces and their stores."""
-        for found in list(self._namespaces.values()):
-            if not found.done():
-                found.cancel()
-            elif not found.cancelled() and found.exception() is None:
-                await found.result().close()
+        for namespace in self.open_namespaces():
+            await namespace.close()
+        for found in self._namespaces.values():
+            found.cancel()
         self._namespaces.clear()
+        if self._close is not None:
+            await self._close()
 
 
 def _names(query: Mapping[str, str]) -> str:

@@ -50,6 +50,7 @@ class Incoming:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     principal: str = ""
+    client: str = ""
     host: str = ""
     scheme: str = "https"
 
@@ -98,6 +99,7 @@ def incoming_of(event: object) -> Incoming:
         headers=headers,
         body=_event_body(event),
         principal=str(iam.get("userArn") or ""),
+        client=str(http.get("sourceIp") or "")[:64],
         host=str(context.get("domainName") or headers.get("host", "")),
         scheme=headers.get("x-forwarded-proto", "https"),
     )
@@ -131,6 +133,7 @@ def request_of(incoming: Incoming, namespace: str) -> Request:
         body=decoded(incoming.body, incoming.headers.get("content-encoding", "")),
         namespace=namespace,
         principal=incoming.principal,
+        client=incoming.client,
         host=host,
         base_url=f"{'http' if incoming.scheme == 'http' else 'https'}://{host}{prefix}",
         raw_path=incoming.raw_path,

@@ -5,7 +5,7 @@ Nothing here knows where a request came from (a function URL, the development se
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,7 +13,7 @@ from headwater.errors import HeadwaterError
 from headwater.limits import HTTP_FETCH_BYTES_MAX, HTTP_WAIT_MS_MAX
 
 if TYPE_CHECKING:
-    from headwater.api.verbs import Verbs
+    from headwater.api.verbs import AclRule, Verbs
     from headwater.log.namespace import Namespace
 
 
@@ -23,7 +23,7 @@ class Request:
 
     ``path`` begins with ``/`` and has lost its ``/namespaces/{ns}`` prefix; header names are lower-case. ``raw_path``
     and ``raw_query`` are as they were sent, for signatures. ``principal`` is who the platform says is asking, "" if
-    it says nothing.
+    it says nothing; ``client`` is the address that it sees.
     """
 
     method: str
@@ -33,6 +33,7 @@ class Request:
     body: bytes = b""
     namespace: str = ""
     principal: str = ""
+    client: str = ""
     host: str = ""
     base_url: str = ""
     raw_path: str = ""
@@ -52,7 +53,8 @@ class Response:
 class Call:
     """What a handler is given: the request, the values of its route's ``{…}`` parts, and what to do it with.
 
-    ``verbs`` acts for the principal that asked. ``namespace`` is for what is no verb: documents of consumer instances.
+    ``verbs`` acts for the ``principal`` that asked, within ``scopes``. ``namespace`` is for what is no verb:
+    documents of consumer instances.
     ``wait_ms_max`` is how long this call may wait for records, ``answer_bytes_max`` how large its body may be.
     """
 
@@ -60,6 +62,8 @@ class Call:
     parts: Mapping[str, str]
     verbs: Verbs
     namespace: Namespace
+    principal: str = "root"
+    scopes: Sequence[AclRule] | None = None
     wait_ms_max: float = HTTP_WAIT_MS_MAX
     answer_bytes_max: int = HTTP_FETCH_BYTES_MAX
 

@@ -155,14 +155,14 @@ class TransactHeader(Body, frozen=True):
     """What the header of a frame for ``POST /transactions`` holds beside ``batches``."""
 
     producer: Producer
-    offsets: list[Commit] = []
+    offsets: tuple[Commit, ...] = ()
     token: _Token = ""
 
 
 class AddHeader(Body, frozen=True):
     """What the header of a frame for ``POST /transactions/{txn}/records`` holds beside ``batches``."""
 
-    offsets: list[Commit] = []
+    offsets: tuple[Commit, ...] = ()
 
 
 class ProduceHeader(Body, frozen=True):

@@ -1,0 +1,5 @@
+"""The function ``groups``; see ``headwater.api.routes`` for what it serves."""
+
+from headwater.api.runtime import function
+
+handler = function("groups")

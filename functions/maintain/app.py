@@ -1,0 +1,5 @@
+"""The function ``maintain``; see ``headwater.api.routes`` for what it serves."""
+
+from headwater.api.runtime import function
+
+handler = function("maintain")

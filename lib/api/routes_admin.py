@@ -1,0 +1,202 @@
+"""Native routes of administration: topics, access rules, API keys and quotas."""
+
+from __future__ import annotations
+
+from headwater.api import asking, media, wire
+from headwater.api.messages import Call, Response, Route
+from headwater.api.routes import ADMIN, body_schema
+
+# -- topics ----------------------------------------------------------------------------------------------
+
+
+async def list_topics(call: Call) -> Response:
+    """All topics."""
+    return asking.ok({"topics": await call.verbs.topics()})
+
+
+async def describe_topic(call: Call) -> Response:
+    """A topic with its configs and partitions."""
+    return asking.ok(await call.verbs.topic(call.parts["topic"]))
+
+
+async def create_topic(call: Call) -> Response:
+    """Create a topic."""
+    body = wire.request(call.request.body, wire.CreateTopic)
+    return asking.ok(await call.verbs.create_topic(body.name, body.partitions, body.config), 201)
+
+
+async def alter_topic(call: Call) -> Response:
+    """Change a topic's configs."""
+    body = wire.request(call.request.body, wire.AlterTopic)
+    await call.verbs.alter_topic(call.parts["topic"], body.config)
+    return asking.done()
+
+
+async def delete_topic(call: Call) -> Response:
+    """Delete a topic with all its records."""
+    await call.verbs.delete_topic(call.parts["topic"])
+    return asking.done()
+
+
+async def add_partitions(call: Call) -> Response:
+    """Grow a topic."""
+    body = wire.request(call.request.body, wire.AddPartitions)
+    await call.verbs.add_partitions(call.parts["topic"], body.total)
+    return asking.done()
+
+
+async def trim(call: Call) -> Response:
+    """Move the log start of a partition forward."""
+    body = wire.request(call.request.body, wire.Trim)
+    start = await call.verbs.delete_records(call.parts["topic"], asking.partition_of(call), body.before)
+    return asking.ok({"log_start": start})
+
+
+# -- access ----------------------------------------------------------------------------------------------
+
+
+async def list_acls(call: Call) -> Response:
+    """All access rules."""
+    return asking.ok({"acls": await call.verbs.acls()})
+
+
+async def change_acls(call: Call) -> Response:
+    """Add and remove access rules, at once."""
+    body = wire.request(call.request.body, wire.ChangeAcls)
+    await call.verbs.change_acls(wire.rules(body.add), wire.rules(body.remove))
+    return asking.done()
+
+
+async def list_keys(call: Call) -> Response:
+    """All API keys, without their secrets."""
+    return asking.ok({"keys": await call.verbs.keys()})
+
+
+async def create_key(call: Call) -> Response:
+    """A new API key and its token, which is shown this once."""
+    body = wire.request(call.request.body, wire.CreateKey)
+    key, token = await call.verbs.create_key(body.principal, scopes=wire.rules(body.scopes), expires_ms=body.expires_ms)
+    return asking.ok({"key": key, "token": token}, 201, {"cache-control": "no-store"})
+
+
+async def revoke_key(call: Call) -> Response:
+    """Revoke an API key."""
+    await call.verbs.revoke_key(call.parts["key"])
+    return asking.done()
+
+
+async def list_quotas(call: Call) -> Response:
+    """All quotas."""
+    return asking.ok({"quotas": await call.verbs.quotas()})
+
+
+async def set_quota(call: Call) -> Response:
+    """Set what a principal may use a second."""
+    body = wire.request(call.request.body, wire.SetQuota)
+    await call.verbs.set_quota(
+        call.parts["principal"],
+        produce_bytes_per_s=body.produce_bytes_per_s,
+        fetch_bytes_per_s=body.fetch_bytes_per_s,
+        requests_per_s=body.requests_per_s,
+    )
+    return asking.done()
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(method="GET", pattern="/admin/topics", handler=list_topics, functions=ADMIN, summary="All topics"),
+    Route(
+        method="POST",
+        pattern="/admin/topics",
+        handler=create_topic,
+        functions=ADMIN,
+        summary="Create a topic",
+        consumes=media.JSON_TYPES,
+        schema=body_schema(wire.CreateTopic),
+        codes=(201,),
+    ),
+    Route(
+        method="GET",
+        pattern="/admin/topics/{topic}",
+        handler=describe_topic,
+        functions=ADMIN,
+        summary="A topic with its configs and partitions",
+    ),
+    Route(
+        method="PATCH",
+        pattern="/admin/topics/{topic}",
+        handler=alter_topic,
+        functions=ADMIN,
+        summary="Change a topic's configs",
+        consumes=media.JSON_TYPES,
+        schema=body_schema(wire.AlterTopic),
+        codes=(204,),
+    ),
+    Route(
+        method="DELETE",
+        pattern="/admin/topics/{topic}",
+        handler=delete_topic,
+        functions=ADMIN,
+        summary="Delete a topic with all its records",
+        codes=(204,),
+    ),
+    Route(
+        method="POST",
+        pattern="/admin/topics/{topic}/partitions",
+        handler=add_partitions,
+        functions=ADMIN,
+        summary="Grow a topic to so many partitions",
+        consumes=media.JSON_TYPES,
+        schema=body_schema(wire.AddPartitions),
+        codes=(204,),
+    ),
+    Route(
+        method="POST",
+        pattern="/admin/topics/{topic}/partitions/{partition}/trim",
+        handler=trim,
+        functions=ADMIN,
+        summary="Move the log start of a partition forward",
+        consumes=media.JSON_TYPES,
+        schema=body_schema(wire.Trim),
+    ),
+    Route(method="GET", pattern="/admin/acls", handler=list_acls, functions=ADMIN, summary="All access rules"),
+    Route(
+        method="POST",
+        pattern="/admin/acls",
+        handler=change_acls,
+        functions=ADMIN,
+        summary="Add and remove access rules, at once",
+        consumes=media.JSON_TYPES,
+        schema=body_schema(wire.ChangeAcls),
+        codes=(204,),
+    ),
+    Route(method="GET", pattern="/admin/keys", handler=list_keys, functions=ADMIN, summary="All API keys"),
+    Route(
+        method="POST",
+        pattern="/admin/keys",
+        handler=create_key,
+        functions=ADMIN,
+        summary="A new API key and its token, which is shown this once",
+        consumes=media.JSON_TYPES,
+        schema=body_schema(wire.CreateKey),
+        codes=(201,),
+    ),
+    Route(
+        method="DELETE",
+        pattern="/admin/keys/{key}",
+        handler=revoke_key,
+        functions=ADMIN,
+        summary="Revoke an API key",
+        codes=(204,),
+    ),
+    Route(method="GET", pattern="/admin/quotas", handler=list_quotas, functions=ADMIN, summary="All quotas"),
+    Route(
+        method="PUT",
+        pattern="/admin/quotas/{principal}",
+        handler=set_quota,
+        functions=ADMIN,
+        summary="Set what a principal may use a second; -1 lifts a bound",
+        consumes=media.JSON_TYPES,
+        schema=body_schema(wire.SetQuota),
+        codes=(204,),
+    ),
+)

@@ -1,0 +1,229 @@
+"""What a function is made of: the environment, one event loop, and namespaces that stay warm between invocations.
+
+    handler(event, context) ──► App of this process, made on first use ──► answer ──► drain (R10) ──► return
+
+Nothing is opened while the module is imported, so a snapshot of the initialised process (SnapStart) holds no
+connection, no writer's name and no random state; after a restore or a fork everything is opened anew. A handler never
+returns with a write in flight: commits give up well before the function's deadline, and what is still undecided then
+is answered as ``Indeterminate``. It never raises either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from headwater import limits
+from headwater.api import http, routes
+from headwater.api.app import App
+from headwater.clock import Clock, SystemClock, system_entropy
+from headwater.errors import HeadwaterError, InvalidRequest
+from headwater.log.namespace import Namespace
+from headwater.log.options import Options
+
+if TYPE_CHECKING:
+    from headwater.store.base import ObjectStore
+
+DEADLINE_MS: Final = 30_000  # where the platform does not say
+MARGIN_PART: Final = 0.1  # of the time that is left stays with the platform, …
+MARGIN_S_MAX: Final = 1.0  # … but no more than this
+SERVE_PART: Final = 0.9  # of the rest goes to the request, and what remains to draining
+COMMIT_PART: Final = 0.4  # a commit decides in this part of a request's time, …
+RETRY_PART: Final = 0.3  # … and a read is given up after this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The environment of a function. ``namespaces`` are those that it serves; ``tenant-*`` stands for a prefix."""
+
+    store: str
+    namespace: str = "default"
+    namespaces: tuple[str, ...] = ()
+    auth: str = "iam"
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Settings:
+        """Raises ``InvalidRequest`` if there is no HEADWATER_STORE."""
+        store = environment.get("HEADWATER_STORE", "")
+        if not store:
+            raise InvalidRequest("HEADWATER_STORE is not set: it names the bucket, as in s3://bucket/prefix.")
+        namespace = environment.get("HEADWATER_NAMESPACE") or "default"
+        listed = environment.get("HEADWATER_NAMESPACES", "")
+        names = tuple(name.strip() for name in listed.split(",") if name.strip())
+        return cls(
+            store=store,
+            namespace=namespace,
+            namespaces=names or (namespace,),
+            auth=environment.get("HEADWATER_AUTH") or "iam",
+        )
+
+
+def app_for(
+    function: str,
+    settings: Settings,
+    *,
+    store: ObjectStore | None = None,
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
+    options: Options | None = None,
+    log: Callable[[str], object] | None = None,
+) -> App:
+    """The app of a function (or of ``dev``: everything), over the store that the settings name or that is given.
+
+    A store that is given stays open when the app closes. Nothing is sent before the first request.
+    """
+    from headwater.api.auth import Authenticator
+    from headwater.store import open_store
+
+    clock, rng = clock or SystemClock(), rng or system_entropy()
+    bucket = open_store(settings.store, clock=clock) if store is None else store
+
+    async def open_namespace(name: str) -> Namespace:
+        return await Namespace.open(bucket, name, clock=clock, rng=rng, options=options)
+
+    return App(
+        routes.table(function),
+        open_namespace=open_namespace,
+        authenticator=Authenticator(settings.auth, clock=clock),
+        clock=clock,
+        rng=rng,
+        namespace=settings.namespace,
+        served=settings.namespaces,
+        answer_bytes_max=limits.HTTP_FETCH_BYTES_MAX if function == routes.EVERYTHING else limits.ANSWER_BYTES_MAX,
+        log=log,
+        close=bucket.aclose if store is None else None,
+    )
+
+
+def function(name: str, *, environment: Mapping[str, str] | None = None) -> Function:
+    """The handler of the function ``name``. Cost: its imports, now; the store and the namespace come on first use."""
+    return Function(name, os.environ if environment is None else environment)
+
+
+class Function:
+    """One process's handler. The platform calls it with one event at a time."""
+
+    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+        assert name in routes.FUNCTIONS, name
+        self.name = name
+        self._environment = environment
+        self._clock = SystemClock()
+        self._app: App | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        routes.table(name)  # imports now, while the platform lends a whole core
+        _on_restore(self.forget)
+
+    def __call__(self, event: object, context: object = None) -> dict[str, Any]:
+        """Serve one event. Never raises."""
+        try:
+            if self._process != os.getpid():
+                self.forget()
+            left_s = _left_s(context)
+            return self._running().run_until_complete(self._within(event, left_s))
+        except Exception as error:
+            return self._broken(error)
+
+    def forget(self) -> None:
+        """Let go of everything that was opened: after a restore or a fork it belongs to another process.
+
+        Nothing is closed, since the other one may still use it.
+        """
+        self._app, self._loop, self._process = None, None, os.getpid()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        return self._loop
+
+    async def _within(self, event: object, left_s: float) -> dict[str, Any]:
+        """Answer, and then see to it that nothing of it goes on when the process is frozen."""
+        start_s = self._clock.elapsed_s()
+        app = self._opened(left_s)
+        if _is_request(event):
+            answer = await http.handle(event, app, budget_s=left_s * SERVE_PART)
+        else:
+            answer = await self._scheduled(app, left_s * SERVE_PART)
+        try:
+            async with asyncio.timeout(max(0.0, left_s - (self._clock.elapsed_s() - start_s))):
+                await app.drain()
+        except TimeoutError:
+            # The store is silent. What was sent is Indeterminate to its caller already; a new start forgets it.
+            await _cancel_others()
+            self._app = None
+        return answer
+
+    def _opened(self, left_s: float) -> App:
+        if self._app is None:
+            budget_s = left_s * SERVE_PART
+            options = Options(
+                commit_timeout_s=min(limits.COMMIT_TIMEOUT_S, budget_s * COMMIT_PART),
+                store_retry_s=min(limits.STORE_RETRY_S, budget_s * RETRY_PART),
+            )
+            self._app = app_for(self.name, Settings.of(self._environment), clock=self._clock, options=options)
+        return self._app
+
+    async def _scheduled(self, app: App, budget_s: float) -> dict[str, Any]:
+        """The schedule's event: upkeep of every namespace that is named."""
+        if self.name != "maintain":
+            raise InvalidRequest(f"The function {self.name} takes requests of its URL only.")
+        from headwater.api.upkeep import keep_up
+
+        reports: list[object] = []
+        failed: list[str] = []
+        try:
+            async with asyncio.timeout(budget_s):
+                for name in app.named():
+                    try:
+                        reports.append(asdict(await keep_up(await app.opened(name))))
+                    except HeadwaterError as error:
+                        failed.append(f"{name}: {type(error).__name__}")
+        except TimeoutError:
+            failed.append("the rest: there was no time left")
+        report = {"reports": reports, "failed": failed}
+        sys.stderr.write(json.dumps({"level": "info", "upkeep": report}) + "\n")
+        return report
+
+    def _broken(self, error: Exception) -> dict[str, Any]:
+        """The process cannot even begin to serve: wrong settings, or a mistake of ours."""
+        from headwater.api.errors_http import unexpected
+
+        name = f"{system_entropy().getrandbits(64):016x}"
+        told = error.message if isinstance(error, InvalidRequest) else ""
+        line = {"level": "error", "id": name, "error": type(error).__name__, "message": told, "function": self.name}
+        sys.stderr.write(json.dumps(line) + "\n")
+        return http.answer(unexpected(name, reads=False), "")
+
+
+def _is_request(event: object) -> bool:
+    context = event.get("requestContext") if isinstance(event, dict) else None
+    return isinstance(context, dict) and "http" in context
+
+
+def _left_s(context: object) -> float:
+    """Seconds that this invocation may take, less a margin for the way back."""
+    tell = getattr(context, "get_remaining_time_in_millis", None)
+    left_s = float(tell() if callable(tell) else DEADLINE_MS) / 1_000
+    return max(0.1, left_s - min(MARGIN_S_MAX, left_s * MARGIN_PART))
+
+
+async def _cancel_others() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=0.1) if tasks else None
+
+
+def _on_restore(forget: Callable[[], None]) -> None:
+    """SnapStart's hook, on platforms that have it; others are told apart by their process id."""
+    try:
+        from snapshot_restore_py import register_after_restore
+    except ImportError:
+        return
+    register_after_restore(forget)

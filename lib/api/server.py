@@ -1,0 +1,201 @@
+"""A real HTTP server around an ``App``: what ``headwater dev`` runs, and what tests talk to.
+
+All functions' routes on one port. A request goes the way of a function URL's event (``http.serve``), only that its
+body is never put into base64. Bodies and header lines are bounded, a client that is too slow is let go, and a stop
+waits for requests and writes in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from aiohttp import web
+
+from headwater.api import http
+from headwater.api.errors_http import respond
+from headwater.api.messages import HttpError, Response
+from headwater.errors import HeadwaterError
+from headwater.limits import HTTP_BODY_BYTES_MAX, HTTP_HEADER_BYTES_MAX, HTTP_PATH_BYTES_MAX, HTTP_SLOW_S
+
+if TYPE_CHECKING:
+    from headwater.api.app import App
+
+MAINTAIN_S = 60.0
+STOP_S = 30.0  # requests in flight get this long when the server stops
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def serve(
+    app: App,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    *,
+    ready: Callable[[str], object] | None = None,
+    maintain_s: float = MAINTAIN_S,
+) -> None:
+    """Serve until the task is cancelled; ``ready`` hears the base URL. The app is closed at the end.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    async with Server(app, host, port, maintain_s=maintain_s) as server:
+        if ready is not None:
+            ready(server.url)
+        await asyncio.Event().wait()
+
+
+class Server:
+    """An HTTP server for one app; use it as an asynchronous context manager. ``port`` 0 takes any free one."""
+
+    def __init__(
+        self,
+        app: App,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        maintain_s: float = 0.0,
+        slow_s: float = HTTP_SLOW_S,
+    ) -> None:
+        self.app = app
+        self.host = host
+        self.port = port
+        self._maintain_s = maintain_s
+        self._slow_s = slow_s
+        self._heard: WeakSet[object] = WeakSet()  # connections that have sent a whole request head
+        self._door: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+        self._upkeep: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at the end."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{name}:{self.port}"
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen. Raises ``OSError`` if the address is taken."""
+        loop = asyncio.get_running_loop()
+        door = self._door = web.Server(
+            self._handle,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=self._slow_s,
+            max_line_size=2 * HTTP_PATH_BYTES_MAX,
+            max_field_size=HTTP_HEADER_BYTES_MAX,
+        )
+
+        def connected() -> asyncio.Protocol:
+            protocol = door()
+            loop.call_later(self._slow_s, self._let_go_if_silent, protocol)
+            return protocol
+
+        self._listener = await loop.create_server(connected, self.host, self.port)
+        self.port = self._listener.sockets[0].getsockname()[1]
+        if self._maintain_s > 0:
+            self._upkeep = loop.create_task(self._maintain(), name="headwater-maintain")
+
+    async def stop(self) -> None:
+        """Take no more requests, finish those in flight, and close the app. A second call does nothing."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.wait([self._upkeep])
+            self._upkeep = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        if self._door is not None:
+            await self._door.shutdown(STOP_S)
+            self._door = None
+            await self.app.close()
+
+    # -- one request -----------------------------------------------------------------------------------
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._heard.add(request.protocol)
+        try:
+            incoming = await self._incoming(request)
+        except HeadwaterError as error:
+            # What is left of the body would be taken for the next request, so this connection ends here.
+            return _answer(respond(error), close=True)
+        return _answer(await http.serve(incoming, self.app))
+
+    async def _incoming(self, request: web.BaseRequest) -> http.Incoming:
+        path, _, query = request.raw_path.partition("?")
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            lower = name.lower()
+            headers[lower] = f"{headers[lower]},{value}" if lower in headers else value
+        return http.Incoming(
+            method=request.method.upper(),
+            raw_path=path,
+            raw_query=query,
+            headers=headers,
+            body=await self._body(request),
+            client=request.remote or "",
+            host=f"{self.host}:{self.port}",
+            scheme="http",
+        )
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """The body as it was sent. Raises ``HttpError`` 413 as soon as it is too large, 408 if it takes too long."""
+        if (request.content_length or 0) > HTTP_BODY_BYTES_MAX:
+            raise _too_large()
+        if not request.can_read_body:
+            return b""
+        if request.headers.get("expect", "").lower() == "100-continue":
+            await request.writer.write(_CONTINUE)
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._slow_s):
+                async for piece in request.content.iter_any():
+                    size += len(piece)
+                    if size > HTTP_BODY_BYTES_MAX:
+                        raise _too_large()
+                    pieces.append(piece)
+        except TimeoutError:
+            raise HttpError(408, f"The body was not there within {self._slow_s:g} s.") from None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _let_go_if_silent(self, protocol: web.RequestHandler) -> None:
+        if protocol not in self._heard:
+            protocol.force_close()
+
+    # -- maintenance ---------------------------------------------------------------------------------------
+
+    async def _maintain(self) -> None:
+        from headwater.api.upkeep import keep_up
+
+        while True:
+            await self.app.clock.sleep(self._maintain_s)
+            for namespace in self.app.open_namespaces():
+                try:
+                    await keep_up(namespace)
+                except HeadwaterError:
+                    continue  # the store is away; the next round tries again
+
+
+def _answer(response: Response, *, close: bool = False) -> web.Response:
+    answer = web.Response(
+        status=response.status, headers=http.safe_headers(response.headers), body=response.body or None
+    )
+    if close:
+        answer.force_close()
+    return answer
+
+
+def _too_large() -> HttpError:
+    return HttpError(413, f"A body has at most {HTTP_BODY_BYTES_MAX} bytes.")
