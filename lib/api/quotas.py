@@ -8,6 +8,7 @@ before; the next request waits until they are paid. As in Kafka, each process co
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
@@ -19,6 +20,7 @@ from headwater.log.state.model import Quota
 
 Kind: TypeAlias = Literal["requests", "produce", "fetch"]
 
+_ROUNDING = 1e-6  # of a token or a millisecond: an error of floating point is no debt
 _UNITS = {"requests": "requests", "produce": "bytes produced", "fetch": "bytes fetched"}
 
 
@@ -63,7 +65,7 @@ class Quotas:
             return
         bucket = self._bucket(namespace, principal, kind, rate)
         missing = min(amount, rate * QUOTA_BURST_S) - bucket.tokens
-        if rate == 0 or missing > 1e-9:  # a rounding error of the clock is no debt
+        if rate == 0 or missing > _ROUNDING:
             raise _throttled(principal, kind, rate, missing)
         bucket.tokens -= amount
 
@@ -114,7 +116,8 @@ def rate_of(quotas: Mapping[str, Quota], principal: str, kind: Kind) -> int:
 
 
 def _throttled(principal: str, kind: Kind, rate: int, missing: float) -> Throttled:
-    wait_ms = QUOTA_WAIT_MS_MAX if rate == 0 else min(QUOTA_WAIT_MS_MAX, max(1, -int(-missing * 1_000 // rate)))
+    needed_ms = math.ceil(missing * 1_000 / rate - _ROUNDING) if rate else QUOTA_WAIT_MS_MAX
+    wait_ms = min(max(1, needed_ms), QUOTA_WAIT_MS_MAX)
     return Throttled(
         f"Principal {principal!r} has used up its quota of {rate} {_UNITS[kind]} a second; "
         f"the next request is welcome in {wait_ms} ms.",

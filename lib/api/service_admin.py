@@ -24,9 +24,9 @@ class AdminVerbs(ServiceBase):
 
     @verb
     async def acls(self) -> Sequence[AclRule]:
-        await self._enter()
+        await self._enter(fresh=True)
         self._check("describe", "cluster")
-        return list((await self._space.refresh()).acls)
+        return list(self._state.acls)
 
     @verb
     async def change_acls(self, add: Sequence[AclRule] = (), remove: Sequence[AclRule] = ()) -> None:
@@ -71,9 +71,9 @@ class AdminVerbs(ServiceBase):
 
     @verb
     async def keys(self) -> Sequence[KeyInfo]:
-        await self._enter()
+        await self._enter(fresh=True)
         self._check("describe", "cluster")
-        return [_info(key, known) for key, known in sorted((await self._space.refresh()).keys.items())]
+        return [_info(key, known) for key, known in sorted(self._state.keys.items())]
 
     @verb
     async def revoke_key(self, key: str) -> None:
@@ -84,7 +84,7 @@ class AdminVerbs(ServiceBase):
 
     @verb
     async def quotas(self) -> Sequence[QuotaInfo]:
-        await self._enter()
+        await self._enter(fresh=True)
         self._check("describe", "cluster")
         return [
             QuotaInfo(
@@ -93,7 +93,7 @@ class AdminVerbs(ServiceBase):
                 fetch_bytes_per_s=quota.fetch_bytes_per_s,
                 requests_per_s=quota.requests_per_s,
             )
-            for principal, quota in sorted((await self._space.refresh()).quotas.items())
+            for principal, quota in sorted(self._state.quotas.items())
         ]
 
     @verb

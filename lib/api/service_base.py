@@ -54,15 +54,16 @@ class ServiceBase:
     def _state(self) -> State:
         return self._space.state
 
-    async def _enter(self) -> None:
-        """The door of every verb: rules and quotas that are fresh enough, and one request paid for.
+    async def _enter(self, *, fresh: bool = False) -> None:
+        """The door of every verb: one request paid for, then rules that are fresh enough to be judged by.
 
-        Cost: nothing, or 1 GET if nobody has looked at the tip for ``ACCESS_STALE_S``.
+        Reads look at the tip anyway (``fresh``), so they are judged by the rules of this very moment; writes by rules
+        that are at most ``ACCESS_STALE_S`` old. Cost: 1 GET where ``fresh``, or if nobody has looked for that long.
         """
-        if self.principal != ROOT and self._space.chain.age_s() > ACCESS_STALE_S:
-            await self._space.refresh()
         if self._quotas is not None:
             self._quotas.take(self._state.quotas, self.namespace, self.principal, "requests")
+        if fresh or (self.principal != ROOT and self._space.chain.age_s() > ACCESS_STALE_S):
+            await self._space.refresh()
 
     def _pay(self, kind: Kind, amount: int) -> None:
         """Pay before it is done, or raise ``Throttled``."""
@@ -120,30 +121,37 @@ def verb(
     return guarded
 
 
-_OBJECT = re.compile(  # a key of ours, with whatever path leads to it
-    r"[^\s'\"]*\b(?:manifest|segment|snapshot|boundary|index|lease|document|transaction|upload)s?/[^\s'\",;)]*"
-)
+_OBJECT = re.compile(
+    r"\b(?:manifest|snapshot|boundary|index|segment)/[0-9]{20}[^\s'\",;)]*"
+)  # keys as the log has them
 _URL = re.compile(r"\b(?:s3|file|memory|https?)://[^\s'\",;)]*")
 
 
 def scrubbed(error: HeadwaterError, namespace: Namespace) -> HeadwaterError:
     """The same error without the bucket's URL, name and keys, in text and data. ``error`` itself if it has none."""
-    message = _clean(error.message, namespace)
-    data = {name: _clean(value, namespace) if isinstance(value, str) else value for name, value in error.data.items()}
-    if message == error.message and data == error.data:
+    fields = {name: _clean(value, namespace) for name, value in error.__dict__.items() if isinstance(value, str)}
+    data = {
+        name: value
+        for name, value in error.data.items()
+        if not isinstance(value, str) or value == _clean(value, namespace)
+    }
+    if data == error.data and all(value == error.__dict__[name] for name, value in fields.items()):
         return error
     clean = type(error).__new__(type(error))
     clean.__dict__.update(error.__dict__)
-    clean.args = (message,)
-    clean.message = message
-    clean.data = {name: value for name, value in data.items() if value == error.data[name]}
+    clean.__dict__.update(fields)
+    clean.data = data
+    clean.args = (clean.message,)
     return clean
 
 
 def _clean(text: str, namespace: Namespace) -> str:
     for url in (namespace.store.url, namespace.bucket.url):
         parts = urlsplit(url)
-        for secret in (url, parts.netloc + parts.path if parts.netloc else "", parts.path, parts.netloc):
+        folder = parts.path if parts.scheme == "file" else parts.netloc + parts.path if parts.path.strip("/") else ""
+        for secret in (url, folder, repr(parts.netloc)):
             if len(secret) > 2:
                 text = text.replace(secret, "the store")
+    # Stores name whole keys, which begin with the namespace; the log names them without it.
+    text = re.sub(rf"(?<![A-Za-z0-9._-]){re.escape(namespace.name)}/[^\s'\",;)]*", "an object", text)
     return _OBJECT.sub("an object", _URL.sub("the store", text))

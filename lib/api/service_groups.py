@@ -98,20 +98,20 @@ class GroupVerbs(WriteVerbs):
     @verb
     async def group(self, name: str) -> GroupInfo:
         check_name("group's name", name)
-        await self._enter()
+        await self._enter(fresh=True)
         self._check("describe", "group", name)
-        return describe.group_info(await self._space.refresh(), name)
+        return describe.group_info(self._state, name)
 
     @verb
     async def lag(self, group: str | None = None) -> Sequence[Lag]:
         if group is not None:
             check_name("group's name", group)
-        await self._enter()
+        await self._enter(fresh=True)
         if group is not None:
             self._check("describe", "group", group)
         return [
             row
-            for row in describe.lag(await self._space.refresh(), group)
+            for row in describe.lag(self._state, group)
             if self._may("describe", "group", row.group) and self._may("describe", "topic", row.topic)
         ]
 

@@ -38,7 +38,7 @@ class ReadVerbs(ServiceBase):
             fetched = await self._fetch_as_of(topic, partition, offset, wanted, as_of)
         else:
             fetched = await self._space.reader.fetch(
-                topic, partition, offset, bytes_max=wanted, wait_ms=min(wait_ms, FETCH_WAIT_MS_MAX)
+                topic, partition, offset, bytes_max=wanted, wait_ms=min(wait_ms, FETCH_WAIT_MS_MAX), fresh=False
             )
         self._charge("fetch", sum(len(chunk.data) for chunk in fetched.chunks))
         return fetched
@@ -54,7 +54,6 @@ class ReadVerbs(ServiceBase):
         signer = presigner(self._space.store)
         if signer is None:
             raise InvalidRequest("This store cannot presign URLs; fetch the records instead.")
-        await self._space.refresh()
         located = await self._space.reader.locate(topic, partition, offset, bytes_max=bytes_max)
         entries = located.entries[:RANGES_MAX]
         next_offset = located.next_offset if entries == located.entries else entries[-1].end
@@ -86,7 +85,7 @@ class ReadVerbs(ServiceBase):
         )
 
     async def _begin(self, topic: str) -> None:
-        await self._enter()
+        await self._enter(fresh=True)
         self._check("read", "topic", topic)
         self._check_debt("fetch")
 
@@ -122,7 +121,6 @@ class ReadVerbs(ServiceBase):
         """The partition as it was at ``commit``, if it is the one of today's topic."""
         from headwater.log.history import state_at
 
-        await self._space.refresh()
         found, _ = self._space.reader.place(topic, partition)
         place = (await state_at(self._space.chain, commit)).partition(found.id, partition)
         if place is None:

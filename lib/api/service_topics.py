@@ -19,31 +19,29 @@ class TopicVerbs(ServiceBase):
 
     @verb
     async def topics(self) -> Sequence[TopicInfo]:
-        await self._enter()
-        state = await self._space.refresh()
+        await self._enter(fresh=True)
+        state = self._state
         names = sorted(name for name in state.names if not name.startswith(access.INTERNAL))
         return [described(state, name) for name in names if self._may("describe", "topic", name)]
 
     @verb
     async def topic(self, name: str) -> TopicInfo:
         check_topic(name)
-        await self._enter()
+        await self._enter(fresh=True)
         self._check("describe", "topic", name)
-        return described(await self._space.refresh(), name)
+        return described(self._state, name)
 
     @verb
     async def offset_of(self, topic: str, partition: int, where: Where = "latest") -> OffsetAt:
         check_place(topic, partition)
         if where not in ("earliest", "latest"):
             check_number("time in ms (or earliest, or latest)", where)  # type: ignore[arg-type]
-        await self._enter()
+        await self._enter(fresh=not isinstance(where, int))  # a search by time looks at the tip itself
         self._check("describe", "topic", topic)
         if isinstance(where, int):
             found = await self._space.reader.offset_at(topic, partition, where)
             if found is not None:
                 return OffsetAt(offset=found[0], timestamp=found[1])
-        else:
-            await self._space.refresh()
         _, place = self._space.reader.place(topic, partition)
         # The latest offset is where readers stop: behind an open reservation nothing can be read yet.
         return OffsetAt(offset=place.start if where == "earliest" else place.stable_end)

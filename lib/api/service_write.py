@@ -99,15 +99,17 @@ class WriteVerbs(ServiceBase):
         """The transactional id of a producer, which the principal must be allowed to use; "" if it has none.
 
         Without this anybody who counts could fence the producers of others. Cost: nothing, or 1 GET for a producer
-        that this process does not know yet. Raises ``UnknownProducer``.
+        that this process does not know yet.
+
+        Raises:
+            UnknownProducer: there is none of this id, or it is that of a transactional id which is none of the
+                principal's business; the two look the same.
         """
         known = self._state.producers.get(producer)
         if known is None:
             known = (await self._space.refresh()).producers.get(producer)
-        if known is None:
+        if known is None or (known.tid and not self._may("write", "transactional_id", known.tid)):
             raise UnknownProducer(f"Producer {producer} is unknown: it was never made, or was idle for too long.")
-        if known.tid:
-            self._check("write", "transactional_id", known.tid)
         return known.tid
 
     async def _transactional_id(self, producer: int) -> str:
