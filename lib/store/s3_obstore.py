@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import obstore
@@ -24,7 +23,7 @@ from headwater.store.base import Blob, Body, Stat, joined, parts_of, size_of
 from headwater.store.s3_base import IDLE_S_MAX, PAGE_KEYS_MAX, S3Base
 from headwater.store.s3_clock import UNKNOWN, ServiceClock
 from headwater.store.s3_errors import Failure, Verb
-from headwater.store.s3_url import S3Target
+from headwater.store.s3_url import S3Target, configured_region
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta, PutMode
@@ -138,7 +137,7 @@ def _open(target: S3Target, env: Mapping[str, str], clock: Clock) -> S3Store:
         scheme, _, host = target.endpoint_url.partition("://")
         host = f"{target.bucket}.{host}" if target.addressing == "virtual" else host
         config["endpoint"] = f"{scheme}://{host}"
-    if region := target.region or _configured_region(target.profile, env):
+    if region := target.region or configured_region(target.profile, env):
         config["region"] = region
     if target.is_express:
         config["s3_express"] = True
@@ -165,22 +164,6 @@ def _has_own_credentials(target: S3Target, env: Mapping[str, str]) -> bool:
     if env.get("AWS_ACCESS_KEY_ID"):
         return True
     return not env.get("AWS_PROFILE") and any(env.get(name) for name in OWN_CREDENTIALS)
-
-
-def _configured_region(profile: str | None, env: Mapping[str, str]) -> str | None:
-    """The region that ``~/.aws/config`` names for the profile."""
-    name = profile or env.get("AWS_PROFILE") or "default"
-    path = Path(env.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
-    if not path.is_file():
-        return None
-    import configparser  # a function has no such file
-
-    config = configparser.RawConfigParser(strict=False)
-    try:
-        config.read(path, encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError):
-        return None  # botocore will complain of it, if anybody needs it
-    return config.get(name if name == "default" else f"profile {name}", "region", fallback=None)
 
 
 class _BotoCredentials:

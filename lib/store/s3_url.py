@@ -16,9 +16,11 @@ Credentials never stand in the URL; they come in the ordinary AWS ways (environm
 
 from __future__ import annotations
 
+import configparser
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from headwater.errors import InvalidRequest
@@ -93,6 +95,21 @@ def parse_s3_url(url: str, env: Mapping[str, str]) -> S3Target:
         connect_timeout_s=_seconds(options, "connect_timeout_s", CONNECT_TIMEOUT_S),
         timeout_s=_seconds(options, "timeout_s", TIMEOUT_S),
     )
+
+
+def configured_region(profile: str | None, env: Mapping[str, str]) -> str | None:
+    """The region that ``~/.aws/config`` names for the profile."""
+    name = profile or env.get("AWS_PROFILE") or "default"
+    path = Path(env.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+    if not path.is_file():
+        return None
+
+    config = configparser.RawConfigParser(strict=False)
+    try:
+        config.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        return None  # botocore will complain of it, if anybody needs it
+    return config.get(name if name == "default" else f"profile {name}", "region", fallback=None)
 
 
 def _split(url: str) -> SplitResult:
