@@ -24,7 +24,7 @@ from msgspec import Meta, Raw
 from headwater.api import frames, wire
 from headwater.api.messages import HttpError, Request, Route
 from headwater.errors import Corrupt, InvalidRequest
-from headwater.limits import BATCH_RECORDS_MAX, SMALL_RECORDS_MAX
+from headwater.limits import BATCH_RECORDS_MAX, SMALL_RECORDS_MAX, TOPIC_NAME_MAX
 from headwater.log import frame
 from headwater.types import Batch, Record
 
@@ -115,20 +115,25 @@ class JsonHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class JsonRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A record as the REST Proxy v2 has it, with its time and headers beside it. ``topic`` is for transactions."""
+    """A record as the REST Proxy v2 has it, with its time and headers beside it."""
 
     value: Raw = Raw(_NULL)
     key: Raw = Raw(_NULL)
     partition: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     timestamp: Annotated[int, Meta(ge=-1, le=2**62 - 1)] = -1
-    headers: list[JsonHeader] = []
-    topic: str = ""
+    headers: tuple[JsonHeader, ...] = ()
 
 
 class JsonRecords(wire.Body, frozen=True):
-    """A body of records. The schemas of the REST Proxy are not for these formats and refused."""
+    """A body of records."""
 
     records: Annotated[list[JsonRecord], Meta(min_length=1, max_length=BATCH_RECORDS_MAX)]
+
+
+class TopicRecord(JsonRecord, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A record of a transaction: it names its topic, and perhaps its partition."""
+
+    topic: Annotated[str, Meta(min_length=1, max_length=TOPIC_NAME_MAX)]
 
 
 def record_of(given: JsonRecord, binary: bool, now_ms: int) -> Record:
@@ -155,9 +160,7 @@ def batch_of(records: Sequence[Record], now_ms: int) -> Batch:
 
 def _json(raw: Raw, name: str) -> bytes | None:
     text = bytes(raw)
-    if text == _NULL:
-        return None
-    return msgspec.json.format(text, indent=-1) if b" " in text or b"\n" in text else text
+    return None if text == _NULL else text
 
 
 def _base64(raw: Raw, name: str) -> bytes | None:
@@ -185,11 +188,12 @@ def batch_of_body(kind: str, body: bytes, partition: int, now_ms: int) -> Batch:
         from headwater.log import batch
 
         return batch.batch_of_kafka2(body, check_records=True)
-    given = wire.request(body, JsonRecords).records
-    for record in given:
-        if record.partition not in (None, partition) or record.topic:
-            raise HttpError(422, f"A record names a place of its own, and the path says partition {partition}.")
-    return batch_of([record_of(record, kind == KAFKA_BINARY, now_ms) for record in given], now_ms)
+    from headwater.api import rest_records
+
+    columns = rest_records.read("binary" if kind == KAFKA_BINARY else "json", body, now_ms)
+    if any(named not in (None, partition) for named in columns.partitions):
+        raise HttpError(422, f"A record names a partition of its own, and the path says {partition}.")
+    return rest_records.batches_of(columns, [partition] * len(columns.keys))[partition]
 
 
 def arrow_batch(body: bytes, now_ms: int) -> Batch:

@@ -153,19 +153,22 @@ def rows_of(fetched: Fetched, offset: int, bytes_max: int) -> tuple[list[pa.Reco
 
 
 def _json(kind: str, fetched: Fetched, offset: int, bytes_max: int) -> Part:
-    from headwater.api.dialect import encode_records
+    from headwater.api import rest_records
 
-    chunks, next_offset = _fitting(fetched, bytes_max)
-    return Part(
-        body=encode_records("binary" if kind == media.KAFKA_BINARY else "json", chunks),
-        base=max(offset, chunks[0].base) if chunks else offset,
-        next_offset=next_offset,
-        count=sum(chunk.end - max(offset, chunk.base) for chunk in chunks),
+    chunks = fetched.chunks
+    if not chunks:
+        return Part(body=b"[]", base=offset, next_offset=fetched.next_offset, count=0)
+    form: rest_records.Format = "binary" if kind == media.KAFKA_BINARY else "json"
+    found = rest_records.encode_some(
+        form, chunks[0].topic, chunks[0].partition, chunks, offset=offset, bytes_max=bytes_max
     )
-
-
-def _fitting(fetched: Fetched, bytes_max: int) -> tuple[Sequence[Chunk], int]:
-    return fetched.chunks, fetched.next_offset
+    whole = found.next_offset >= chunks[-1].end
+    return Part(
+        body=rest_records.array_of([found]),
+        base=max(offset, chunks[0].base),
+        next_offset=fetched.next_offset if whole else found.next_offset,
+        count=found.count,
+    )
 
 
 def _first(rows: Sequence[pa.RecordBatch], offset: int) -> int:

@@ -24,7 +24,7 @@ RANGES_BYTES: Final = 64 << 20
 class TransactBody(wire.Body, frozen=True):
     """A transaction in JSON: records for many partitions, and group offsets, of a producer or a transactional id."""
 
-    records: Annotated[tuple[media.JsonRecord, ...], Meta(max_length=100_000)] = ()
+    records: Annotated[tuple[media.TopicRecord, ...], Meta(max_length=100_000)] = ()
     offsets: tuple[wire.Commit, ...] = ()
     transactional_id: Annotated[str, Meta(max_length=512)] = ""
     producer: wire.Producer | None = None
@@ -34,7 +34,7 @@ class TransactBody(wire.Body, frozen=True):
 class AddBody(wire.Body, frozen=True):
     """Records and group offsets for an open transaction, in JSON."""
 
-    records: Annotated[tuple[media.JsonRecord, ...], Meta(max_length=100_000)] = ()
+    records: Annotated[tuple[media.TopicRecord, ...], Meta(max_length=100_000)] = ()
     offsets: tuple[wire.Commit, ...] = ()
 
 
@@ -205,7 +205,7 @@ async def _producer(call: Call, body: TransactBody) -> ProducerId:
     return await call.verbs.init_producer(body.transactional_id)
 
 
-async def _placed(call: Call, given: Sequence[media.JsonRecord]) -> list[Placed]:
+async def _placed(call: Call, given: Sequence[media.TopicRecord]) -> list[Placed]:
     """The records of a JSON body, each at its partition: the one that it names, or that of its key."""
     from headwater.log.small import partition_of
 
@@ -223,11 +223,9 @@ async def _placed(call: Call, given: Sequence[media.JsonRecord]) -> list[Placed]
     return media.grouped(placed, now_ms)
 
 
-async def _partitions(call: Call, given: Sequence[media.JsonRecord]) -> Mapping[str, int]:
+async def _partitions(call: Call, given: Sequence[media.TopicRecord]) -> Mapping[str, int]:
     counts: dict[str, int] = {}
     for record in given:
-        if not record.topic:
-            raise HttpError(422, "A record of a transaction names its topic.")
         if record.topic not in counts:
             counts[record.topic] = len((await call.verbs.topic(record.topic)).partitions)
     return counts

@@ -242,6 +242,7 @@ B = TypeVar("B", bound=Struct)
 def request(body: Buffer, kind: type[B]) -> B:
     """A request's body. Raises ``InvalidRequest`` for what is no JSON, ``HttpError`` 422 for what does not fit."""
     try:
+        str(body, "utf-8")  # msgspec passes over what it does not keep, and over what it keeps raw
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise _unfit(error) from error
