@@ -11,7 +11,6 @@ function ships (numpy above all, which pyarrow imports where it finds it) are hi
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from headwater.bench.s3_stub import serving
 from headwater.clock import stopwatch_s
 from headwater.log.batch import batch_of_records
 from headwater.log.frame import checksum
+from headwater.sim.platform import url_event
 from headwater.store.memory import MemoryStore
 from headwater.store.prefixed import PrefixedStore
 from headwater.types import Batch, Record
@@ -143,26 +143,3 @@ def _produce_event() -> dict[str, Any]:
 def _fetch_event() -> dict[str, Any]:
     query = "offset=0&max_bytes=1"
     return url_event("GET", "/topics/t/partitions/1/records", query=query, headers={"accept": JSON_V2})
-
-
-def url_event(
-    method: str, path: str, *, query: str = "", headers: dict[str, str] | None = None, body: bytes = b""
-) -> dict[str, Any]:
-    """A function URL's event, payload format 2.0."""
-    event: dict[str, Any] = {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": query,
-        "headers": headers or {},
-        "requestContext": {
-            "accountId": "anonymous",
-            "domainName": "bench.lambda-url.us-east-1.on.aws",
-            "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1"},
-            "requestId": "bench",
-        },
-        "isBase64Encoded": bool(body),
-    }
-    if body:
-        event["body"] = base64.b64encode(body).decode()
-    return event

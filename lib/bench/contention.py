@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from headwater.clock import stopwatch_s
 from headwater.log.namespace import Namespace
@@ -22,7 +23,12 @@ from headwater.sim.loop import SimClock, run, sim_loop
 from headwater.types import Batch
 
 WARM_UP_S = 2.0
+PARTITIONS = 16
 RECORD = Batch(codec="kafka2", data=b"x" * 100, count=1, timestamp_min=0, timestamp_max=0)
+
+Step: TypeAlias = Callable[[], Awaitable[object]]
+Opened: TypeAlias = tuple[Step, Step]  # append one batch and return when it is acknowledged; drain
+Open: TypeAlias = Callable[[SimStore, SimClock, random.Random, Options, int], Awaitable[Opened]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +59,34 @@ class Result:
         }
 
 
-def measure(writers: int, profile: str, *, seconds: float, seed: int, cooperative: bool) -> Result:
+async def open_writer(store: SimStore, clock: SimClock, rng: random.Random, options: Options, number: int) -> Opened:
+    """Writer ``number``: a namespace handle of its own, as every process has one."""
+    log = await Namespace.open(store, clock=clock, rng=rng, options=options)
+    return lambda: log.append("t", number % PARTITIONS, RECORD), log.drain
+
+
+def measure(
+    writers: int,
+    profile: str,
+    *,
+    seconds: float,
+    seed: int,
+    cooperative: bool = True,
+    open_one: Open = open_writer,
+) -> Result:
     """Run ``writers`` closed loops for ``seconds`` of simulated time, after a warm-up that does not count."""
-    chosen = PROFILES[profile]
-    return run(_measure(writers, chosen, seconds, seed, cooperative), rng=random.Random(seed), steps_max=1 << 62)
+    work = _measure(writers, PROFILES[profile], seconds, seed, cooperative, open_one)
+    return run(work, rng=random.Random(seed), steps_max=1 << 62)
+
+
+def span_s(writers: int) -> float:
+    """Simulated seconds that suit so many writers: long enough for a tail, short enough to wait for."""
+    return max(4.0, min(300.0, 1_000.0 / writers))
 
 
 def bench(writers: int, profile: str, *, seconds: float = 0.0, seed: int = 1, naive: bool = True) -> dict[str, Any]:
     """The report of ``headwater bench contention``. Without ``seconds`` the length suits the number of writers."""
-    span = seconds or max(4.0, min(300.0, 1_000.0 / writers))
+    span = seconds or span_s(writers)
     began = stopwatch_s()
     report = {
         "bench": "contention",
@@ -70,7 +95,7 @@ def bench(writers: int, profile: str, *, seconds: float = 0.0, seed: int = 1, na
         "simulated_s": span,
         "seed": seed,
         "profile_put_p50_ms": PROFILES[profile].put[0],
-        **measure(writers, profile, seconds=span, seed=seed, cooperative=True).as_dict(),
+        **measure(writers, profile, seconds=span, seed=seed).as_dict(),
     }
     if naive:
         # The naive loop's tail is long: it needs time to show itself, and little of ours to simulate.
@@ -85,12 +110,14 @@ def quantile(done: list[float], q: float) -> float:
     return done[min(len(done) - 1, int(q * len(done)))] if done else float("nan")
 
 
-async def _measure(writers: int, profile: Profile, seconds: float, seed: int, cooperative: bool) -> Result:
+async def _measure(
+    writers: int, profile: Profile, seconds: float, seed: int, cooperative: bool, open_one: Open
+) -> Result:
     loop = sim_loop()
     bucket = SimBucket(loop)
     rng = random.Random(seed)
     first = await Namespace.open(SimStore(bucket, loop=loop, rng=rng, profile=ZERO), clock=SimClock(loop), rng=rng)
-    await first.create_topic("t", 16)
+    await first.create_topic("t", PARTITIONS)
     # No snapshots: their few requests belong to nobody's batch and would blur the figures.
     options = Options(cooperative=cooperative, snapshot_every=1 << 40, snapshot_bytes=1 << 60)
     start_s = loop.time() + WARM_UP_S
@@ -103,16 +130,16 @@ async def _measure(writers: int, profile: Profile, seconds: float, seed: int, co
         nonlocal in_window
         own = random.Random(f"{seed}-{number}")
         store = SimStore(bucket, loop=loop, rng=own, profile=profile)
-        log = await Namespace.open(store, clock=SimClock(loop), rng=own, options=options)
+        append, drain = await open_one(store, SimClock(loop), own, options, number)
         while loop.time() < end_s:
             sent_s = loop.time()
             if not before and sent_s >= start_s:
                 before.update(bucket.counters.as_dict())
-            await log.append("t", number % 16, RECORD)
+            await append()
             if before and sent_s >= start_s:
                 latencies.append((loop.time() - sent_s) * 1_000)
                 in_window += loop.time() <= end_s
-        await log.drain()
+        await drain()
 
     # Everyone finishes the batch that is in flight at the end, so that requests and batches are of the same set.
     await asyncio.gather(*(write(number) for number in range(writers)))

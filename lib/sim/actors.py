@@ -55,7 +55,7 @@ def batch_of(uids: Sequence[str], padding: int = 0) -> Batch:
 
 async def plain_writer(world: World, process: Process, log: Namespace) -> None:
     """Appends without a producer id; exactly once by the intent's own identity. Some ask for what cannot be."""
-    rng, names = _rng(world, process), _names(process)
+    rng, names = rng_of(world, process), _names(process)
     while not world.over():
         if rng.random() < 0.1:
             await _ask_the_impossible(world, process, log, names)
@@ -67,13 +67,13 @@ async def plain_writer(world: World, process: Process, log: Namespace) -> None:
         async def send(token: str, tp: TP = tp, uids: list[str] = uids) -> Appended:
             return await log.append(tp[0], tp[1], batch_of(uids), token=token)
 
-        await _settle(world, call, send)
+        await settle(world, call, send)
         await _rest(world, process, rng)
 
 
 async def idempotent_writer(world: World, process: Process, log: Namespace) -> None:
     """Appends under sequence numbers; what is indeterminate is sent again under the same number."""
-    rng, names = _rng(world, process), _names(process)
+    rng, names = rng_of(world, process), _names(process)
     producer = await _producer(world, log, "")
     while producer is not None and not world.over():
         tp, uids = rng.choice(INPUTS), names(rng.randint(1, 3))
@@ -89,7 +89,7 @@ async def idempotent_writer(world: World, process: Process, log: Namespace) -> N
             except Indeterminate:
                 sent = True
             except HeadwaterError as error:
-                _alarm(error)
+                alarm(error)
                 _not_applied(world, call, error, sent)
                 break
             sent = True
@@ -106,7 +106,7 @@ async def idempotent_writer(world: World, process: Process, log: Namespace) -> N
 
 async def transactional_writer(world: World, process: Process, log: Namespace) -> None:
     """Transactions over both input partitions and a group's offsets; several may fight for one id."""
-    rng, names = _rng(world, process), _names(process)
+    rng, names = rng_of(world, process), _names(process)
     tid = rng.choice(["shared", process.name.split(".")[0]])
     producer = await _producer(world, log, tid)
     while producer is not None and not world.over():
@@ -121,7 +121,7 @@ async def transactional_writer(world: World, process: Process, log: Namespace) -
 
 async def reader(world: World, process: Process, log: Namespace) -> None:
     """Polls every partition from the start to wherever the log goes; sometimes seeks."""
-    rng = _rng(world, process)
+    rng = rng_of(world, process)
     places: dict[TP, int] = {}
     while not world.over():
         tp = HELD if world.plan.reservers and rng.random() < 0.4 else rng.choice([*INPUTS, *OUTPUTS])
@@ -129,11 +129,11 @@ async def reader(world: World, process: Process, log: Namespace) -> None:
         start = rng.randint(0, places.get(tp, 0)) if seek else places.get(tp, 0)
         call = world.history.invoke(process.name, Read(reader=process.name, tp=tp, start=start, seek=seek))
         try:
-            got = await _read(log, tp, start, bytes_max=rng.choice([1, 60, 1 << 20]), wait_ms=rng.choice([0, 200]))
+            got = await read(log, tp, start, bytes_max=rng.choice([1, 60, 1 << 20]), wait_ms=rng.choice([0, 200]))
             world.history.ok(call, got)
             places[tp] = got.next
         except HeadwaterError as error:
-            _alarm(error)
+            alarm(error)
             world.history.fail(call, type(error).__name__)
         await _rest(world, process, rng)
 
@@ -142,7 +142,7 @@ def _pipeline(number: int) -> Act:
     """A read-process-write loop; two of them share the group, and the transactional id decides who lives."""
 
     async def act(world: World, process: Process, log: Namespace) -> None:
-        rng = _rng(world, process)
+        rng = rng_of(world, process)
         source, target, group = INPUTS[number], OUTPUTS, f"pipe{number}"
         if not any(p.group == group for p in world.history.pipelines):
             world.history.declare(Pipeline(group=group, inputs=(source,), outputs=OUTPUTS, prefix=f"{group}:"))
@@ -153,9 +153,9 @@ def _pipeline(number: int) -> Act:
                 committed = (await log.committed(group)).get(source)
                 world.history.ok(call, committed.offset if committed else None)
                 start = committed.offset if committed else 0
-                got = await _read(log, source, start, bytes_max=rng.choice([1, 200]), wait_ms=0)
+                got = await read(log, source, start, bytes_max=rng.choice([1, 200]), wait_ms=0)
             except HeadwaterError as error:
-                _alarm(error)
+                alarm(error)
                 if _is_open(world, call):
                     world.history.fail(call, type(error).__name__)
                 await _rest(world, process, rng)
@@ -181,37 +181,46 @@ def _pipeline(number: int) -> Act:
 
 
 async def member(world: World, process: Process, log: Namespace) -> None:
-    """Takes over a group by a new generation, then commits offsets under it until someone else takes over."""
-    rng, group, tp = _rng(world, process), "club", INPUTS[0]
-    offset = 0
+    """Drives everybody out of a group and joins it, then commits offsets until someone does the same to it."""
+    rng, group, tp = rng_of(world, process), "club", INPUTS[0]
+    offset, lives = 0, 0
     while not world.over():
+        lives += 1
+        me = f"{process.name}-{lives}"
         try:
-            await log.refresh()
-            found = log.state.groups.get(group)
-            generation = found.generation if found else 0
-            op = ops.SetGroup(group=group, expect=generation, generation=generation + 1, members={process.name: {}})
-            await log.writer.commit(ops=[op])
+            since = await _take_over(log, group, me, tp)
         except HeadwaterError as error:
-            _alarm(error)
+            alarm(error)
+            since = None
+        if since is None:
             await _rest(world, process, rng)
             continue
         for _ in range(rng.randint(1, 6)):
             offset += rng.randint(1, 5)
-            what = OffsetCommit(group=group, offsets=((tp, offset),), owner=process.name, generation=generation + 1)
+            what = OffsetCommit(group=group, offsets=((tp, offset),), owner=me, generation=since)
             call = world.history.invoke(process.name, what)
 
-            async def commit(token: str, offset: int = offset, generation: int = generation) -> None:
-                op = await log.offsets_op(group, {tp: offset}, generation + 1, process.name)
+            async def commit(token: str, offset: int = offset, since: int = since, me: str = me) -> None:
+                op = await log.offsets_op(group, {tp: offset}, since, me)
                 await log.writer.commit(ops=[op], token=token)
 
-            if not await _settle(world, call, commit):
+            if not await settle(world, call, commit):
                 break
             await _rest(world, process, rng)
 
 
+async def _take_over(log: Namespace, group: str, me: str, tp: TP) -> int | None:
+    """The generation since which ``me`` owns ``tp``; None if it is gone again already."""
+    found = (await log.refresh()).groups.get(group)
+    wishes: list[ops.AnyOp] = [ops.LeaveGroup(group=group, member=name) for name in (found.members if found else ())]
+    await log.writer.commit(ops=[*wishes, ops.JoinGroup(group=group, member=me, topics=[tp[0]])])
+    mine = log.state.groups[group].members.get(me)
+    return mine.owned.get(log.topic(tp[0]).id, {}).get(tp[1]) if mine else None
+
+
 async def reserver(world: World, process: Process, log: Namespace) -> None:
     """Takes offsets first and opens or voids them later, as the gateway's transactions will."""
-    rng, names, tid = _rng(world, process), _names(process), process.name.split(".")[0]
+    rng, names, tid = rng_of(world, process), _names(process), process.name.split(".")[0]
     producer = await _producer(world, log, tid)
     while producer is not None and not world.over():
         uids = names(rng.randint(1, 3))
@@ -234,7 +243,7 @@ async def reserver(world: World, process: Process, log: Namespace) -> None:
             held = await log.writer.commit([AppendRequest(topic=topic, partition=0, batch=numbered)], [reserve])
             await _rest(world, process, rng)
         except HeadwaterError as error:
-            _alarm(error)
+            alarm(error)
             # Nothing of it is readable before the end is committed, and from here on it never will be.
             world.history.fail(call, type(error).__name__)
             producer = await _producer(world, log, tid)
@@ -248,7 +257,7 @@ async def reserver(world: World, process: Process, log: Namespace) -> None:
             return base
 
         if commit:
-            settled = await _settle(world, call, end)
+            settled = await settle(world, call, end)
         else:
             world.history.fail(call, "Aborted")
             settled = await _quietly(end)
@@ -259,7 +268,7 @@ async def reserver(world: World, process: Process, log: Namespace) -> None:
 
 async def busybody(world: World, process: Process, log: Namespace) -> None:
     """Commits whatever anyone has ever published, late or decided or not: by R1 that must change nothing."""
-    rng = _rng(world, process)
+    rng = rng_of(world, process)
     while not world.over():
         await _rest(world, process, rng)
         try:
@@ -273,7 +282,7 @@ async def busybody(world: World, process: Process, log: Namespace) -> None:
             deadline_s = log.chain.clock.elapsed_s() + 5.0
             await log.journal.put_next(Draft(merged=merged), deadline_s=deadline_s)
         except HeadwaterError as error:
-            _alarm(error)
+            alarm(error)
             world.history.note(process.name, "busybody", type(error).__name__)
 
 
@@ -285,14 +294,14 @@ async def read_all(log: Namespace, tp: TP) -> list[tuple[int, str]]:
     records: list[tuple[int, str]] = []
     position = 0
     while True:
-        got = await _read(log, tp, position, bytes_max=1 << 20, wait_ms=0)
+        got = await read(log, tp, position, bytes_max=1 << 20, wait_ms=0)
         records += got.records
         if got.next == position:
             return records
         position = got.next
 
 
-async def _read(log: Namespace, tp: TP, start: int, *, bytes_max: int, wait_ms: float) -> Got:
+async def read(log: Namespace, tp: TP, start: int, *, bytes_max: int, wait_ms: float) -> Got:
     fetched = await log.reader.fetch(*tp, start, bytes_max=bytes_max, wait_ms=wait_ms)
     records = tuple(
         (offset, uid)
@@ -303,7 +312,7 @@ async def _read(log: Namespace, tp: TP, start: int, *, bytes_max: int, wait_ms: 
     return Got(records=records, next=fetched.next_offset, to_end=fetched.next_offset == fetched.high_watermark)
 
 
-async def _settle(world: World, call: int, send: Callable[[str], Awaitable[Appended | int | None]]) -> bool:
+async def settle(world: World, call: int, send: Callable[[str], Awaitable[Appended | int | None]]) -> bool:
     """Send, and send again under the same token while nobody knows. Whether it was done."""
     token = ""
     for _ in range(RETRIES):
@@ -315,7 +324,7 @@ async def _settle(world: World, call: int, send: Callable[[str], Awaitable[Appen
                 break
             await world.loop.sleep(0.5)
         except HeadwaterError as error:
-            _alarm(error)
+            alarm(error)
             _not_applied(world, call, error, bool(token))
             return False
         else:
@@ -353,7 +362,7 @@ async def _transact(
             await transaction.append(*tp, batch_of(uids))
         await transaction.send_offsets(group, offsets)
     except HeadwaterError as error:
-        _alarm(error)
+        alarm(error)
         transaction.abort()
         world.history.fail(call, type(error).__name__)
         return True
@@ -369,7 +378,7 @@ async def _transact(
             sent = True
             await world.loop.sleep(0.5)
         except HeadwaterError as error:
-            _alarm(error)
+            alarm(error)
             # A transaction's own identity is remembered, so even after a doubtful sending a refusal is the truth,
             # unless it comes from a check that runs before the log is asked.
             _not_applied(world, call, error, sent)
@@ -387,7 +396,7 @@ async def _producer(world: World, log: Namespace, tid: str) -> Producer | None:
         try:
             return await log.producer(tid)
         except HeadwaterError as error:
-            _alarm(error)
+            alarm(error)
             await log.chain.clock.sleep(0.5)
     return None
 
@@ -405,7 +414,7 @@ async def _ask_the_impossible(
     async def send(token: str) -> None:
         await log.writer.commit([good, bad], token=token)
 
-    assert not await _settle(world, call, send), "there is no partition 99"
+    assert not await settle(world, call, send), "there is no partition 99"
 
 
 async def _send_again(producer: Producer, tp: TP, batch: Batch, sequence: int, base: int) -> None:
@@ -413,12 +422,12 @@ async def _send_again(producer: Producer, tp: TP, batch: Batch, sequence: int, b
     try:
         again = await producer.resend(*tp, batch, sequence)
     except HeadwaterError as error:
-        _alarm(error)
+        alarm(error)
         return
     assert again.base_offset == base, "a retried append returns the first answer"
 
 
-def _alarm(error: HeadwaterError) -> None:
+def alarm(error: HeadwaterError) -> None:
     """Nobody damages bytes in these worlds, so an engine that calls them damaged has lost its way."""
     if isinstance(error, Corrupt):
         raise error
@@ -428,7 +437,7 @@ async def _quietly(send: Callable[[str], Awaitable[object]]) -> bool:
     try:
         await send("")
     except HeadwaterError as error:
-        _alarm(error)
+        alarm(error)
         return False
     return True
 
@@ -444,7 +453,7 @@ def _is_open(world: World, call: int) -> bool:
     return not any(event.call == call and event.kind != "invoke" for event in world.history.events[call:])
 
 
-def _rng(world: World, process: Process) -> random.Random:
+def rng_of(world: World, process: Process) -> random.Random:
     return random.Random(f"{world.plan.seed}-{process.name}")
 
 

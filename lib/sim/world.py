@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
+from typing import Any
 
 from headwater.errors import Corrupt, HeadwaterError, Indeterminate
 from headwater.log import intents as ops
@@ -123,6 +124,10 @@ class World:
 
     def process(self, name: str, *, mortal: bool = True) -> Process:
         """A new process, with the crash and the pauses that the seed has in store for it."""
+        return Process(loop=self.loop, **self.fate(name, mortal=mortal))
+
+    def fate(self, name: str, *, mortal: bool = True) -> dict[str, Any]:
+        """What a process is called and when it dies and pauses, as ``Process`` takes it."""
         plan, rng = self.plan, self.rng
         crash_at = rng.randint(1, 150) if mortal and rng.random() < plan.crash_rate else None
         pauses = []
@@ -131,13 +136,12 @@ class World:
         if mortal and plan.long_sleep and rng.random() < 0.5:
             pauses.append((rng.randint(1, 120), 2.2 * DAY_S))
         self.serial += 1
-        return Process(
-            f"{name}.{self.serial}",
-            self.loop,
-            crash_at=crash_at,
-            pauses=pauses,
-            on_crash=lambda dead: self.history.crash(dead.name),
-        )
+        return {
+            "name": f"{name}.{self.serial}",
+            "crash_at": crash_at,
+            "pauses": pauses,
+            "on_crash": lambda dead: self.history.crash(dead.name),
+        }
 
     async def handle(self, process: Process | None, *, calm: bool = False) -> Namespace:
         """Open the namespace as ``process`` sees it."""
@@ -159,11 +163,19 @@ class World:
         """Whether actors should come to an end."""
         return self.ended
 
+    def struck(self) -> dict[str, int]:
+        """The faults that struck, by kind."""
+        found: dict[str, int] = {}
+        for store in self.stores:
+            for kind, count in store.struck.items():
+                found[kind] = found.get(kind, 0) + count
+        return found
+
 
 def simulate(seed: int) -> Verdict:
     """Run the world of a seed to its end and judge it. The same seed gives the same verdict, anywhere."""
     plan = Plan.draw(seed)
-    with _window(plan.window):
+    with small_window(plan.window):
         try:
             return run(_play(plan), rng=random.Random(f"loop-{seed}"), limit_s=30 * DAY_S)
         except (Deadlock, Overrun) as stuck:
@@ -172,7 +184,7 @@ def simulate(seed: int) -> Verdict:
 
 
 @contextmanager
-def _window(manifests: int) -> Iterator[None]:
+def small_window(manifests: int) -> Iterator[None]:
     """Make R4's window small, so that lateness happens within seconds."""
     modules = [import_module(f"headwater.log.{name}") for name in ("state.fold", "committer", "journal")]
     before = [module.WINDOW for module in modules]
@@ -192,7 +204,7 @@ async def _play(plan: Plan) -> Verdict:
         await opener.create_topic(name, partitions)
     await opener.drain()
     cast = asyncio.gather(*(_keep_running(world, name, act) for name, act in actors.cast(world)))
-    sweeper = asyncio.ensure_future(_sweep(world))
+    sweeper = asyncio.ensure_future(sweep_manifests(world))
     await world.loop.sleep(plan.active_s)
     if plan.long_sleep:
         await world.loop.sleep(3 * DAY_S)
@@ -201,10 +213,6 @@ async def _play(plan: Plan) -> Verdict:
     sweeper.cancel()
     await asyncio.gather(sweeper, return_exceptions=True)
     violations = await _judge(world)
-    struck: dict[str, int] = {}
-    for store in world.stores:
-        for kind, count in store.struck.items():
-            struck[kind] = struck.get(kind, 0) + count
     counters = world.bucket.counters
     return Verdict(
         seed=plan.seed,
@@ -213,7 +221,7 @@ async def _play(plan: Plan) -> Verdict:
         events=len(world.history.events),
         commits=sum("/manifest/" in key for key in world.bucket.keys),
         requests=counters.put + counters.get + counters.list + counters.delete,
-        struck=struck,
+        struck=world.struck(),
     )
 
 
@@ -245,7 +253,7 @@ async def _live(world: World, process: Process, act: actors.Act) -> None:
     await log.drain()
 
 
-async def _sweep(world: World) -> None:
+async def sweep_manifests(world: World) -> None:
     """A minimal collector (R5): a day-old manifests below a snapshot go, if nothing of theirs is referenced."""
     rng, bucket = world.rng, world.bucket
     while True:
