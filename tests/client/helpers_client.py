@@ -1,0 +1,126 @@
+"""What the tests of the client share: a world in virtual time, and verbs that go wrong when they are told to."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from headwater.api.service import Service
+from headwater.client import Consumer, Producer
+from headwater.log.namespace import Namespace
+from headwater.sim.loop import SimClock, sim_loop
+from headwater.store.base import ObjectStore
+from headwater.store.memory import MemoryStore
+
+
+class World:
+    """A bucket in virtual time, and any number of processes over it."""
+
+    def __init__(self, store: ObjectStore | None = None) -> None:
+        self.clock = SimClock(sim_loop())
+        self.store = store or MemoryStore(clock=self.clock)
+        self._seed = 0
+        self._services: list[Service] = []
+
+    async def verbs(self) -> Service:
+        """The verbs of one more process."""
+        self._seed += 1
+        namespace = await Namespace.open(self.store, "ns", clock=self.clock, rng=random.Random(self._seed))
+        service = Service(namespace)
+        self._services.append(service)
+        return service
+
+    async def close(self) -> None:
+        for service in self._services:
+            await service.aclose()
+
+    def producer(self, verbs: Any, **options: Any) -> Producer:
+        return Producer(verbs, clock=self.clock, rng=random.Random(7), **options)
+
+    def consumer(self, verbs: Any, *topics: str, **options: Any) -> Consumer:
+        self._seed += 1
+        options = {"auto_offset_reset": "earliest", **options}
+        return Consumer(verbs, *topics, clock=self.clock, rng=random.Random(self._seed), **options)
+
+
+@asynccontextmanager
+async def world(**topics: int) -> AsyncIterator[tuple[World, Service]]:
+    """A world with topics of so many partitions, and the verbs of its first process."""
+    made = World()
+    verbs = await made.verbs()
+    for name, partitions in topics.items():
+        await verbs.create_topic(name, partitions)
+    try:
+        yield made, verbs
+    finally:
+        await made.close()
+
+
+class Between:
+    """Verbs with somebody in between, who sees each call and may answer, break or delay it."""
+
+    def __init__(self, verbs: Any) -> None:
+        self.verbs = verbs
+        self.namespace = verbs.namespace
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self._plans: dict[str, list[Callable[..., Any]]] = {}
+
+    def plan(self, verb: str, *plans: Callable[..., Any]) -> None:
+        """What the next calls of ``verb`` do: each plan is an async function of the real verb and the arguments."""
+        self._plans.setdefault(verb, []).extend(plans)
+
+    def count(self, verb: str) -> int:
+        return len(self.of(verb))
+
+    def of(self, verb: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        return [(args, kwargs) for name, args, kwargs in self.calls if name == verb]
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self.verbs, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((name, args, kwargs))
+            plans = self._plans.get(name)
+            if plans:
+                return await plans.pop(0)(real, *args, **kwargs)
+            return await real(*args, **kwargs)
+
+        return call
+
+
+def refuse(error: Exception) -> Callable[..., Any]:
+    """A plan: the call never arrives."""
+
+    async def plan(real: Any, *args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    return plan
+
+
+def lose_the_answer(error: Exception) -> Callable[..., Any]:
+    """A plan: the call is done, and nobody hears of it."""
+
+    async def plan(real: Any, *args: Any, **kwargs: Any) -> Any:
+        await real(*args, **kwargs)
+        raise error
+
+    return plan
+
+
+async def values(verbs: Any, topic: str, partition: int = 0) -> list[bytes]:
+    """Everything that a partition holds."""
+    held: list[bytes] = []
+    offset = 0
+    while True:
+        fetched = await verbs.fetch(topic, partition, offset)
+        for chunk in fetched.chunks:
+            held += chunk.decode().column("value").to_pylist()
+        if fetched.next_offset == offset:
+            return held
+        offset = fetched.next_offset
+
+
+def numbers(count: int, start: int = 0) -> Sequence[bytes]:
+    return [str(number).encode() for number in range(start, start + count)]
