@@ -125,7 +125,7 @@ def batches_of(columns: Columns, places: Sequence[int]) -> dict[int, Batch]:
     Raises:
         InvalidRequest: a record or a batch is too large.
     """
-    # Above that many records in some batch Arrow is worth its import; for small batches it has a millisecond of its own.
+    # With more records in some batch Arrow is worth its import; for small batches it has a millisecond of its own.
     if max(Counter(places).values()) <= SMALL_RECORDS_MAX and columns.nbytes <= SMALL_BYTES_MAX:
         return {partition: small.batch_of(records) for partition, records in _records(columns, places).items()}
     from headwater.log import batch, partitioner

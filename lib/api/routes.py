@@ -51,7 +51,7 @@ def table(function: str) -> tuple[Route, ...]:
         from headwater.api import routes_groups
 
         routes += routes_groups.ROUTES
-    if function in ("fetch", "groups", "admin", EVERYTHING):
+    if function in ("produce", "fetch", "groups", "admin", EVERYTHING):
         from headwater.api import dialect
 
         routes += dialect.ROUTES
