@@ -1,6 +1,7 @@
 """The Kafka REST Proxy v2 as Confluent's proxy, Redpanda's and Strimzi's bridge speak it: topics, and producing.
 
-Consumer instances are in ``dialect_consumers``, records as JSON in ``rest_records``. What differs from a proxy in
+Consumer instances are in ``dialect_consumers``, records as JSON in ``rest_records``; ``…/offsets`` of a partition is
+among the native routes. What differs from a proxy in
 front of brokers:
 
 - All records of one request are one intent: they are appended together or not at all, and an error is the answer to
@@ -26,7 +27,7 @@ import msgspec
 
 from headwater.api import asking, media, rest_records
 from headwater.api.dialect_consumers import ROUTES as CONSUMER_ROUTES
-from headwater.api.messages import Call, HttpError, Response, Route
+from headwater.api.messages import Call, Handler, HttpError, Response, Route
 from headwater.api.rest_records import Columns, Format
 from headwater.api.routes import WRITE
 from headwater.api.verbs import Appended, PartitionInfo, TopicInfo
@@ -91,20 +92,6 @@ async def list_partitions(call: Call) -> Response:
 async def describe_partition(call: Call) -> Response:
     """One partition."""
     return answer(call, _partition(await _described(call)))
-
-
-async def partition_offsets(call: Call) -> Response:
-    """The offsets that a partition has, or with ``at`` the one that was there at a time."""
-    partition = asking.partition_of(call)
-    at = call.request.query.get("at")
-    if at is not None:
-        where = at if at in ("earliest", "latest") else asking.whole(call, "at", 0)
-        found = await call.verbs.offset_of(call.parts["topic"], partition, where)  # type: ignore[arg-type]
-        return answer(call, {"offset": found.offset, "timestamp": found.timestamp})
-    topic = await call.verbs.topic(call.parts["topic"])
-    known = _of(topic, partition)
-    offsets = {"beginning_offset": known.log_start, "end_offset": known.end}
-    return answer(call, {**offsets, "stable_end": known.stable_end, "commit": topic.commit})
 
 
 def _partition(known: PartitionInfo) -> dict[str, object]:
@@ -263,7 +250,7 @@ def answer(call: Call, value: Any) -> Response:
 # -- the table -------------------------------------------------------------------------------------------
 
 
-def _topic_read(pattern: str, handler: Any, summary: str, query: Mapping[str, str] | None = None) -> Route:
+def _topic_read(pattern: str, handler: Handler, summary: str) -> Route:
     return Route(
         method="GET",
         pattern=pattern,
@@ -271,12 +258,11 @@ def _topic_read(pattern: str, handler: Any, summary: str, query: Mapping[str, st
         functions=TOPIC_READS,
         summary=summary,
         produces=ANSWERS,
-        query=query or {},
         dialect=True,
     )
 
 
-def _produce(pattern: str, handler: Any, summary: str) -> Route:
+def _produce(pattern: str, handler: Handler, summary: str) -> Route:
     return Route(
         method="POST",
         pattern=pattern,
@@ -295,12 +281,6 @@ ROUTES: tuple[Route, ...] = (
     _topic_read("/topics/{topic}", describe_topic, "A topic, its configs and partitions"),
     _topic_read("/topics/{topic}/partitions", list_partitions, "The partitions of a topic"),
     _topic_read("/topics/{topic}/partitions/{partition}", describe_partition, "One partition"),
-    _topic_read(
-        "/topics/{topic}/partitions/{partition}/offsets",
-        partition_offsets,
-        "The offsets of a partition, or with `at` one of them",
-        {"at": "`earliest`, `latest`, or a time in ms since 1970: the offset there, and its record's time"},
-    ),
     _produce("/topics/{topic}", produce_to_topic, "Append records to a topic, all or nothing"),
     _produce("/topics/{topic}/partitions/{partition}", produce_to_partition, "Append records to one partition"),
     *CONSUMER_ROUTES,
