@@ -151,7 +151,7 @@ def _file(listing: Listing, key: str, size: int) -> None:
         listing.boundary = max(listing.boundary, keys.parse_numbered_key(key))
     elif key == keys.LATEST:
         listing.latest = True
-    elif not key.startswith(("archive/", "lease/")):
+    elif not key.startswith(("archive/", keys.LEASES, *keys.DOCUMENTS)):
         raise Corrupt("its name has no known form")
 
 
