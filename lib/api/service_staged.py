@@ -81,6 +81,9 @@ class StagedVerbs(WriteVerbs):
         await self._enter()
         if producer is not None:
             await self._check_producer(producer.id)
-        return await self._space.shared(Uploads).append(
+        uploads = self._space.shared(Uploads)
+        # The right may have been taken away since the upload was begun.
+        self._check("write", "topic", (await uploads.documents.load(upload, self.principal)).doc.name)
+        return await uploads.append(
             upload, token=token, producer=producer, sequence=sequence, principal=self.principal
         )
