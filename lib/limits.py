@@ -126,3 +126,14 @@ QUOTA_BUCKETS_MAX = 10_000  # token buckets that one process keeps; full ones, w
 QUOTA_WAIT_MS_MAX = 3_600_000  # the longest time to come back after that a refusal names
 RANGES_MAX = 1_000  # presigned URLs in one answer; each takes a signature and about 600 bytes
 FETCH_WAIT_MS_MAX = 300_000  # a longer long poll is cut to this; edges cut it shorter
+
+# -- consumer instances of the REST dialect ---------------------------------------------------------------
+
+CONSUMER_IDLE_MS = 300_000  # an instance that nobody asked for this long is gone (consumer.instance.timeout.ms)
+CONSUMER_TOUCH_MS = 60_000  # an empty poll notes this often that it was there: 1 PUT a minute
+CONSUMER_SESSION_MS = 300_000  # … and as long it holds its partitions between polls, as max.poll.interval.ms has it
+CONSUMER_WAIT_MS = 1_000  # a poll that names no timeout, of an instance that names none (consumer.request.timeout.ms)
+CONSUMER_PLACES_MAX = 10_000  # partitions of one instance: its document stays below a MiB
+CONSUMER_READS_MAX = 4  # partitions that one poll reads at once; they share what its answer may hold
+CONSUMER_TRIES_MAX = 8  # how often a poll begins anew because another one moved the instance
+PATTERN_CHARS_MAX = 249  # a topic pattern: as long as a topic's name

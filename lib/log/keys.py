@@ -3,7 +3,7 @@
     manifest/<seq>                          segment/<tip>-<writer>-<n>[.<tag>]
     snapshot/<seq>                          index/<first>-<last>
     boundary/<seq>                          latest
-    lease/<group>/<member>
+    lease/<group>/<member>                  consumer/<group>/<instance>
 
 Numbers are 20 digits wide, so that the order of keys is the order of numbers.
 """
@@ -25,6 +25,7 @@ SNAPSHOTS = "snapshot/"
 BOUNDARIES = "boundary/"
 INDEXES = "index/"
 LEASES = "lease/"
+CONSUMERS = "consumer/"
 DOCUMENTS = ("transaction/", "upload/", "instance/")  # folders of what the layers above keep beside the log
 STAGED = "0"  # ends the writer's name in a segment of bytes alone; writers' names are base32, which has no 0
 
@@ -84,6 +85,11 @@ def leases_of(group: str) -> str:
 def lease_key(group: str, member: str) -> str:
     """The key of a member's lease. Nobody takes it apart: whoever lists leases knows the members to look for."""
     return leases_of(group) + _part(member)
+
+
+def consumer_key(group: str, instance: str) -> str:
+    """The key of a REST consumer instance's document."""
+    return f"{CONSUMERS}{_part(group)}/{_part(instance)}"
 
 
 def segments_after(tip: int) -> str:
