@@ -152,7 +152,7 @@ def segments_of(raw_path: str) -> list[str]:
         raise HttpError(414, f"A path has at most {HTTP_PATH_BYTES_MAX} bytes.")
     if not raw_path.startswith("/"):
         raise InvalidRequest("A path begins with a slash.")
-    trimmed = raw_path[1:-1] if len(raw_path) > 1 and raw_path.endswith("/") else raw_path[1:]
+    trimmed = raw_path[1:-1] if len(raw_path) > 2 and raw_path.endswith("/") else raw_path[1:]
     if not trimmed:
         return [""]
     return [_segment(part) for part in trimmed.split("/")]
@@ -185,6 +185,8 @@ def decoded(body: bytes, encoding: str) -> bytes:
     """
     kind = encoding.strip().lower()
     if kind not in ("", "identity"):
+        if not body:
+            raise InvalidRequest("There is no compressed body.")
         body = _decompressed(body, kind)
     if len(body) > HTTP_BODY_BYTES_MAX:
         raise _too_large()

@@ -1,0 +1,154 @@
+"""What the tests of the HTTP layer share: an app over a bucket in memory, and short ways to ask it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headwater.api import http, routes, routes_admin, routes_data, routes_groups, upkeep
+from headwater.api.app import App
+from headwater.api.messages import Request, Route
+from headwater.clock import Clock, SystemClock
+from headwater.errors import Unauthorized
+from headwater.limits import HTTP_FETCH_BYTES_MAX
+from headwater.log.namespace import Namespace
+from headwater.log.options import Options
+from headwater.store.base import ObjectStore
+
+NATIVE: tuple[Route, ...] = (
+    *routes._open_routes(),
+    *routes_data.ROUTES,
+    *routes_groups.ROUTES,
+    *routes_admin.ROUTES,
+    *upkeep.ROUTES,
+)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Who asks, as an ``Authenticator`` says it."""
+
+    principal: str
+    scopes: tuple[Any, ...] | None = None
+
+
+class Doorman:
+    """An authenticator that believes the header ``x-principal``, and knows nobody called ``stranger``."""
+
+    def __init__(self, mode: str = "none") -> None:
+        self.mode = mode
+
+    async def authenticate(self, request: Request, namespace: Namespace) -> Named:
+        name = request.headers.get("x-principal", "root")
+        if name == "stranger":
+            raise Unauthorized("The credentials are not known here.")
+        return Named(name)
+
+
+@dataclass
+class Log:
+    """Lines that an app has logged."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def app_over(
+    store: ObjectStore,
+    *,
+    clock: Clock | None = None,
+    seed: int = 1,
+    routes: tuple[Route, ...] = NATIVE,
+    served: tuple[str, ...] = (),
+    auth: Any = None,
+    options: Options | None = None,
+    answer_bytes_max: int = HTTP_FETCH_BYTES_MAX,
+    log: Any = None,
+) -> App:
+    """An app over ``store`` that serves everything native."""
+    clock, rng = clock or SystemClock(), random.Random(seed)
+
+    async def open_namespace(name: str) -> Namespace:
+        return await Namespace.open(store, name, clock=clock, rng=rng, options=options)
+
+    return App(
+        routes,
+        open_namespace=open_namespace,
+        authenticator=auth or Doorman(),
+        clock=clock,
+        rng=rng,
+        served=served,
+        answer_bytes_max=answer_bytes_max,
+        log=log or Log(),
+    )
+
+
+def event(
+    method: str,
+    path: str,
+    body: bytes | str | object = b"",
+    *,
+    query: str = "",
+    headers: Mapping[str, str] | None = None,
+    kind: str = "",
+) -> dict[str, Any]:
+    """A function URL's event; a body that is no string and no bytes is put into JSON."""
+    sent = dict(headers or {})
+    if not isinstance(body, bytes | str):
+        body = json.dumps(body)
+        kind = kind or "application/json"
+    if kind:
+        sent["content-type"] = kind
+    made: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": sent,
+        "requestContext": {"http": {"method": method, "path": path, "sourceIp": "192.0.2.1"}, "domainName": "x.test"},
+        "isBase64Encoded": isinstance(body, bytes),
+    }
+    if body:
+        made["body"] = base64.b64encode(body).decode() if isinstance(body, bytes) else body
+    return made
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, with its body decoded."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """Asks an app by events."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, method: str, path: str, body: Any = b"", **how: Any) -> Answer:
+        answer = await http.handle(event(method, path, body, **how), self.app)
+        json.dumps(answer)  # as the platform will
+        said: Any = answer["body"]
+        data = base64.b64decode(said) if answer["isBase64Encoded"] else said.encode()
+        headers: Any = answer["headers"]
+        status: Any = answer["statusCode"]
+        return Answer(status, headers, data)
+
+    async def done(self, method: str, path: str, body: Any = b"", **how: Any) -> Answer:
+        """The same, and it went well."""
+        answer = await self(method, path, body, **how)
+        assert answer.status < 300, (answer.status, answer.body)
+        return answer
