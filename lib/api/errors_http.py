@@ -92,6 +92,7 @@ def too_late(reads: bool, seconds: float) -> HeadwaterError:
 
 
 def _not_found(error: NotFound) -> int:
-    if "partition" in error.data:
+    reason = error.data.get("reason")
+    if "partition" in error.data or reason == "no_partition":
         return PARTITION_NOT_FOUND
-    return TOPIC_NOT_FOUND if "topic" in error.data else error.status
+    return TOPIC_NOT_FOUND if "topic" in error.data or reason == "no_topic" else error.status

@@ -74,4 +74,5 @@ def checked(outcome: Outcome) -> Outcome:
     """The outcome if the intent was applied; else the error that its refusal means. Nothing of it was applied."""
     if not outcome.error:
         return outcome
-    raise _ERRORS.get(outcome.error, Corrupt)(f"{outcome.message} (decided by manifest {outcome.seq})")
+    refusal = _ERRORS.get(outcome.error, Corrupt)
+    raise refusal(f"{outcome.message} (decided by manifest {outcome.seq})", reason=outcome.error)
