@@ -57,6 +57,40 @@ def fold(settings: Settings) -> None:
     _show(settings, bench())
 
 
+@click.command(cls=Command)
+@click.option("--scale", type=click.FloatRange(0.01, 10), default=1.0, show_default=True, help="Of requests sent.")
+@pass_settings
+def http(settings: Settings, scale: float) -> None:
+    """`headwater dev` over a memory store, driven from another process; latencies as on S3 Standard."""
+    from headwater.bench.http import bench
+
+    _show(settings, bench(scale))
+
+
+@click.command(cls=Command)
+@click.option("--manifests", type=click.IntRange(min=1_000), default=100_000, show_default=True, help="Of history.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Fresh processes of each.")
+@pass_settings
+def coldstart(settings: Settings, manifests: int, rounds: int) -> None:
+    """From a fresh process to the first acknowledged produce, and to the first fetched record."""
+    from headwater.bench.coldstart import bench
+
+    _show(settings, bench(manifests, rounds))
+
+
+@click.command(cls=Command)
+@click.option("--callers", type=click.IntRange(min=1), default=256, show_default=True, help="One-request processes.")
+@click.option("--profile", type=click.Choice(["s3-standard", "s3-express"]), default="s3-standard", show_default=True)
+@click.option("--seconds", type=float, default=0.0, help="Simulated seconds; 0 chooses by the number of callers.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The seed of all latencies.")
+@pass_settings
+def serverless(settings: Settings, callers: int, profile: str, seconds: float, seed: int) -> None:
+    """Concurrent one-request processes that produce through real handlers, in simulated time."""
+    from headwater.bench.serverless import bench
+
+    _show(settings, bench(callers, profile, seconds=seconds, seed=seed))
+
+
 def _show(settings: Settings, report: dict[str, Any]) -> None:
     from headwater.cli import output
 
@@ -73,4 +107,12 @@ def _show(settings: Settings, report: dict[str, Any]) -> None:
             output.print_table([name, *columns], [["", *(str(row[c]) for c in columns)] for row in value], left=(name,))
 
 
-commands: dict[str, click.Command] = {"contention": contention, "append": append, "fetch": fetch, "fold": fold}
+commands: dict[str, click.Command] = {
+    "contention": contention,
+    "append": append,
+    "fetch": fetch,
+    "fold": fold,
+    "http": http,
+    "coldstart": coldstart,
+    "serverless": serverless,
+}

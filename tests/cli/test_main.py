@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Headwater
 
-COMMANDS = ["topic", "produce", "consume", "offsets", "group", "auth", "inspect", "verify", "demo", "sim", "bench"]
+COMMANDS = ["topic", "produce", "consume", "offsets", "group", "auth", "inspect", "verify", "dev", "demo", "sim", "bench"]
 
 
 def spawn(*words: str) -> subprocess.Popen[bytes]:

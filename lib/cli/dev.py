@@ -1,0 +1,174 @@
+"""``headwater dev``: every function's routes on one port of this machine, over any store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import click
+
+from headwater.cli.settings import DEFAULT_STORE, Command, Settings, pass_settings
+
+PORT = 8087
+WATCH_S = 0.5  # how often --reload looks for changed files
+_TOPIC = '{"name": "greetings", "partitions": 1}'
+_RECORD = '{"records": [{"key": "en", "value": {"text": "hello"}}]}'
+_MOVED = (  # consume, process, produce: the record and the offset become true together
+    '{"transactional_id": "copier", "records": [{"topic": "greetings", "value": "hello again"}], '
+    '"offsets": [{"group": "copiers", "offsets": [{"topic": "greetings", "partition": 0, "offset": 1}]}]}'
+)
+
+
+@click.command(cls=Command)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--auth",
+    type=click.Choice(["none", "token"]),
+    default="none",
+    show_default=True,
+    help="token: bearer tokens of `headwater auth create-key`. none: everybody may do everything.",
+)
+@click.option("--namespaces", metavar="LIST", help="Which ones to serve, as in a,b,tenant-*. Default: --namespace.")
+@click.option("--reload", is_flag=True, help="Start again when a file of headwater changes.")
+@pass_settings
+def dev(settings: Settings, host: str, port: int, auth: str, namespaces: str | None, reload: bool) -> int:
+    """Serve the HTTP interface of all functions on one port, with maintenance, until Ctrl-C.
+
+    What is asked for goes the way of a deployed function's requests. Ctrl-C finishes the requests and writes that
+    are in flight. With --json the first line says where the server listens.
+    """
+    if reload:
+        return _reloading()
+    served = tuple(name.strip() for name in (namespaces or settings.namespace).split(",") if name.strip())
+    with _friendly(host, port):
+        return asyncio.run(_serve(settings, host, port, auth, served))
+
+
+async def _serve(settings: Settings, host: str, port: int, auth: str, served: Sequence[str]) -> int:
+    from headwater.api.runtime import Settings as Environment
+    from headwater.api.runtime import app_for
+    from headwater.api.server import serve
+
+    environment = Environment(store=settings.store, namespace=settings.namespace, namespaces=tuple(served), auth=auth)
+    app = app_for("dev", environment)
+    said = partial(_announce, settings, host=host, auth=auth)
+    task = asyncio.ensure_future(serve(app, host, port, ready=said))
+    with contextlib.suppress(NotImplementedError):  # as on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is None or current.cancelling():
+            raise  # Ctrl-C, which comes out as KeyboardInterrupt
+    return 0
+
+
+@contextlib.contextmanager
+def _friendly(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"Cannot listen on {host} port {port}: {error.strerror or error}.") from error
+
+
+# -- what is said at the start ----------------------------------------------------------------------------
+
+
+def _announce(settings: Settings, url: str, *, host: str, auth: str) -> None:
+    examples = examples_of(url, settings, auth)
+    if settings.json:
+        from headwater.cli import output
+
+        output.print_json(
+            {"url": url, "store": settings.store, "namespace": settings.namespace, "auth": auth, "examples": examples}
+        )
+    else:
+        lines = "\n".join(f"  {line}" for line in examples)
+        click.echo(
+            f"Serving {settings.store} at {url} (auth: {auth}). Ctrl-C ends it.\n\nTry, in another shell:\n\n{lines}\n"
+        )
+    if auth == "none" and not _is_loopback(host):
+        click.echo(f"headwater: everybody who reaches {host} may do everything; see --auth token.", err=True)
+    sys.stdout.flush()
+
+
+def examples_of(url: str, settings: Settings, auth: str) -> list[str]:
+    """Commands that work when they are run one after the other, on a namespace without the topic ``greetings``."""
+    who = '-H "Authorization: Bearer $TOKEN" ' if auth == "token" else ""
+    topic, record, moved = (shlex.quote(body) for body in (_TOPIC, _RECORD, _MOVED))
+    json_type = "-H 'Content-Type: application/json'"
+    records_type = "-H 'Content-Type: application/vnd.kafka.json.v2+json'"
+    lines = [
+        f"curl -sS {who}{json_type} -d {topic} {url}/admin/topics",
+        f"curl -sS {who}{records_type} -d {record} {url}/topics/greetings",
+        f"curl -sS {who}{json_type} -d {moved} {url}/transactions",
+        f"curl -sS {who}'{url}/topics/greetings/partitions/0/records?from=earliest'",
+        f"curl -sS {who}{url}/groups/copiers/lag",
+        f"curl -sS {url}/openapi.json",
+    ]
+    if auth == "token":
+        where = f" --store {shlex.quote(settings.store)}" if settings.store != DEFAULT_STORE else ""
+        where += f" --namespace {settings.namespace}" if settings.namespace != "default" else ""
+        lines.insert(0, f"TOKEN=$(headwater auth create-key --principal me{where})")
+    return lines
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+# -- reload ---------------------------------------------------------------------------------------------------
+
+
+def _reloading() -> int:
+    """Run the same command in a child, and a fresh child whenever a file of the package has changed."""
+    words = [sys.executable, "-m", "headwater.cli.main", *(word for word in sys.argv[1:] if word != "--reload")]
+    seen = _stamps()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    child = _start(words)
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(WATCH_S)
+            if (now := _stamps()) != seen:
+                seen = now
+                click.echo("headwater: a file has changed; starting again.", err=True)
+                _stop(child)
+                child = _start(words)
+    finally:
+        _stop(child)
+
+
+def _start(words: Sequence[str]) -> subprocess.Popen[bytes]:
+    """In a group of its own: the terminal's Ctrl-C comes here, and the child hears of it once."""
+    return subprocess.Popen(words, process_group=0)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    child.wait()
+
+
+def _stamps() -> dict[Path, int]:
+    """When each file of the package was changed, in ns."""
+    import headwater
+
+    found = {}
+    for folder in headwater.__path__:
+        for path in Path(folder).rglob("*.py"):
+            with contextlib.suppress(OSError):
+                found[path] = path.stat().st_mtime_ns
+    return found
