@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headwater.api.access import CLUSTER, Rules, allowed, check, check_some, rules_of
 from headwater.clock import stopwatch_s
@@ -173,3 +175,41 @@ def test_ten_thousand_rules_are_looked_through_in_microseconds() -> None:
         allowed(state, f"p{i % 100}", None, "read", "topic", f"topic-{i}")
     each_us = (stopwatch_s() - begun_s) * 1_000
     assert each_us < 200  # about 3 µs; a scan of the list would take 2,000
+
+
+# -- against a plain reading of the rules ------------------------------------------------------------------
+
+IMPLIED = {"describe": {"describe", "read", "write", "delete", "alter"}}
+
+
+def plainly(rules: list[AclRule], principal: str, operation: str, resource: str, name: str) -> bool:
+    """The model, rule by rule, as Kafka's documentation tells it."""
+
+    def concerns(known: AclRule) -> bool:
+        named = name.startswith(known.name) if known.pattern == "prefix" else known.name in (name, "*")
+        return known.principal in (principal, "*") and known.resource == resource and named
+
+    found = [known for known in rules if concerns(known)]
+    if any(not known.allow and known.operation in (operation, "all") for known in found):
+        return False
+    enough = IMPLIED.get(operation, {operation}) | {"all"}
+    return any(known.allow and known.operation in enough for known in found)
+
+
+OPERATIONS = st.sampled_from(["all", "read", "write", "create", "delete", "alter", "describe"])
+PRINCIPALS, RESOURCES = st.sampled_from(["ann", "bob", "*"]), st.sampled_from(["topic", "group"])
+NAMES = st.text(alphabet="ab*", min_size=1, max_size=3)
+RULES = st.lists(
+    st.builds(AclRule, PRINCIPALS, OPERATIONS, RESOURCES, NAMES, st.sampled_from(["literal", "prefix"]), st.booleans()),
+    max_size=12,
+)
+
+
+@given(RULES, st.sampled_from(["ann", "bob"]), OPERATIONS.filter(lambda o: o != "all"), RESOURCES, NAMES)
+def test_the_index_says_what_a_plain_reading_of_the_rules_says(
+    rules: list[AclRule], principal: str, operation: Any, resource: Any, name: str
+) -> None:
+    expected = plainly(rules, principal, operation, resource, name)
+    assert expected == Rules(rules).allows(principal, operation, resource, name)
+    if expected:
+        assert Rules(rules).allows_some(principal, operation, resource)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headwater.api import quotas as quotas_module
 from headwater.api.quotas import Kind, Quotas
@@ -150,3 +152,35 @@ def test_buckets_are_bounded_and_those_in_debt_are_kept(monkeypatch: pytest.Monk
     for name in "efgh":
         desk.wait_ms("requests", principal=name)
         assert 3 >= len(desk.quotas)
+
+
+@given(
+    st.integers(1, 1_000),
+    st.lists(st.tuples(st.floats(0, 3), st.integers(1, 3_000)), min_size=1, max_size=60),
+)
+def test_in_no_stretch_of_time_more_passes_than_its_rate_a_burst_and_one_request(
+    rate: int, steps: list[tuple[float, int]]
+) -> None:
+    desk = Desk(produce_bytes_per_s=rate)
+    passed: list[tuple[float, int]] = []
+    for pause_s, amount in steps:
+        desk.clock.now_s += pause_s
+        if desk.wait_ms("produce", amount) == 0:
+            passed.append((desk.clock.now_s, amount))
+    for i, (begun_s, _) in enumerate(passed):
+        for j in range(i, len(passed)):
+            total = sum(amount for _, amount in passed[i:j])
+            assert total <= rate * (passed[j][0] - begun_s + 1) + 1e-3
+
+
+@given(st.integers(1, 1_000), st.lists(st.integers(1, 3_000), min_size=1, max_size=30))
+def test_the_time_that_a_refusal_names_is_enough_and_one_less_is_not(rate: int, amounts: list[int]) -> None:
+    desk = Desk(produce_bytes_per_s=rate)
+    for amount in amounts:
+        wait_ms = desk.wait_ms("produce", amount)
+        if wait_ms > 1:
+            desk.clock.now_s += (wait_ms - 1) / 1_000
+            assert 1 == desk.wait_ms("produce", amount)
+            wait_ms = 1
+        desk.clock.now_s += wait_ms / 1_000
+        assert wait_ms == 0 or 0 == desk.wait_ms("produce", amount)
