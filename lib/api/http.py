@@ -138,6 +138,7 @@ def request_of(incoming: Incoming, namespace: str) -> Request:
         base_url=f"{'http' if incoming.scheme == 'http' else 'https'}://{host}{prefix}",
         raw_path=incoming.raw_path,
         raw_query=incoming.raw_query,
+        raw_body=incoming.body,
     )
 
 

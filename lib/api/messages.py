@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class Request:
     """One HTTP request, with its body decoded from base64 and from its content encoding.
 
-    ``path`` begins with ``/`` and has lost its ``/namespaces/{ns}`` prefix; header names are lower-case. ``raw_path``
-    and ``raw_query`` are as they were sent, for signatures. ``principal`` is who the platform says is asking, "" if
-    it says nothing; ``client`` is the address that it sees.
+    ``path`` begins with ``/`` and has lost its ``/namespaces/{ns}`` prefix; header names are lower-case. ``raw_path``,
+    ``raw_query`` and ``raw_body`` are as they were sent, for signatures. ``principal`` is who the platform says is
+    asking, "" if it says nothing; ``client`` is the address that it sees.
     """
 
     method: str
@@ -38,6 +38,7 @@ class Request:
     base_url: str = ""
     raw_path: str = ""
     raw_query: str = ""
+    raw_body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
