@@ -54,12 +54,10 @@ class ReadVerbs(ServiceBase):
         signer = presigner(self._space.store)
         if signer is None:
             raise InvalidRequest("This store cannot presign URLs; fetch the records instead.")
-        located = await self._space.reader.locate(topic, partition, offset, bytes_max=bytes_max)
-        entries = located.entries[:RANGES_MAX]
-        next_offset = located.next_offset if entries == located.entries else entries[-1].end
+        located = await self._space.reader.locate(topic, partition, offset, bytes_max=bytes_max, entries_max=RANGES_MAX)
         expires_ms = self._space.chain.clock.wall_ms() + PRESIGN_S * 1_000
         ranges = []
-        for entry in entries:
+        for entry in located.entries:
             key = entry.obj or keys.manifest_key(entry.seq)
             url, headers = signer.get(key, entry.pos, entry.pos + entry.len, PRESIGN_S)
             assert entry.codec != "gap", "gaps have no bytes"
@@ -75,10 +73,10 @@ class ReadVerbs(ServiceBase):
                     expires_ms=expires_ms,
                 )
             )
-        self._charge("fetch", sum(entry.len for entry in entries))
+        self._charge("fetch", sum(entry.len for entry in located.entries))
         return Ranges(
             ranges=ranges,
-            next_offset=next_offset,
+            next_offset=located.next_offset,
             log_start=located.log_start,
             high_watermark=located.high_watermark,
             commit=located.commit,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LOOK_AGAIN_MAX = 3  # R6: how often a vanished object sends us back to the state before we call it lost
+ENTRIES_MAX = 1 << 18  # chunks of one fetch; a log of the tiniest ones gives as many bytes as memory likes to hold
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # the long poll's GETs of the next manifest, with back-off
 
 
@@ -153,14 +154,16 @@ class Reader:
                 await self.chain.adopt_pages()
         raise _lost(topic, partition, last.key)
 
-    async def locate(self, topic: str, partition: int, offset: int, *, bytes_max: int) -> Located:
+    async def locate(
+        self, topic: str, partition: int, offset: int, *, bytes_max: int, entries_max: int = ENTRIES_MAX
+    ) -> Located:
         """Where the bytes lie that a fetch would read now, without reading them; looks again like a fetch (R6).
 
-        Raises the same errors. Cost: nothing near the end of the log, else the index.
+        At most ``entries_max`` chunks. Raises the same errors. Cost: nothing near the end of the log, else the index.
         """
         for _ in range(LOOK_AGAIN_MAX):
             try:
-                return await self._locate_now(topic, partition, offset, bytes_max)
+                return await self._locate_now(topic, partition, offset, bytes_max, entries_max)
             except _Vanished as vanished:
                 last = vanished
                 await self.chain.refresh()
@@ -179,7 +182,9 @@ class Reader:
             commit=located.commit,
         )
 
-    async def _locate_now(self, topic: str, partition: int, offset: int, bytes_max: int) -> Located:
+    async def _locate_now(
+        self, topic: str, partition: int, offset: int, bytes_max: int, entries_max: int = ENTRIES_MAX
+    ) -> Located:
         described, place = self.place(topic, partition)
         check_range(topic, partition, place, offset)
         commit, stable_end = self.chain.state.seq, place.stable_end
@@ -188,7 +193,7 @@ class Reader:
         position, size = offset, 0
         try:
             async for entry in self.lookup.entries(described.id, partition, offset):
-                if entry.base >= stable_end or (size and size + entry.len > bytes_max):
+                if entry.base >= stable_end or (size and size + entry.len > bytes_max) or len(chosen) >= entries_max:
                     break
                 if entry.base > position:
                     raise _hole(topic, partition, position, entry.base)

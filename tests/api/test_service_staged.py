@@ -16,6 +16,7 @@ from headwater.limits import PRESIGN_S
 from headwater.log import frame
 from headwater.log.intents import SetQuota
 from headwater.log.namespace import Namespace
+from headwater.log.outcomes import UnknownProducer
 from headwater.store.base import ObjectStore
 from tests.log.helpers import blob, memory, opened, simulate
 
@@ -95,6 +96,29 @@ def test_a_transaction_of_somebody_else_does_not_exist() -> None:
             with pytest.raises(NotFound):
                 await call
         await ann.commit(name)
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("resource", ["topic", "group", "transactional_id"])
+def test_a_right_that_was_taken_away_is_missed_by_the_commit_and_not_by_its_repetition(resource: str) -> None:
+    async def main() -> None:
+        place = await space(t=1)
+        ann, root = Service(place, principal="ann"), Service(place)
+        offsets = GroupOffsets(group="g", offsets={("t", 0): GroupOffset(offset=1)})
+        for tid in ("x", "y"):
+            name = await ann.begin(await ann.init_producer(tid))
+            await ann.add(name, [("t", 0, blob())], [offsets])
+            if tid == "x":
+                done = await ann.commit(name)
+                first = name
+        denial = AclRule("ann", "all", resource, "*", allow=False)  # type: ignore[arg-type]
+        others = [AclRule("ann", "all", kind, "*") for kind in ("topic", "group", "transactional_id")]  # type: ignore[arg-type]
+        await root.change_acls([denial, *others])
+        with pytest.raises((Forbidden, UnknownProducer)):
+            await ann.commit(name)
+        assert done == await ann.commit(first)
+        assert 1 == (await root.offset_of("t", 0)).offset
 
     simulate(main())
 
