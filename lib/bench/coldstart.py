@@ -124,7 +124,9 @@ def _environment(url: str) -> dict[str, str]:
 
 
 def _one_record() -> Batch:
-    batch = batch_of_records([Record(key=b"k", value=b'{"delay":7}', timestamp=1_357_034_400_000)], default_timestamp=0)
+    batch = batch_of_records(
+        [Record(key=b'"k"', value=b'{"delay":7}', timestamp=1_357_034_400_000)], default_timestamp=0
+    )
     return Batch(
         codec=batch.codec,
         data=batch.data,

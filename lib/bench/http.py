@@ -207,7 +207,7 @@ async def _closed_loop(one: Callable[[int], Awaitable[Any]], count: int, clients
 
 
 def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers={"accept-encoding": "identity"})
 
 
 async def _create(session: aiohttp.ClientSession, server: Server, topic: str = "t") -> None:
@@ -243,7 +243,8 @@ def _table(records: int) -> pa.Table:
 def _raw(records: int, batches: int) -> float:
     """MB per CPU second of appends without HTTP, in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        return fresh.submit(_raw_round, records, batches).result()
+        rate: float = fresh.submit(_raw_round, records, batches).result()
+        return rate
 
 
 def _raw_round(records: int, batches: int) -> float:
