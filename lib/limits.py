@@ -135,5 +135,6 @@ CONSUMER_SESSION_MS = 300_000  # … and as long it holds its partitions between
 CONSUMER_WAIT_MS = 1_000  # a poll that names no timeout, of an instance that names none (consumer.request.timeout.ms)
 CONSUMER_PLACES_MAX = 10_000  # partitions of one instance: its document stays below a MiB
 CONSUMER_READS_MAX = 4  # partitions that one poll reads at once; they share what its answer may hold
+CONSUMER_READ_BYTES_MIN = 64 * KIB  # … but each of them is worth a read for at least so much
 CONSUMER_TRIES_MAX = 8  # how often a poll begins anew because another one moved the instance
 PATTERN_CHARS_MAX = 249  # a topic pattern: as long as a topic's name

@@ -1,7 +1,7 @@
 """Maintenance of a namespace by schedule: what nobody who serves requests has a reason to do.
 
 Members whose leases ended are expelled, overdue reservations are voided, idle offsets, orphaned leases and the
-documents of expired transactions and uploads go, and a snapshot is stored if many manifests were folded since the
+documents of expired transactions, uploads and REST consumers go, and a snapshot is stored if many manifests were folded since the
 last one. Any number of processes may do this at once; a namespace with nothing to do costs a few GETs and LISTs.
 """
 
@@ -93,10 +93,12 @@ async def _reservations(namespace: Namespace, done: dict[str, int]) -> None:
 
 
 async def _documents(namespace: Namespace, done: dict[str, int]) -> None:
+    from headwater.api import instance_store
     from headwater.api.transactions import Transactions
     from headwater.api.uploads import Uploads
 
-    done["documents_dropped"] = await Transactions(namespace).sweep() + await Uploads(namespace).sweep()
+    dropped = await Transactions(namespace).sweep() + await Uploads(namespace).sweep()
+    done["documents_dropped"] = dropped + await instance_store.sweep(namespace.chain)
 
 
 async def _snapshot(namespace: Namespace, done: dict[str, int]) -> None:
