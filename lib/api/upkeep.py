@@ -1,8 +1,9 @@
 """Maintenance of a namespace by schedule: what nobody who serves requests has a reason to do.
 
 Members whose leases ended are expelled, overdue reservations are voided, idle offsets, orphaned leases and the
-documents of expired transactions, uploads and REST consumers go, and a snapshot is stored if many manifests were folded since the
-last one. Any number of processes may do this at once; a namespace with nothing to do costs a few GETs and LISTs.
+documents of expired transactions, uploads and REST consumers go, and a snapshot is stored if many manifests were
+folded since the last one. Any number of processes may do this at once; a namespace with nothing to do costs a few
+GETs and LISTs.
 """
 
 from __future__ import annotations
