@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from headwater.api import access
 from headwater.api.names import check_batches, check_metadata, check_name, check_number, check_places
 from headwater.api.service_base import ServiceBase, verb
 from headwater.api.verbs import Appended, Batch, GroupOffsets, ProducerId, Written
-from headwater.errors import Indeterminate, InvalidRequest, Throttled
+from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Throttled
 from headwater.limits import INTENT_OPS_MAX
 from headwater.log import intents as ops
 from headwater.log.outcomes import KeyReused, UnknownProducer
@@ -30,14 +31,15 @@ class WriteVerbs(ServiceBase):
     ) -> Sequence[Appended]:
         check_batches(batches)
         wishes = [self._once(batches, once, request)] if once else []
-        await self._enter()
-        for topic in {topic for topic, _, _ in batches}:
-            self._check("write", "topic", topic)
-        for producer in {batch.producer_id for _, _, batch in batches if batch.producer_id >= 0}:
-            await self._check_producer(producer)
-        self._pay_for(batches, token)
+        with _again(token):
+            await self._enter()
+            self._check_writes(batches)
+            for producer in {batch.producer_id for _, _, batch in batches if batch.producer_id >= 0}:
+                await self._check_producer(producer)
+            self._pay("produce", sum(len(batch.data) for _, _, batch in batches))
+            appends = await self._appends(batches)
         try:
-            outcome = await self._space.writer.commit(await self._appends(batches), wishes, token=token)
+            outcome = await self._space.writer.commit(appends, wishes, token=token)
         except KeyReused as error:
             raise KeyReused(
                 f"The Idempotency-Key {once[:80]!r} came with another request, or for other partitions, less than an "
@@ -74,19 +76,20 @@ class WriteVerbs(ServiceBase):
         check_identity(producer)
         check_batches(batches, empty=True)
         check_offsets(offsets)
-        await self._enter()
-        self._check_writes(batches, offsets)
-        tid = await self._transactional_id(producer.id)
-        self._pay_for(batches, token)
+        with _again(token):
+            await self._enter()
+            self._check_writes(batches, offsets)
+            tid = await self._transactional_id(producer.id)
+            self._pay("produce", sum(len(batch.data) for _, _, batch in batches))
+            commits = [await self._offsets_op(commit) for commit in offsets]
+            appends = await self._appends(batches, producer)
         end = ops.EndTransaction(pid=producer.id, epoch=producer.epoch)
-        commits = [await self._offsets_op(commit) for commit in offsets]
-        appends = await self._appends(batches, producer)
         outcome = await self._space.writer.commit(appends, [end, *commits], token=token)
         return Written(appended=_appended(batches, outcome), commit=outcome.seq, producer=_next_producer(outcome, tid))
 
     # -- the parts -------------------------------------------------------------------------------------
 
-    def _check_writes(self, batches: Sequence[Placed], offsets: Sequence[GroupOffsets]) -> None:
+    def _check_writes(self, batches: Sequence[Placed], offsets: Sequence[GroupOffsets] = ()) -> None:
         """Whether the principal may write to the topics, and commit these offsets."""
         for topic in {topic for topic, _, _ in batches}:
             self._check("write", "topic", topic)
@@ -131,17 +134,6 @@ class WriteVerbs(ServiceBase):
         seen.update(request.encode(errors="replace"))
         return ops.Once(key=key, request=seen.hexdigest()[:32])
 
-    def _pay_for(self, batches: Sequence[Placed], token: str) -> None:
-        """Pay for the bytes. A refusal says nothing about an earlier attempt that ``token`` stands for."""
-        try:
-            self._pay("produce", sum(len(batch.data) for _, _, batch in batches))
-        except Throttled as error:
-            if not token:
-                raise
-            undecided = Indeterminate(f"{error.message} What the first attempt did is not known.", token=token)
-            undecided.data["retry_after_ms"] = error.retry_after_ms
-            raise undecided from error
-
     async def _appends(self, batches: Sequence[Placed], producer: ProducerId | None = None) -> list[Append]:
         """Batches by topic id; those of a transaction carry its producer and no sequence."""
         appends = []
@@ -179,6 +171,22 @@ def check_identity(producer: ProducerId) -> None:
     """A producer as an earlier answer named it. Raises ``InvalidRequest``."""
     check_number("producer id", producer.id)
     check_number("producer epoch", producer.epoch, 0, _EPOCH_MAX)
+
+
+@contextmanager
+def _again(token: str) -> Iterator[None]:
+    """With a token: whatever turns this attempt away says nothing about the first one."""
+    try:
+        yield
+    except InvalidRequest:
+        raise
+    except HeadwaterError as error:
+        if not token:
+            raise
+        undecided = Indeterminate(f"{error.message} What the first attempt did is not known.", token=token)
+        if isinstance(error, Throttled):
+            undecided.data["retry_after_ms"] = error.retry_after_ms
+        raise undecided from error
 
 
 def _appended(batches: Sequence[Placed], outcome: Outcome) -> list[Appended]:

@@ -304,15 +304,30 @@ def test_bytes_produced_are_paid_for_before_and_bytes_fetched_after() -> None:
     simulate(main())
 
 
-def test_a_throttled_retry_says_nothing_about_the_first_attempt() -> None:
+@pytest.mark.parametrize("quota", [{"produce_bytes_per_s": 10}, {"requests_per_s": 1}])
+def test_a_throttled_retry_says_nothing_about_the_first_attempt(quota: dict[str, int]) -> None:
     async def main() -> None:
         space = await made(memory())
-        await space.writer.commit(ops=[SetQuota(principal="ann", produce_bytes_per_s=10)])
+        await space.writer.commit(ops=[SetQuota(principal="ann", **quota)])
         ann = Service(space, principal="ann", quotas=Quotas(space.chain.clock))
         await ann.produce([("t", 0, blob(size=10))])
         with pytest.raises(Indeterminate) as undecided:
             await ann.produce([("t", 0, blob(size=10))], token="abcdef@1")
         assert ("abcdef@1", 1_000) == (undecided.value.token, undecided.value.data["retry_after_ms"])
+
+    simulate(main())
+
+
+def test_a_forbidden_retry_says_nothing_about_the_first_attempt() -> None:
+    async def main() -> None:
+        ann = Service(await ruled(memory()), principal="ann")
+        for call in (
+            ann.produce([("t", 0, blob())], token="abcdef@1"),
+            ann.transact(PRODUCER, [("t", 0, blob())], token="abcdef@1"),
+        ):
+            with pytest.raises(Indeterminate, match="may not write topic 't'") as undecided:
+                await call
+            assert "abcdef@1" == undecided.value.token
 
     simulate(main())
 
