@@ -1,8 +1,7 @@
 """The Kafka REST Proxy v2 as Confluent's proxy, Redpanda's and Strimzi's bridge speak it: topics, and producing.
 
-Consumer instances are in ``dialect_consumers``, records as JSON in ``rest_records``; ``…/offsets`` of a partition is
-among the native routes. What differs from a proxy in
-front of brokers:
+Consumer instances, with a table of their own, are in ``dialect_consumers``, records as JSON in ``rest_records``;
+``…/offsets`` of a partition is among the native routes. What differs from a proxy in front of brokers:
 
 - All records of one request are one intent: they are appended together or not at all, and an error is the answer to
   the whole request (``error_code`` and ``error`` of each record are always null).
@@ -26,7 +25,6 @@ from typing import Any, Final
 import msgspec
 
 from headwater.api import asking, media, rest_records
-from headwater.api.dialect_consumers import ROUTES as CONSUMER_ROUTES
 from headwater.api.messages import Call, Handler, HttpError, Response, Route
 from headwater.api.rest_records import Columns, Format
 from headwater.api.routes import WRITE
@@ -283,5 +281,4 @@ ROUTES: tuple[Route, ...] = (
     _topic_read("/topics/{topic}/partitions/{partition}", describe_partition, "One partition"),
     _produce("/topics/{topic}", produce_to_topic, "Append records to a topic, all or nothing"),
     _produce("/topics/{topic}/partitions/{partition}", produce_to_partition, "Append records to one partition"),
-    *CONSUMER_ROUTES,
 )

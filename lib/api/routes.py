@@ -48,9 +48,9 @@ def table(function: str) -> tuple[Route, ...]:
 
         routes += routes_data.ROUTES
     if function in ("groups", EVERYTHING):
-        from headwater.api import routes_groups
+        from headwater.api import dialect_consumers, routes_groups
 
-        routes += routes_groups.ROUTES
+        routes += [*routes_groups.ROUTES, *dialect_consumers.ROUTES]
     if function in ("produce", "fetch", "groups", "admin", EVERYTHING):
         from headwater.api import dialect
 
