@@ -11,6 +11,7 @@ is answered as ``Indeterminate``. It never raises either.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import random
@@ -223,7 +224,7 @@ async def _cancel_others() -> None:
 def _on_restore(forget: Callable[[], None]) -> None:
     """SnapStart's hook, on platforms that have it; others are told apart by their process id."""
     try:
-        from snapshot_restore_py import register_after_restore
+        hooks = importlib.import_module("snapshot_restore_py")
     except ImportError:
         return
-    register_after_restore(forget)
+    hooks.register_after_restore(forget)

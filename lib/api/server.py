@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 from aiohttp import web
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 MAINTAIN_S = 60.0
 STOP_S = 30.0  # requests in flight get this long when the server stops
+LINGER_S = 2.0  # a client that is still sending gets this long to hear why it was refused
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -65,7 +65,7 @@ class Server:
         self.port = port
         self._maintain_s = maintain_s
         self._slow_s = slow_s
-        self._heard: WeakSet[object] = WeakSet()  # connections that have sent a whole request head
+        self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}  # no whole request head was sent yet
         self._door: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._upkeep: asyncio.Task[None] | None = None
@@ -93,13 +93,14 @@ class Server:
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=self._slow_s,
+            lingering_time=min(LINGER_S, self._slow_s),
             max_line_size=2 * HTTP_PATH_BYTES_MAX,
             max_field_size=HTTP_HEADER_BYTES_MAX,
         )
 
         def connected() -> asyncio.Protocol:
             protocol = door()
-            loop.call_later(self._slow_s, self._let_go_if_silent, protocol)
+            self._silent[protocol] = loop.call_later(self._slow_s, self._let_go, protocol)
             return protocol
 
         self._listener = await loop.create_server(connected, self.host, self.port)
@@ -116,7 +117,11 @@ class Server:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+        for timer in self._silent.values():
+            timer.cancel()
+        self._silent.clear()
         if self._door is not None:
+            self._door.pre_shutdown()  # those that ask nothing now
             await self._door.shutdown(STOP_S)
             self._door = None
             await self.app.close()
@@ -124,7 +129,8 @@ class Server:
     # -- one request -----------------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self._heard.add(request.protocol)
+        if (timer := self._silent.pop(request.protocol, None)) is not None:
+            timer.cancel()
         try:
             incoming = await self._incoming(request)
         except HeadwaterError as error:
@@ -170,9 +176,10 @@ class Server:
             raise HttpError(408, f"The body was not there within {self._slow_s:g} s.") from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _let_go_if_silent(self, protocol: web.RequestHandler) -> None:
-        if protocol not in self._heard:
-            protocol.force_close()
+    def _let_go(self, protocol: web.RequestHandler) -> None:
+        """End a connection whose first request head did not come in time; later ones are aiohttp's to watch."""
+        del self._silent[protocol]
+        protocol.force_close()
 
     # -- maintenance ---------------------------------------------------------------------------------------
 
