@@ -205,7 +205,8 @@ class Verbs(Protocol):
         """Append batches, all or nothing; batches with a producer id are idempotent by sequence.
 
         ``token`` is an ``Indeterminate``'s of the same call; ``once`` an Idempotency-Key and ``request`` its
-        request's fingerprint (``Conflict`` if the key came with another one).
+        request's fingerprint (``Conflict`` if the key came with another one). Partitions and counts belong to the
+        request, so whoever chooses a partition for a repetition chooses the same. A principal's keys are its own.
         """
         ...
 
