@@ -26,7 +26,7 @@ BOUNDARIES = "boundary/"
 INDEXES = "index/"
 LEASES = "lease/"
 CONSUMERS = "consumer/"
-DOCUMENTS = ("transaction/", "upload/", "instance/")  # folders of what the layers above keep beside the log
+DOCUMENTS = ("transaction/", "upload/", CONSUMERS)  # folders of what the layers above keep beside the log
 STAGED = "0"  # ends the writer's name in a segment of bytes alone; writers' names are base32, which has no 0
 
 _SEGMENT = re.compile(r"segment/([0-9]{20})-([0-9a-z]{1,32})-([0-9]{1,12})(?:\.([A-Za-z0-9_-]+))?\Z")
