@@ -25,15 +25,9 @@ from headwater.errors import Conflict, Fenced, InvalidRequest
 from headwater.limits import INTENT_APPENDS_MAX, TRANSACTION_ADDS_MAX, TRANSACTION_MS_MAX
 from headwater.log import intents as ops
 from headwater.log.namespace import Appended, Namespace
-from headwater.log.outcomes import UnknownProducer, checked
+from headwater.log.outcomes import ExpiredTransaction, UnknownProducer, checked
 from headwater.log.writer import Append
 from headwater.types import Batch
-
-
-class ExpiredTransaction(Conflict):
-    """The transaction was open for longer than it had said. Nothing of it is visible."""
-
-    what_now = "Begin a new transaction and do it anew, with a longer timeout_ms if it needs one."
 
 
 class TransactionDocument(Wish, frozen=True, kw_only=True):
@@ -125,7 +119,7 @@ class Transactions:
                 Of all these nothing is visible, and nothing will be.
             Unavailable, Indeterminate: call ``commit`` again; it takes effect once.
 
-        Cost: a commit, 2 GETs and 2 PUTs.
+        Cost: a commit, 3 GETs and 2 PUTs.
         """
         held = await self.documents.load(transaction, principal)
         if held.doc.state == "open":

@@ -22,15 +22,9 @@ from headwater.limits import BATCH_BYTES_MAX, PRESIGN_S, UPLOAD_MS
 from headwater.log import frame, keys
 from headwater.log.intents import FORMAT, Chunk, SegmentHeader, encode_segment
 from headwater.log.namespace import Appended, Namespace
-from headwater.log.outcomes import checked
+from headwater.log.outcomes import ExpiredUpload, checked
 
 NAME_BITS = 75  # of the writer that a segment is named after: 15 characters, another one for each upload
-
-
-class ExpiredUpload(Conflict):
-    """The upload was not committed in time. Nothing of it is visible."""
-
-    what_now = "Ask for a new upload and send the bytes again."
 
 
 class UploadDocument(Wish, frozen=True, kw_only=True):
@@ -101,7 +95,7 @@ class Uploads:
             InvalidRequest: the bytes are not the prefix and such a batch. OutOfOrder, Fenced: as for any append.
             Unavailable, Indeterminate: call again; it takes effect once.
 
-        Cost: 1 GET of the object, a commit, 2 GETs and 2 PUTs. CPU: one decode, to check every record.
+        Cost: 1 GET of the object, a commit, 3 GETs and 2 PUTs. CPU: one decode, to check every record.
         """
         held = await self.documents.load(upload, principal)
         if held.doc.state == "open":

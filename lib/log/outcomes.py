@@ -45,6 +45,18 @@ class KeyReused(Conflict):
     what_now = "Take a fresh key for a new request; repeat a request only as it was."
 
 
+class ExpiredTransaction(Conflict):
+    """The transaction was open for longer than it had said. Nothing of it is visible."""
+
+    what_now = "Begin a new transaction and do it anew, with a longer timeout_ms if it needs one."
+
+
+class ExpiredUpload(Conflict):
+    """The upload was not committed in time. Nothing of it is visible."""
+
+    what_now = "Ask for a new upload and send the bytes again."
+
+
 _ERRORS: dict[str, type[HeadwaterError]] = {
     "no_topic": NotFound,
     "no_partition": NotFound,

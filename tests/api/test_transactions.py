@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from headwater.api.documents import Documents
-from headwater.api.transactions import ExpiredTransaction, TransactionDocument, Transactions
+from headwater.api.transactions import TransactionDocument, Transactions
 from headwater.api.verbs import GroupOffset, GroupOffsets, ProducerId, Written
 from headwater.errors import Conflict, Fenced, HeadwaterError, Indeterminate, InvalidRequest, NotFound, Unavailable
 from headwater.limits import DOCUMENT_KEEP_MS, TRANSACTION_MS_MAX, WINDOW
 from headwater.log import keys
 from headwater.log.intents import RaiseFloor
 from headwater.log.namespace import Namespace
-from headwater.log.outcomes import UnknownProducer
+from headwater.log.outcomes import ExpiredTransaction, UnknownProducer
 from headwater.sim.loop import sim_loop
 from headwater.store.memory import MemoryStore
 from headwater.types import Batch
@@ -428,7 +428,7 @@ def test_a_numbered_batch_that_is_added_twice_is_there_once() -> None:
         for _ in range(2):
             await transactions.add(tx, numbered)
         await transactions.add(tx, [("t", 0, _numbered(producer, 2, 1))])
-        await transactions.commit(tx)
+        assert [2, 3, 1] == [appended.count for appended in (await transactions.commit(tx)).appended]
         assert ([3, 3], {}) == await ends(store)
 
     simulate(main())

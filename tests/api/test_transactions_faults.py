@@ -16,11 +16,12 @@ from typing import TypeVar
 
 import pytest
 
-from headwater.api.transactions import ExpiredTransaction, Transactions
+from headwater.api.transactions import Transactions
 from headwater.api.verbs import GroupOffset, GroupOffsets, ProducerId, Written
 from headwater.errors import HeadwaterError, Indeterminate, Throttled, Unavailable
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
+from headwater.log.outcomes import ExpiredTransaction
 from headwater.sim.faults import Faults, Process, SimBucket, SimStore
 from headwater.sim.latency import S3_STANDARD
 from headwater.sim.loop import SimClock, sim_loop

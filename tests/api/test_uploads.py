@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from headwater.api.uploads import ExpiredUpload, Uploads
+from headwater.api.uploads import Uploads
 from headwater.api.verbs import ProducerId, Upload
 from headwater.errors import Conflict, Fenced, HeadwaterError, InvalidRequest, NotFound
 from headwater.limits import BATCH_BYTES_MAX, PRESIGN_S, UPLOAD_MS, WINDOW
@@ -19,7 +19,7 @@ from headwater.log.batch import batch_of_records
 from headwater.log.intents import RaiseFloor, decode_segment
 from headwater.log.keys import parse_segment_key
 from headwater.log.namespace import Appended, Namespace
-from headwater.log.outcomes import OutOfOrder
+from headwater.log.outcomes import ExpiredUpload, OutOfOrder
 from headwater.log.verify import verify
 from headwater.sim.loop import sim_loop
 from headwater.store import ObjectStore, open_store
