@@ -48,8 +48,8 @@ def renewal_ms(session_ms: int) -> int:
 def overdue(member: Member, lease: Lease | None, now_ms: int) -> str:
     """Why ``member`` is to be expelled, or nothing. ``now_ms`` is the time that a manifest would bear now.
 
-    What it owes since ``revoking_ms`` is due by manifest time *and* by the store's clock: one wrong clock expels
-    nobody.
+    What it owes since ``revoking_ms`` is due by manifest time *and* by the store's clock: a clock that is ahead
+    expels nobody.
     """
     if lease is None:
         return "its lease is gone"

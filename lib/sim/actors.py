@@ -302,6 +302,7 @@ async def read_all(log: Namespace, tp: TP) -> list[tuple[int, str]]:
 
 
 async def read(log: Namespace, tp: TP, start: int, *, bytes_max: int, wait_ms: float) -> Got:
+    """One fetch, as the history tells it."""
     fetched = await log.reader.fetch(*tp, start, bytes_max=bytes_max, wait_ms=wait_ms)
     records = tuple(
         (offset, uid)
@@ -454,6 +455,7 @@ def _is_open(world: World, call: int) -> bool:
 
 
 def rng_of(world: World, process: Process) -> random.Random:
+    """Randomness of one process."""
     return random.Random(f"{world.plan.seed}-{process.name}")
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
+from headwater.sim.checker_groups import GROUP_KINDS, Club, assembled, ownership
 from headwater.sim.history import TP, Append, Event, Got, History, OffsetCommit, OffsetFetch, Read, Transaction
 
 Place: TypeAlias = tuple[TP, int]
@@ -41,6 +42,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "offset-invented": "a group offset that nobody committed",
         "offset-regress": "a group offset went back although nobody committed backwards",
         "fenced-offset": "a group offset comes from a commit that was refused, or had to be",
+        **GROUP_KINDS,
         "pipeline-missing": "a consumed input has no output",
         "pipeline-duplicate": "a consumed input has several outputs",
         "pipeline-early": "an input has an output although its offset is not committed",
@@ -60,7 +62,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
-    """The end: all records of every partition, and the groups' offsets (``None``: not asked for).
+    """The end: all records of every partition, the groups' offsets (``None``: not asked for), and their members.
 
     Records below ``log_start`` were lawfully deleted, and are not missed.
     """
@@ -68,6 +70,7 @@ class Final:
     records: Mapping[TP, Sequence[tuple[int, str]]]
     offsets: Mapping[tuple[str, TP], int] | None = None
     log_start: Mapping[TP, int] = field(default_factory=dict)
+    clubs: Mapping[str, Club] = field(default_factory=dict)
 
 
 def check(history: History, final: Final) -> list[Violation]:
@@ -308,6 +311,8 @@ def _marks(call: _Call) -> dict[str, int]:
     marks = {}
     if isinstance(call.what, Append) and call.what.idempotent:
         marks["p:" + call.what.producer] = call.what.epoch
+    if isinstance(call.what, OffsetCommit) and call.what.each:
+        return marks  # judged by ``ownership``
     if isinstance(call.what, Transaction | OffsetCommit) and call.what.generation is not None and call.what.offsets:
         marks["g:" + call.what.group] = call.what.generation
     return marks
@@ -468,6 +473,12 @@ def _monotone(key: tuple[str, TP], commits: list[_Commit], fetches: list[_Call])
             highest, shown = value, call
 
 
+def _groups(facts: _Facts) -> Iterator[Violation]:
+    calls = {seq: call.what for seq, call in facts.calls.items()}
+    for found in (*ownership(facts.history.events, calls), *assembled(facts.final.clubs)):
+        yield Violation(*found)
+
+
 def _pipelines(facts: _Facts) -> Iterator[Violation]:
     if facts.final.offsets is None:
         return
@@ -491,5 +502,5 @@ def _pipelines(facts: _Facts) -> Iterator[Violation]:
 
 RULES = (
     *(_acknowledged, _once, _sent, _refused, _atomic, _dense, _order, _zombies),
-    *(_agree, _cursors, _fresh, _offsets, _pipelines),
+    *(_agree, _cursors, _fresh, _offsets, _groups, _pipelines),
 )

@@ -95,6 +95,11 @@ class Process:
         """Let nothing that it awaits resume for so long, counted from now. Its clocks go on."""
         self._resume_s = max(self._resume_s, self._loop.time() + seconds)
 
+    @property
+    def paused(self) -> bool:
+        """Whether it stands still now."""
+        return self._resume_s > self._loop.time()
+
     def passes(self) -> bool:
         """Count one await and say whether the process may go on; if not, await ``held``."""
         self.awaits += 1

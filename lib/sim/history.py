@@ -68,12 +68,16 @@ class Got:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffsetCommit:
-    """A group's offsets, committed by ``owner``. Commits with a ``generation`` are fenced by it."""
+    """A group's offsets, committed by ``owner``. Commits with a ``generation`` are fenced by it.
+
+    ``each``: not the whole group but each partition is fenced, by the generation since which ``owner`` owns it.
+    """
 
     group: str
     offsets: Offsets
     owner: str = ""
     generation: int | None = None
+    each: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,26 @@ class OffsetFetch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """A heartbeat of a group's member, known as ``owner`` in all its lives. Answer: ``Told``."""
+
+    group: str
+    member: str
+    owner: str
+    joining: bool = False
+    released: tuple[TP, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a member holds, with the generation since which it owns it; ``revoke`` until it has released it."""
+
+    generation: int
+    owned: Offsets
+    revoke: Offsets = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
     """Something that happened to a process: ``crash``, ``pause``, ``jump``, ``restart``, …"""
 
@@ -92,9 +116,9 @@ class Note:
     detail: str = ""
 
 
-What: TypeAlias = Append | Transaction | Read | OffsetCommit | OffsetFetch | Note
+What: TypeAlias = Append | Transaction | Read | OffsetCommit | OffsetFetch | Beat | Note
 Bases: TypeAlias = tuple[int | None, ...]
-Answer: TypeAlias = Bases | Got | int | str | None
+Answer: TypeAlias = Bases | Got | Told | int | str | None
 
 
 @dataclass(frozen=True, slots=True)

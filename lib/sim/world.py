@@ -25,8 +25,9 @@ from headwater.log import intents as ops
 from headwater.log import keys
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
-from headwater.sim import actors
+from headwater.sim import actors, members
 from headwater.sim.checker import Final, Violation, check
+from headwater.sim.checker_groups import Club
 from headwater.sim.faults import Burst, Faults, Process, SimBucket, SimStore
 from headwater.sim.history import TP, Gap, History
 from headwater.sim.latency import S3_EXPRESS, S3_STANDARD, Profile
@@ -121,6 +122,8 @@ class World:
         self.stores: list[SimStore] = []
         self.serial = 0
         self.ended = False
+        self.crew = members.Crew.draw(plan.seed)
+        self.roll = members.Roll()
 
     def process(self, name: str, *, mortal: bool = True) -> Process:
         """A new process, with the crash and the pauses that the seed has in store for it."""
@@ -175,7 +178,7 @@ class World:
 def simulate(seed: int) -> Verdict:
     """Run the world of a seed to its end and judge it. The same seed gives the same verdict, anywhere."""
     plan = Plan.draw(seed)
-    with small_window(plan.window):
+    with small_window(plan.window), members.short_sessions():
         try:
             return run(_play(plan), rng=random.Random(f"loop-{seed}"), limit_s=30 * DAY_S)
         except (Deadlock, Overrun) as stuck:
@@ -203,16 +206,19 @@ async def _play(plan: Plan) -> Verdict:
     for name, partitions in TOPICS.items():
         await opener.create_topic(name, partitions)
     await opener.drain()
-    cast = asyncio.gather(*(_keep_running(world, name, act) for name, act in actors.cast(world)))
+    cast = asyncio.gather(
+        *(_keep_running(world, name, act) for name, act in [*actors.cast(world), *members.cast(world)])
+    )
     sweeper = asyncio.ensure_future(sweep_manifests(world))
     await world.loop.sleep(plan.active_s)
     if plan.long_sleep:
         await world.loop.sleep(3 * DAY_S)
     world.ended = True
+    clubs = await members.settled(world) if world.crew.consumers else {}
     await cast
     sweeper.cancel()
     await asyncio.gather(sweeper, return_exceptions=True)
-    violations = await _judge(world)
+    violations = await _judge(world, clubs)
     counters = world.bucket.counters
     return Verdict(
         seed=plan.seed,
@@ -283,7 +289,7 @@ async def sweep_manifests(world: World) -> None:
         bucket.delete([f"default/{keys.snapshot_key(seq)}" for seq in snapshots if seq + 1 < boundary])
 
 
-async def _judge(world: World) -> list[Violation]:
+async def _judge(world: World, clubs: dict[str, Club]) -> list[Violation]:
     """Read everything with a fresh process, and hold the history against it."""
     try:
         log = await world.handle(None, calm=True)
@@ -303,7 +309,7 @@ async def _judge(world: World) -> list[Violation]:
         return [Violation("unreadable", f"The log cannot be read at the end: {type(error).__name__}: {error}")]
     for topic, partition in records:
         assert log.topic(topic).partitions[partition].start == 0
-    return check(world.history, Final(records=records, offsets=offsets))
+    return check(world.history, Final(records=records, offsets=offsets, clubs=clubs))
 
 
 async def _expire(world: World, log: Namespace) -> None:

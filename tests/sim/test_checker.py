@@ -26,6 +26,7 @@ from headwater.sim.history import (
 )
 from headwater.sim.latency import S3_EXPRESS
 from headwater.sim.loop import run, sim_loop
+from tests.sim.test_checker_groups import BAD as BAD_GROUPS
 
 A: TP = ("a", 0)
 B: TP = ("b", 0)
@@ -445,7 +446,7 @@ def test_a_planted_violation_is_found_and_nothing_else(planted: Callable[[], Pla
 
 
 def test_every_kind_of_violation_is_planted() -> None:
-    assert set(KINDS) == {kind for _, kinds in BAD for kind in kinds}
+    assert set(KINDS) == {kind for _, kinds in [*BAD, *BAD_GROUPS] for kind in kinds}
 
 
 # -- good histories -----------------------------------------------------------------------------------

@@ -7,14 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from headwater.errors import HeadwaterError
+from headwater.groups.leases import Leases
 from headwater.log.chain import Chain
 from headwater.log.committer import Committer
 from headwater.log.journal import Journal
+from headwater.log.namespace import Namespace
 from headwater.log.reader import Fetched, Reader
-from headwater.log.state import Outcome, Partition
+from headwater.log.state import Outcome, Partition, State
 from headwater.log.writer import Writer
+from headwater.sim.members import Crew
 from headwater.sim.sweep import judge, sweep
 from headwater.sim.world import Plan, simulate
 
@@ -68,6 +72,9 @@ def test_plans_cover_every_kind_of_trouble() -> None:
     for name in ("crash_rate", "pause_rate", "skew_ms", "pipelines", "members", "reservers"):
         assert any(getattr(plan, name) for plan in plans)
         assert not all(getattr(plan, name) for plan in plans)
+    crews = [Crew.draw(seed) for seed in range(200)]
+    assert {0, 1, 2, 3, 5} == {crew.consumers for crew in crews}
+    assert {0, 1} == {crew.janitors for crew in crews}
 
 
 # -- planted bugs: first the hazards of DESIGN, then those that seeds have found in this engine ---------
@@ -154,7 +161,63 @@ def never_fence(patch: pytest.MonkeyPatch) -> None:
 
 def let_zombie_members_commit(patch: pytest.MonkeyPatch) -> None:
     """A member of an old generation may move the group's offsets."""
-    patch.setattr(_module("state.groups"), "_fence", lambda group, generation, member: None)
+    patch.setattr(_module("state.groups"), "_fence", lambda group, generation, member, offsets: None)
+
+
+def grant_what_is_not_released(patch: pytest.MonkeyPatch) -> None:
+    """A partition goes to its new owner while the old one still holds it."""
+    members = _module("state.members")
+    original = members._revoked
+
+    def revoked(state: Any, member: Any, group: Any) -> Any:
+        return replace(original(state, member, group), revoking={}, revoking_ms=0)
+
+    patch.setattr(members, "_revoked", revoked)
+
+
+def grant_in_the_old_generation(patch: pytest.MonkeyPatch) -> None:
+    """A new target does not begin a new generation."""
+    members = _module("state.members")
+    original = members._retarget
+
+    def retarget(state: Any, group: Any) -> None:
+        before = max(group.generation, 1)
+        original(state, group)
+        group.generation = before
+
+    patch.setattr(members, "_retarget", retarget)
+
+
+def believe_in_every_lease(patch: pytest.MonkeyPatch) -> None:
+    """Nobody is ever expelled."""
+    for name in ("coordinator", "maintenance"):
+        patch.setattr(importlib.import_module(f"headwater.groups.{name}"), "overdue", lambda member, lease, now_ms: "")
+
+
+def forget_to_renew(patch: pytest.MonkeyPatch) -> None:
+    """A lease is written once and never again."""
+
+    original = Leases.renew
+
+    async def renew(self: Leases, group: str, member: str, *, session_ms: int) -> None:
+        if (group, member) not in self._seen:
+            await original(self, group, member, session_ms=session_ms)
+
+    patch.setattr(Leases, "renew", renew)
+
+
+def watch_nobody(patch: pytest.MonkeyPatch) -> None:
+    """The ring is broken: members look after nobody."""
+    patch.setattr(importlib.import_module("headwater.groups.coordinator"), "_successor", lambda *args: None)
+
+
+def answer_members_from_memory(patch: pytest.MonkeyPatch) -> None:
+    """A heartbeat is answered from what the process knows, without a look at the tip."""
+
+    async def refresh(self: Namespace) -> State:
+        return self.chain.state
+
+    patch.setattr(Namespace, "refresh", refresh)
 
 
 def keep_the_offsets_of_a_refused_intent(patch: pytest.MonkeyPatch) -> None:
@@ -228,6 +291,12 @@ PLANTS: dict[Plant, int] = {
     acknowledge_what_is_published: 60,
     never_fence: 60,
     let_zombie_members_commit: 60,
+    grant_what_is_not_released: 60,
+    grant_in_the_old_generation: 60,
+    believe_in_every_lease: 60,
+    forget_to_renew: 60,
+    watch_nobody: 60,
+    answer_members_from_memory: 60,
     keep_the_offsets_of_a_refused_intent: 100,
     read_past_reservations: 60,
     skip_a_batch_that_begins_below_the_offset: 60,
