@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
+from headwater.api.access import ROOT
 from headwater.clock import Clock, SystemClock
 from headwater.errors import HeadwaterError, InvalidRequest, Throttled, Unauthorized, Unavailable
 from headwater.limits import (
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from headwater.log.namespace import Namespace
     from headwater.log.state import ApiKey
 
-ROOT: Final = "root"
 MODES: Final = ("iam", "token", "sigv4", "none")
 UNKNOWN: Final = "The credentials are not known here."  # whatever is wrong with them
 TOKEN_PREFIX: Final = "hw_"

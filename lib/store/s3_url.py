@@ -16,7 +16,6 @@ Credentials never stand in the URL; they come in the ordinary AWS ways (environm
 
 from __future__ import annotations
 
-import configparser
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,6 +102,8 @@ def configured_region(profile: str | None, env: Mapping[str, str]) -> str | None
     path = Path(env.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
     if not path.is_file():
         return None
+
+    import configparser  # a function has no such file
 
     config = configparser.RawConfigParser(strict=False)
     try:
