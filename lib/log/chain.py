@@ -144,7 +144,9 @@ class Chain:
         """Wait until something above ``seq`` is folded in this process, at most ``timeout_s``."""
         if self.state.seq <= seq:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._grown.wait(), timeout_s)
+                # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
+                async with asyncio.timeout(timeout_s):
+                    await self._grown.wait()
         return self.state.seq > seq
 
     async def read_slot(self, seq: int) -> bytes | None:
