@@ -23,8 +23,9 @@ from headwater.api.messages import Call, HttpError, Request, Response, Route
 from headwater.api.routing import Router
 from headwater.api.service_base import scrubbed
 from headwater.clock import Clock
-from headwater.errors import HeadwaterError, NotFound, Unauthorized, Unavailable
+from headwater.errors import HeadwaterError, NotFound, Unavailable
 from headwater.limits import HTTP_FETCH_BYTES_MAX, HTTP_WAIT_MS_MAX, NAMESPACES_OPEN_MAX
+from headwater.log.keys import check_namespace
 from headwater.log.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class App:
             return await route.handler(Call(request=request, parts=parts, verbs=nothing, namespace=nothing))
         if not route.dialect:
             media.check(request, route)
-        self._check_served(request.namespace)
+        await self._check_served(request)
         namespace = await self._ready(request.namespace)
         identity = await self._authenticator.authenticate(request, namespace)
         wait_ms = HTTP_WAIT_MS_MAX if budget_s is None else min(HTTP_WAIT_MS_MAX, budget_s * 1_000 * BUDGET_WAIT)
@@ -147,13 +148,14 @@ class App:
         )
         return cast("Verbs", service)
 
-    def _check_served(self, name: str) -> None:
-        """A namespace of others answers as one that does not exist, whether it does or not."""
+    async def _check_served(self, request: Request) -> None:
+        """A namespace of others answers as one that does not exist, and as a wrong credential does, whatever it is."""
+        name = request.namespace
         for pattern in self._served:
             if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])):
+                check_namespace(name)
                 return
-        if self._authenticator.mode in ("token", "sigv4"):
-            raise Unauthorized("The credentials are not known here.")
+        await self._authenticator.authenticate(request, None)
         raise NotFound("There is no such namespace.")
 
     # -- answers to what is wrong -------------------------------------------------------------------------

@@ -117,8 +117,8 @@ class JsonHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class JsonRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A record as the REST Proxy v2 has it, with its time and headers beside it."""
 
-    value: Raw = Raw(_NULL)
-    key: Raw = Raw(_NULL)
+    value: Raw = msgspec.field(default_factory=lambda: Raw(_NULL))
+    key: Raw = msgspec.field(default_factory=lambda: Raw(_NULL))
     partition: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     timestamp: Annotated[int, Meta(ge=-1, le=2**62 - 1)] = -1
     headers: tuple[JsonHeader, ...] = ()

@@ -42,7 +42,7 @@ class Doorman:
     def __init__(self, mode: str = "none") -> None:
         self.mode = mode
 
-    async def authenticate(self, request: Request, namespace: Namespace) -> Named:
+    async def authenticate(self, request: Request, namespace: Namespace | None) -> Named:
         name = request.headers.get("x-principal", "root")
         if name == "stranger":
             raise Unauthorized("The credentials are not known here.")
