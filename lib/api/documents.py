@@ -38,7 +38,7 @@ from headwater.limits import (
     SWEEP_MAX,
 )
 from headwater.log.chain import Chain, naming
-from headwater.log.intents import decode_known, new_id
+from headwater.log.intents import decode_header, new_id
 from headwater.store.base import Stat
 
 ID_BITS = 160  # whoever does not hold the id cannot guess it
@@ -187,7 +187,7 @@ class Documents(Generic[D]):
         except NotFound:
             raise self._unknown(name) from None
         with naming(key):
-            return decode_known(self._decoder, blob.data, self.what), blob.stat
+            return decode_header(self._decoder, blob.data, self.what), blob.stat
 
     async def _head(self, name: str) -> Stat:
         try:
