@@ -66,6 +66,7 @@ class Assignment:
         if self._is_settled():
             return
         async with self._following:
+            self._fetcher.is_patient = self._subscription.is_automatic
             if self._subscription.manual is not None:
                 await self._replace(self._subscription.manual)
             elif not self._subscription.is_automatic:
@@ -150,7 +151,6 @@ class Assignment:
                 error, member.error, member.is_lost = member.error, None, True
                 raise error
             if member.is_lost:
-                await self._lose()
                 member = await self._joined()
             heard = member.latest
             assert heard is not None, "a member has heard of its group"
@@ -166,6 +166,8 @@ class Assignment:
     async def _joined(self) -> Membership:
         if self._membership is None:
             self._membership = Membership(self.verbs, self._terms, clock=self.clock, rng=self.rng, news=self._news)
+        if self._membership.is_lost:
+            await self._lose()
         if not self._membership.member or self._membership.is_lost:
             topics = await self._subscription.resolve(self.verbs)
             self._looked_s = self.clock.elapsed_s()

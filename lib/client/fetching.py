@@ -49,6 +49,7 @@ class Fetcher:
         self.bytes_max = bytes_max
         self.wait_ms = wait_ms
         self.lanes: dict[TopicPartition, Lane] = {}
+        self.is_patient = False  # whether a topic that is gone is left to whoever assigns the partitions
         self._news = news
         self._slots = asyncio.Semaphore(FETCHES_MAX)
 
@@ -111,6 +112,11 @@ class Fetcher:
                 await self.clock.sleep(backoff.next_s(error))
             except OffsetOutOfRange as error:
                 self._put_right(lane, error)
+            except NotFound as error:
+                if not self.is_patient:
+                    lane.error = error
+                else:
+                    await self.clock.sleep(backoff.next_s(error))
             except Exception as error:  # also a bug must reach the reader, who would wait for ever otherwise
                 lane.error = error
         self._news()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from headwater.api.service import Service
 from headwater.client import Consumer, Producer
 from headwater.log.namespace import Namespace
-from headwater.sim.loop import SimClock, sim_loop
+from headwater.sim.loop import SimClock, run, sim_loop
 from headwater.store.base import ObjectStore
 from headwater.store.memory import MemoryStore
+
+
+def simulate(main: Coroutine[Any, Any, None]) -> None:
+    """Run ``main`` in virtual time. A client that spins, or waits for what never comes, fails soon."""
+    run(main, limit_s=1_800, steps_max=400_000)
 
 
 class World:

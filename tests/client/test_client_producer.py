@@ -10,8 +10,7 @@ import pytest
 from headwater.client import Producer, RecordMetadata
 from headwater.errors import Fenced, Forbidden, Indeterminate, InvalidRequest, NotFound, Unavailable
 from headwater.log.partitioner import partition_of
-from tests.client.helpers_client import Between, lose_the_answer, numbers, refuse, values, world
-from tests.log.helpers import simulate
+from tests.client.helpers_client import Between, lose_the_answer, numbers, refuse, simulate, values, world
 
 
 def test_a_record_is_acknowledged_with_its_place() -> None:
