@@ -58,6 +58,7 @@ class App:
         served: Iterable[str] = (),
         host: str = "",
         answer_bytes_max: int = HTTP_FETCH_BYTES_MAX,
+        wait_ms_max: float = HTTP_WAIT_MS_MAX,
         log: Callable[[str], object] | None = None,
         close: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
@@ -70,6 +71,7 @@ class App:
         self._served = tuple(served) or (namespace,)
         self._host = host
         self._answer_bytes_max = answer_bytes_max
+        self._wait_ms_max = wait_ms_max
         self._log = log or sys.stderr.write
         self._close = close
         self._namespaces: dict[str, asyncio.Future[Namespace]] = {}
@@ -108,9 +110,8 @@ class App:
         if not route.dialect:
             media.check(request, route)
         await self._check_served(request)
-        namespace = await self._ready(request.namespace)
-        identity = await self._authenticator.authenticate(request, namespace)
-        wait_ms = HTTP_WAIT_MS_MAX if budget_s is None else min(HTTP_WAIT_MS_MAX, budget_s * 1_000 * BUDGET_WAIT)
+        identity, namespace = await self._known(request)
+        wait_ms = self._wait_ms_max if budget_s is None else min(self._wait_ms_max, budget_s * 1_000 * BUDGET_WAIT)
         call = Call(
             request=request,
             parts=parts,
@@ -125,6 +126,14 @@ class App:
             return await route.handler(call)
         except HeadwaterError as error:
             raise scrubbed(error, namespace) from error
+
+    async def _known(self, request: Request) -> tuple[Identity, Namespace]:
+        """Who asks, and the namespace, open. Only API keys are judged by it; whoever else is nobody opens nothing."""
+        if self._authenticator.mode == "token":
+            namespace = await self._ready(request.namespace)
+            return await self._authenticator.authenticate(request, namespace), namespace
+        identity = await self._authenticator.authenticate(request, None)
+        return identity, await self._ready(request.namespace)
 
     async def _ready(self, name: str) -> Namespace:
         """The namespace, open. Where the log is stored and why it cannot be read is no client's business."""
