@@ -10,9 +10,13 @@ from typing import Any
 from headwater.api.service import Service
 from headwater.client import Consumer, Producer
 from headwater.log.namespace import Namespace
+from headwater.sim.faults import SimBucket, SimStore
+from headwater.sim.latency import Profile
 from headwater.sim.loop import SimClock, run, sim_loop
 from headwater.store.base import ObjectStore
 from headwater.store.memory import MemoryStore
+
+FIXED = Profile("fixed", put=(100, 100), get=(50, 50), list=(80, 80))  # every request takes exactly this
 
 
 def simulate(main: Coroutine[Any, Any, None]) -> None:
@@ -21,21 +25,31 @@ def simulate(main: Coroutine[Any, Any, None]) -> None:
 
 
 class World:
-    """A bucket in virtual time, and any number of processes over it."""
+    """A bucket in virtual time, and any number of processes over it.
 
-    def __init__(self, store: ObjectStore | None = None) -> None:
+    Without a profile requests take no time at all, which suits one process; several that compete need one.
+    """
+
+    def __init__(self, profile: Profile | None = None) -> None:
         self.clock = SimClock(sim_loop())
-        self.store = store or MemoryStore(clock=self.clock)
+        self.bucket = SimBucket(sim_loop())
+        self.profile = profile
+        self.memory = MemoryStore(clock=self.clock)
         self._seed = 0
         self._services: list[Service] = []
 
     async def verbs(self) -> Service:
         """The verbs of one more process."""
         self._seed += 1
-        namespace = await Namespace.open(self.store, "ns", clock=self.clock, rng=random.Random(self._seed))
+        namespace = await Namespace.open(self.store(), "ns", clock=self.clock, rng=random.Random(self._seed))
         service = Service(namespace)
         self._services.append(service)
         return service
+
+    def store(self) -> ObjectStore:
+        if self.profile is None:
+            return self.memory
+        return SimStore(self.bucket, loop=sim_loop(), rng=random.Random(self._seed), profile=self.profile)
 
     async def close(self) -> None:
         for service in self._services:
@@ -51,9 +65,9 @@ class World:
 
 
 @asynccontextmanager
-async def world(**topics: int) -> AsyncIterator[tuple[World, Service]]:
+async def world(profile: Profile | None = None, /, **topics: int) -> AsyncIterator[tuple[World, Service]]:
     """A world with topics of so many partitions, and the verbs of its first process."""
-    made = World()
+    made = World(profile)
     verbs = await made.verbs()
     for name, partitions in topics.items():
         await verbs.create_topic(name, partitions)

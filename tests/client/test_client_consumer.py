@@ -18,7 +18,7 @@ from headwater.client import (
     Undecodable,
 )
 from headwater.errors import Fenced, InvalidRequest, NotFound, OffsetOutOfRange, Unavailable
-from tests.client.helpers_client import Between, World, numbers, refuse, simulate, world
+from tests.client.helpers_client import FIXED, Between, World, numbers, refuse, simulate, world
 
 T0 = TopicPartition("t", 0)
 T1 = TopicPartition("t", 1)
@@ -592,7 +592,7 @@ def test_a_wrong_subscription_is_refused(what: dict[str, Any]) -> None:
 def test_members_that_come_go_and_die_read_every_record_at_least_once(seed: int) -> None:
     async def main() -> None:
         rng = random.Random(seed)
-        async with world(t=4) as (w, verbs):
+        async with world(FIXED, t=4) as (w, verbs):
             seen: set[bytes] = set()
 
             async def member(life_s: float, polite: bool) -> None:
