@@ -49,7 +49,10 @@ async def serve(
 
 
 class Server:
-    """An HTTP server for one app; use it as an asynchronous context manager. ``port`` 0 takes any free one."""
+    """An HTTP server for one app; use it as an asynchronous context manager. ``port`` 0 takes any free one.
+
+    ``slow_s`` is how long a client may take to send a request, ``budget_s`` how long the answer may take.
+    """
 
     def __init__(
         self,
@@ -59,12 +62,14 @@ class Server:
         *,
         maintain_s: float = 0.0,
         slow_s: float = HTTP_SLOW_S,
+        budget_s: float | None = None,
     ) -> None:
         self.app = app
         self.host = host
         self.port = port
         self._maintain_s = maintain_s
         self._slow_s = slow_s
+        self._budget_s = budget_s
         self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}  # no whole request head was sent yet
         self._door: web.Server | None = None
         self._listener: asyncio.Server | None = None
@@ -136,7 +141,7 @@ class Server:
         except HeadwaterError as error:
             # What is left of the body would be taken for the next request, so this connection ends here.
             return _answer(respond(error), close=True)
-        return _answer(await http.serve(incoming, self.app))
+        return _answer(await http.serve(incoming, self.app, budget_s=self._budget_s))
 
     async def _incoming(self, request: web.BaseRequest) -> http.Incoming:
         path, _, query = request.raw_path.partition("?")

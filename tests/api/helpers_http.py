@@ -70,6 +70,7 @@ def app_over(
     options: Options | None = None,
     answer_bytes_max: int = HTTP_FETCH_BYTES_MAX,
     log: Any = None,
+    **more: Any,
 ) -> App:
     """An app over ``store`` that serves everything native."""
     clock, rng = clock or SystemClock(), random.Random(seed)
@@ -86,6 +87,7 @@ def app_over(
         served=served,
         answer_bytes_max=answer_bytes_max,
         log=log or Log(),
+        **more,
     )
 
 
