@@ -1,0 +1,201 @@
+"""template.yaml agrees with functions/, with the environment that functions read, and with what the log must have."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+import pytest
+
+from headwater.api import routes
+from headwater.api.runtime import Settings
+from headwater.log import keys
+from tests.deploy.helpers_template import FUNCTIONS, ROOT, Stack, listed, source
+
+OWN = Stack()
+FOREIGN = Stack(ExistingBucket="theirs", Prefix="logs")
+STACKS = pytest.mark.parametrize("stack", [OWN, FOREIGN], ids=["own bucket", "existing bucket"])
+EACH = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+def arn(stack: Stack, key: str = "") -> str:
+    bucket, _, prefix = stack.store.removeprefix("s3://").partition("/")
+    return f"arn:aws:s3:::{bucket}" + (f"/{prefix}/{key}" if key else "")
+
+
+# -- functions ------------------------------------------------------------------------------------------
+
+
+def test_template_folders_and_routes_name_the_same_functions() -> None:
+    folders = {path.parent.name for path in (ROOT / "functions").glob("*/app.py")}
+    handlers = {props["Handler"].split(".")[1] for props in OWN.of_type("AWS::Serverless::Function").values()}
+    assert set(FUNCTIONS) == folders == handlers == set(routes.FUNCTIONS)
+
+
+@EACH
+def test_a_handler_is_what_its_function_says(name: str) -> None:
+    assert f"functions.{name}.app.handler" == OWN.function(name)["Handler"]
+    module = ast.parse((ROOT / "functions" / name / "app.py").read_text())
+    (made,) = [node for node in module.body if isinstance(node, ast.Assign)]
+    assert f"handler = function('{name}')" == ast.unparse(made)
+
+
+@EACH
+def test_a_function_has_a_url_a_log_and_bounds(name: str) -> None:
+    made = OWN.function(name)
+    assert "AWS_IAM" == made["FunctionUrlConfig"]["AuthType"]
+    group = OWN.resources[made["LoggingConfig"]["LogGroup"].strip("<>")]
+    assert group["Properties"]["RetentionInDays"] > 0
+    assert 1 <= made["Timeout"] <= 900
+    assert 256 <= made["MemorySize"] <= 10_240
+    assert f"<{name.capitalize()}FunctionUrl.FunctionUrl>" == OWN.outputs[f"{name.capitalize()}Url"]["Value"]
+
+
+def test_only_token_mode_opens_the_urls_to_callers_without_iam() -> None:
+    modes = {mode: Stack(AuthMode=mode) for mode in source()["Parameters"]["AuthMode"]["AllowedValues"]}
+    assert {"iam", "token"} == set(modes)
+    for mode, stack in modes.items():
+        types = {stack.function(name)["FunctionUrlConfig"]["AuthType"] for name in FUNCTIONS}
+        assert {"iam": {"AWS_IAM"}, "token": {"NONE"}}[mode] == types
+        assert mode == stack.globals["Environment"]["Variables"]["HEADWATER_AUTH"]
+
+
+def test_the_template_sets_what_functions_read() -> None:
+    variables = OWN.globals["Environment"]["Variables"]
+    read = set(re.findall(r"HEADWATER_[A-Z0-9_]+", (ROOT / "lib" / "api" / "runtime.py").read_text()))
+    assert read == set(variables)
+    assert set(FUNCTIONS) == {
+        name for name in FUNCTIONS if "Environment" not in OWN.resources[f"{name.capitalize()}Function"]["Properties"]
+    }
+    settings = Settings.of(variables)
+    assert ("default", ("default",), "iam") == (settings.namespace, settings.namespaces, settings.auth)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, None), ({"ReservedConcurrency": "-1"}, None), ({"ReservedConcurrency": "7"}, "7")]
+)
+def test_concurrency_is_reserved_on_demand(given: dict[str, str], expected: str | None) -> None:
+    assert expected == Stack(**given).function("produce").get("ReservedConcurrentExecutions")
+
+
+def test_snapstart_takes_one_parameter() -> None:
+    assert "None" == OWN.globals["SnapStart"]["ApplyOn"]
+    assert "PublishedVersions" == Stack(SnapStart="yes").globals["SnapStart"]["ApplyOn"]
+    assert OWN.globals["AutoPublishAlias"]
+
+
+def test_every_default_is_one_of_the_values_that_are_allowed() -> None:
+    for name, parameter in source()["Parameters"].items():
+        allowed = parameter.get("AllowedValues")
+        assert parameter["Default"] in allowed if allowed else "Default" in parameter, name
+        pattern = parameter.get("AllowedPattern")
+        assert pattern is None or re.fullmatch(pattern, parameter["Default"]), name
+
+
+def test_maintenance_has_a_schedule_that_can_be_changed() -> None:
+    def schedules(stack: Stack) -> list[Any]:
+        events = stack.function("maintain")["Events"].values()
+        return [event["Properties"].get("Schedule") or event["Properties"]["ScheduleExpression"] for event in events]
+
+    assert ["rate(1 hour)"] == schedules(Stack(MaintenanceSchedule="rate(1 hour)"))
+    (default,) = schedules(OWN)
+    assert re.fullmatch(r"rate\([1-9][0-9]* (minutes?|hours?)\)", default)
+    assert all("Events" not in OWN.function(name) for name in FUNCTIONS if name != "maintain")
+
+
+def test_the_build_knows_every_function_and_pins_what_it_ships() -> None:
+    makefile = (ROOT / "functions" / "Makefile").read_text()
+    (named,) = re.findall(r"^FUNCTIONS = (.*)$", makefile, re.MULTILINE)
+    assert sorted(name.capitalize() for name in FUNCTIONS) == sorted(named.split())
+    for name in FUNCTIONS:
+        assert "makefile" == OWN.resources[f"{name.capitalize()}Function"]["Metadata"]["BuildMethod"]
+    lock = (ROOT / "requirements.lock").read_text()
+    shipped = [
+        line
+        for line in (ROOT / "infra" / "function-requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert {"msgspec", "obstore", "orjson", "pyarrow"} <= set(shipped)
+    assert [] == [name for name in shipped if not re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE)]
+
+
+# -- the bucket -----------------------------------------------------------------------------------------
+
+
+def test_a_bucket_is_made_only_where_none_is_given() -> None:
+    assert 1 == len(OWN.of_type("AWS::S3::Bucket"))
+    assert {} == FOREIGN.of_type("AWS::S3::Bucket")
+    assert {} == FOREIGN.of_type("AWS::S3::BucketPolicy")
+    assert "s3://theirs/logs" == FOREIGN.store
+    assert "theirs" == FOREIGN.outputs["Bucket"]["Value"]
+
+
+def test_the_bucket_outlives_the_stack_and_is_closed_to_the_public() -> None:
+    ((name, bucket),) = OWN.of_type("AWS::S3::Bucket").items()
+    assert ("Retain", "Retain") == (OWN.resources[name]["DeletionPolicy"], OWN.resources[name]["UpdateReplacePolicy"])
+    assert {True} == set(bucket["PublicAccessBlockConfiguration"].values())
+    assert 4 == len(bucket["PublicAccessBlockConfiguration"])
+
+
+def test_no_lifecycle_rule_expires_or_moves_an_object() -> None:
+    (bucket,) = OWN.of_type("AWS::S3::Bucket").values()
+    harmless = {"Id", "Status", "AbortIncompleteMultipartUpload"}
+    rules = bucket["LifecycleConfiguration"]["Rules"]
+    assert rules
+    assert [] == [rule for rule in rules if rule.keys() - harmless]
+
+
+def test_the_bucket_takes_no_request_without_tls() -> None:
+    policy = OWN.bucket_policy()
+    for action, resource in (("s3:GetObject", arn(OWN, "default/latest")), ("s3:ListBucket", arn(OWN))):
+        assert policy.denies(action, resource, SecureTransport="false")
+        assert not policy.denies(action, resource, SecureTransport="true")
+
+
+def test_the_bucket_takes_only_conditional_commits() -> None:
+    policy, manifest = OWN.bucket_policy(), arn(OWN, f"any/{keys.manifest_key(7)}")
+    assert policy.denies("s3:PutObject", manifest, SecureTransport="true")
+    assert policy.denies("s3:PutObject", manifest, SecureTransport="true", if_match="etag")
+    assert not policy.denies("s3:PutObject", manifest, SecureTransport="true", if_none_match="*")
+    for key in (keys.LATEST, keys.lease_key("g", "m"), keys.segment_key(1, "w", 2)):
+        assert not policy.denies("s3:PutObject", arn(OWN, f"any/{key}"), SecureTransport="true")
+
+
+# -- rights ---------------------------------------------------------------------------------------------
+
+
+@EACH
+@STACKS
+def test_a_role_has_no_more_than_four_actions_on_its_own_folder(stack: Stack, name: str) -> None:
+    policy = stack.policy(name)
+    assert policy.actions() <= {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"}
+    assert [] == [action for action in policy.actions() if "*" in action]
+    assert [] == [
+        found for found in policy.resources() if not (found == arn(stack) or found.startswith(arn(stack, "x")[:-1]))
+    ]
+    assert not policy.allows("s3:ListBucket", arn(stack), prefix="")
+    assert not policy.allows("s3:ListBucket", arn(stack), prefix="other/")
+    assert not policy.allows("s3:GetObject", f"{arn(stack)}/other/secret")
+    writes = [
+        listed(s["Resource"])
+        for s in policy.statements
+        if {"s3:PutObject", "s3:DeleteObject"} & set(listed(s["Action"]))
+    ]
+    assert [] == [found for found in sum(writes, []) if found == arn(stack, "*")]
+
+
+@EACH
+def test_nobody_deletes_what_the_chain_stands_on(name: str) -> None:
+    for key in (
+        keys.manifest_key(1),
+        keys.segment_key(1, "w", 1),
+        keys.snapshot_key(1),
+        keys.index_key(1, 2),
+        keys.LATEST,
+    ):
+        assert not OWN.policy(name).allows("s3:DeleteObject", arn(OWN, f"default/{key}"))
+
+
+def test_fetch_writes_nothing() -> None:
+    assert {"s3:ListBucket", "s3:GetObject"} == OWN.policy("fetch").actions()
