@@ -213,7 +213,12 @@ async def subscribe(call: Call) -> Response:
     given = _body(call, SubscribeBody)
     if (given.topics is None) == (given.topic_pattern is None):
         raise HttpError(422, "Give a list of topics or a topic_pattern, one of the two.")
-    await _instances(call).subscribe(*_named(call), given.topics or (), given.topic_pattern or "")
+    if given.topics == []:  # as in Kafka, no topics end a subscription
+        return await unsubscribe(call)
+    if given.topics is not None:
+        await _instances(call).subscribe(*_named(call), given.topics)
+    else:
+        await _instances(call).subscribe_pattern(*_named(call), given.topic_pattern or "")
     return asking.done()
 
 
@@ -292,7 +297,8 @@ async def records(call: Call) -> Response:
     )
     body = await poll.records()
     named = media.KAFKA_BINARY if poll.kind == "binary" else media.KAFKA_JSON
-    return Response(headers={"content-type": named if named in accepted else accepted[0]}, body=body)
+    kind = next(kind for kind in (named, media.KAFKA_V2, media.JSON) if kind in accepted)
+    return Response(headers={"content-type": kind}, body=body)
 
 
 def _takes(call: Call, kind: str) -> bool:

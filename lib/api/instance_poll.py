@@ -18,7 +18,7 @@ from headwater.api.instances import ILLEGAL_STATE, Instances, no_offset
 from headwater.api.messages import HttpError
 from headwater.api.rest_records import FORMAT_MISMATCH, Encoded, Format
 from headwater.api.verbs import TP, Fetched, Heartbeat
-from headwater.errors import Conflict, OffsetOutOfRange
+from headwater.errors import Conflict, HeadwaterError, OffsetOutOfRange
 from headwater.limits import (
     CONSUMER_IDLE_MS,
     CONSUMER_READ_BYTES_MIN,
@@ -108,6 +108,7 @@ class _Attempt:
         self.instances = poll.instances
         self.verbs = poll.verbs
         self.chain = poll.namespace.chain
+        self.found: list[Encoded] = []
         self._told = -1  # the commit as of which the group was asked
         self._due_s = 0.0  # when it is to be asked again
 
@@ -125,25 +126,36 @@ class _Attempt:
         self.poll.kind = self.doc.settings.format
         if self.doc.settings.auto_commit:
             self.doc = await self.instances.commit_read(self.doc)
-        found = await self._gather()
-        if self.doc != self.held.doc or self.held.idle_ms > CONSUMER_TOUCH_MS:
-            await self._save()
-        return found
+        try:
+            await self._gather()
+        except HeadwaterError:
+            if not self.found:
+                await self._save_changes()  # so that the client can seek past what it cannot read
+                raise
+            # What was read goes out, since its positions have moved; what is wrong will be so at the next poll.
+        await self._save_changes()
+        return self.found
 
-    async def _gather(self) -> list[Encoded]:
+    async def _gather(self) -> None:
         """Read until there is enough, or no time is left."""
-        found: list[Encoded] = []
         pause_s = POLL_S_MIN
         while True:
             await self._keep_up()
             seq = self.chain.state.seq
-            found += await self._read(self.poll.bytes_max - sum(one.nbytes for one in found))
-            size, left_s = sum(one.nbytes for one in found), self.poll.left_s(self.doc)
-            if size >= min(self.doc.settings.bytes_min, self.poll.bytes_max) or left_s <= 0:
-                return found
+            await self._read()
+            left_s = self.poll.left_s(self.doc)
+            if self._size() >= min(self.doc.settings.bytes_min, self.poll.bytes_max) or left_s <= 0:
+                return
             if not await self.chain.grown(seq, min(pause_s, left_s)):
                 await self.chain.refresh()
             pause_s = min(pause_s * 1.5, POLL_S_MAX)
+
+    def _size(self) -> int:
+        return sum(one.nbytes for one in self.found)
+
+    async def _save_changes(self) -> None:
+        if self.doc != self.held.doc or self.held.idle_ms > CONSUMER_TOUCH_MS:
+            await self._save()
 
     async def _save(self) -> None:
         saved = await self.instances.store.save(self.held, self.doc)
@@ -227,20 +239,20 @@ class _Attempt:
 
     # -- the log ---------------------------------------------------------------------------------------
 
-    async def _read(self, bytes_max: int) -> list[Encoded]:
+    async def _read(self) -> None:
         """Records of the partitions that have some, in turns, until the answer is full; positions move on."""
         waiting = self._with_news()
-        found: list[Encoded] = []
-        while waiting and bytes_max > 0:
-            width = max(1, min(CONSUMER_READS_MAX, bytes_max // CONSUMER_READ_BYTES_MIN))
+        while waiting and (left := self.poll.bytes_max - self._size()) > 0:
+            width = max(1, min(CONSUMER_READS_MAX, left // CONSUMER_READ_BYTES_MIN))
             together, waiting = waiting[:width], waiting[width:]
-            share = max(bytes_max // len(together), 1)
-            for place, got in zip(together, await self._fetch(together, share), strict=True):
-                self._move(place, got.position)
-                if got.encoded.count:
-                    found.append(got.encoded)
-                    bytes_max -= got.encoded.nbytes
-        return found
+            results = await self._fetch(together, max(left // len(together), 1))
+            for place, result in zip(together, results, strict=True):
+                if isinstance(result, _Got):
+                    self._move(place, result.position)
+                    self.found += [result.encoded] if result.encoded.count else []
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
 
     def _with_news(self) -> list[Place]:
         """The partitions whose log goes on behind our position (or is elsewhere), beginning with whose turn it is."""
@@ -255,13 +267,9 @@ class _Attempt:
         log = topic.partitions[place.partition]
         return not log.stable_end <= place.position <= log.next
 
-    async def _fetch(self, places: Sequence[Place], bytes_max: int) -> list[_Got]:
-        """All of them at once, and nothing is in flight when this returns or raises (R10)."""
-        results = await asyncio.gather(*(self._fetch_one(p, bytes_max) for p in places), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return [result for result in results if isinstance(result, _Got)]
+    async def _fetch(self, places: Sequence[Place], bytes_max: int) -> Sequence[_Got | BaseException]:
+        """All of them at once, and nothing is in flight when this returns (R10)."""
+        return await asyncio.gather(*(self._fetch_one(p, bytes_max) for p in places), return_exceptions=True)
 
     async def _fetch_one(self, place: Place, bytes_max: int) -> _Got:
         position = place.position

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import structs
 
-from headwater.api.instance_store import Instance, InstanceStore, Place, Settings
+from headwater.api.instance_store import Instance, InstanceStore, Mode, Place, Settings
 from headwater.api.messages import HttpError
 from headwater.api.verbs import TP, GroupOffset, GroupOffsets, TopicInfo, Verbs
 from headwater.errors import Conflict, Fenced, InvalidRequest, NotFound
@@ -64,28 +64,35 @@ class Instances:
 
     # -- what it reads ---------------------------------------------------------------------------------
 
-    async def subscribe(self, group: str, name: str, topics: Sequence[str], pattern: str = "") -> None:
-        """Read ``topics``, or those that match ``pattern``, together with the rest of the group.
+    async def subscribe(self, group: str, name: str, topics: Sequence[str]) -> None:
+        """Read ``topics`` together with the rest of the group.
 
         A second call takes the place of the first. The group is joined by the next poll.
 
         Raises:
             HttpError: 40403; 40903, the instance has a subscription of the other kind, or an assignment.
-            InvalidRequest: a topic's name, or the pattern, is malformed.
+            InvalidRequest: a topic's name is malformed.
         """
-        if pattern:
-            from headwater.api.patterns import check_pattern
-
-            check_pattern(pattern)
         if len(topics) > SUBSCRIBED_MAX:
             raise InvalidRequest(f"A consumer subscribes to at most {SUBSCRIBED_MAX} topics, not {len(topics)}.")
         wanted = tuple(sorted({keys.check_topic_name(topic) for topic in topics}))
-        mode, member = "pattern" if pattern else "topics", self._member()
+        await self._subscribe(group, name, "topics", wanted, "")
+
+    async def subscribe_pattern(self, group: str, name: str, pattern: str) -> None:
+        """Read the topics whose names match ``pattern``, as of each poll. Errors are those of ``subscribe``."""
+        from headwater.api.patterns import check_pattern
+
+        check_pattern(pattern)
+        await self._subscribe(group, name, "pattern", (), pattern)
+
+    async def _subscribe(self, group: str, name: str, mode: Mode, topics: tuple[str, ...], pattern: str) -> None:
+        member = self._member()
 
         def decide(doc: Instance) -> Instance:
             if doc.mode not in ("", mode):
                 raise _exclusive(doc)
-            return structs.replace(doc, mode=mode, topics=wanted, pattern=pattern, member=doc.member or member, turn=0)
+            named = doc.member or member
+            return structs.replace(doc, mode=mode, topics=topics, pattern=pattern, member=named, turn=0)
 
         await self.store.change(group, name, decide)
 

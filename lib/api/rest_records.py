@@ -255,28 +255,31 @@ def encode_some(
 ) -> Encoded:
     """The records of ``chunks`` at ``offset`` and above, of about ``bytes_max`` bytes of JSON, but at least one.
 
-    ``next_offset`` is ``offset`` if there is none.
+    ``next_offset`` is ``offset`` if there is none. In the format ``json`` the answer ends before a record that is no
+    JSON, whose turn comes next time.
 
     Raises:
-        HttpError: 40601, a key or value is no JSON and ``kind`` is ``json``; it carries the offset.
+        HttpError: 40601, the first record is no JSON and ``kind`` is ``json``; it carries the offset.
         Corrupt: stored bytes break the format.
 
     Cost: about 1 µs a record.
     """
-    bodies, count, nbytes, at = [], 0, 0, offset
+    bodies: list[bytes] = []
+    count, nbytes, at = 0, 0, offset
     for chunk in chunks:
         if chunk.end <= at:
             continue
         rows = _rows_of(chunk).since(at)
         if bytes_max is not None:
             rows = rows.of_size(kind, len(topic), bytes_max - nbytes, at_least=0 if count else 1)
-        if not rows.offsets:
-            break
-        bodies.append(_encoded(kind, topic, partition, rows))
-        count += len(rows.offsets)
-        nbytes += len(bodies[-1])
-        at = rows.offsets[-1] + 1
-        if bytes_max is not None and nbytes >= bytes_max:
+        if kind == "json":
+            rows = _json_rows(topic, partition, rows, nothing_yet=not count)
+        if rows.offsets:
+            bodies.append(_encoded(kind, topic, partition, rows))
+            count += len(rows.offsets)
+            nbytes += len(bodies[-1])
+            at = rows.offsets[-1] + 1
+        if at < chunk.end or (bytes_max is not None and nbytes >= bytes_max):
             break
     return Encoded(body=b",".join(bodies), count=count, nbytes=nbytes, next_offset=at)
 
@@ -299,7 +302,7 @@ class _Rows(Struct, frozen=True):
         """Those at ``offset`` and above."""
         if self.offsets[0] >= offset:
             return self
-        return self._cut(next(i for i, known in enumerate(self.offsets) if known >= offset), len(self.offsets))
+        return self.cut(next(i for i, known in enumerate(self.offsets) if known >= offset), len(self.offsets))
 
     def of_size(self, kind: Format, topic_bytes: int, bytes_max: int, *, at_least: int) -> _Rows:
         """The first ones, of about ``bytes_max`` bytes of JSON."""
@@ -312,9 +315,10 @@ class _Rows(Struct, frozen=True):
             if headers:
                 sizes[i] += sum(30 + len(name) + len(content or b"") * 4 // 3 for name, content in headers)
         fit = next((i for i, size in enumerate(accumulate(sizes)) if size > bytes_max), len(sizes))
-        return self._cut(0, max(fit, at_least))
+        return self.cut(0, max(fit, at_least))
 
-    def _cut(self, start: int, end: int) -> _Rows:
+    def cut(self, start: int, end: int) -> _Rows:
+        """Those in ``[start, end)``."""
         cut = slice(start, end)
         return _Rows(self.offsets[cut], self.times[cut], self.keys[cut], self.values[cut], self.headers[cut])
 
@@ -346,8 +350,8 @@ def _rows_of(chunk: Chunk) -> _Rows:
 def _encoded(kind: Format, topic: str, partition: int, rows: _Rows) -> bytes:
     keys: Sequence[Any] = rows.keys
     values: Sequence[Any] = rows.values
-    if kind == "json":
-        keys, values = _raws(topic, partition, "key", rows), _raws(topic, partition, "value", rows)
+    if kind == "json":  # checked before; put into the answer as they are
+        keys, values = _raws(rows.keys), _raws(rows.values)
     fields = zip(keys, values, rows.offsets, rows.times, rows.headers, strict=True)
     encoded = _encode(
         [
@@ -360,22 +364,32 @@ def _encoded(kind: Format, topic: str, partition: int, rows: _Rows) -> bytes:
     return encoded[1:-1]
 
 
-def _raws(topic: str, partition: int, name: Literal["key", "value"], rows: _Rows) -> Sequence[Raw | None]:
-    """The keys or values as JSON that is put into the answer as it is, all of it checked in one pass."""
-    column = rows.keys if name == "key" else rows.values
-    if not any(text is not None for text in column):
-        return [None] * len(column)
-    texts = [_NULL if text is None else text for text in column]
-    if not _all_json(texts):
-        bad = next(i for i, text in enumerate(texts) if not _is_json(text))
+def _raws(texts: Sequence[bytes | None]) -> list[Raw | None]:
+    return [None if text is None else Raw(text) for text in texts]
+
+
+def _json_rows(topic: str, partition: int, rows: _Rows, *, nothing_yet: bool) -> _Rows:
+    """The rows before the first one whose key or value is no JSON. Raises ``HttpError`` 40601 if there are none."""
+    good = min(_good(rows.keys), _good(rows.values))
+    if good == 0 and nothing_yet and rows.offsets:
         raise HttpError(
             406,
-            f"The {name} at offset {rows.offsets[bad]} of topic {topic!r}, partition {partition} is no JSON. "
+            f"The record at offset {rows.offsets[0]} of topic {topic!r}, partition {partition} is no JSON. "
             "Read it in the format 'binary', or seek past it.",
             error_code=FORMAT_MISMATCH,
-            offset=rows.offsets[bad],
+            offset=rows.offsets[0],
         )
-    return [Raw(text) for text in texts]
+    return rows if good == len(rows.offsets) else rows.cut(0, good)
+
+
+def _good(column: Sequence[bytes | None]) -> int:
+    """How many of the keys or values come before the first one that is no JSON; all of them checked in one pass."""
+    if not any(text is not None for text in column):
+        return len(column)
+    texts = [_NULL if text is None else text for text in column]
+    if _all_json(texts):
+        return len(texts)
+    return next(i for i, text in enumerate(texts) if not _is_json(text))
 
 
 def _all_json(texts: Sequence[bytes]) -> bool:
