@@ -7,8 +7,10 @@ Last-Modified of a write. Its error classes hide the status (409 is "already exi
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import re
+import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -36,12 +38,18 @@ OWN_CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 CREDENTIALS_S = 900  # obstore asks for credentials again five minutes before this; botocore keeps ten in reserve
+EXIT_S = 0.02  # obstore's threads let go of Python's objects in microseconds, once they get to run
 SHORT_PATH = 40  # characters; the text that _STATUS looks for is longer
 _LAST = "\U0010fffd"  # sorts after whatever a key goes on with
 _STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})[^:]*: ?(.*)", re.DOTALL)
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _CONNECT = re.compile(r"kind: Connect|legacy::Error\(\s*Connect")
+
+
+# Having answered, a thread of obstore's still needs the interpreter to drop what it held. If that comes while the
+# interpreter ends, the process is aborted (SIGABRT, in one of about thirty short processes). So let them run first.
+atexit.register(threading.Event().wait, EXIT_S)
 
 
 class ObstoreS3Store(S3Base):
