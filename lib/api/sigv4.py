@@ -24,6 +24,7 @@ from urllib.parse import quote
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 UNSIGNED: Final = "UNSIGNED-PAYLOAD"
 _UNRESERVED: Final = "-_.~"
+_ANY: Final = "surrogatepass"  # what a stranger sent may be no Unicode; it is to be refused, not to be stumbled over
 _HEADER = re.compile(
     rf"{ALGORITHM} +Credential=(?P<key>[A-Za-z0-9_-]{{1,128}})/(?P<day>[0-9]{{8}})/(?P<region>[a-z0-9-]{{1,64}})"
     r"/(?P<service>[a-z0-9-]{1,64})/aws4_request, *SignedHeaders=(?P<signed>[a-z0-9;_.-]{1,2048}),"
@@ -95,16 +96,23 @@ def queries(raw: str) -> set[str]:
 
     Each holds on to every byte: nothing is decoded, so no other query has the same form and another meaning.
     """
-    pairs = [pair.partition("=") for pair in raw.split("&")] if raw else []
-    as_sent = sorted((name, value) for name, _, value in pairs)
+    as_sent = _pairs(raw)
     safe = _UNRESERVED + "%+"
-    encoded = sorted((quote(name, safe=safe), quote(value, safe=safe)) for name, value in as_sent)
+    encoded = sorted(
+        (quote(name, safe=safe, errors=_ANY), quote(value, safe=safe, errors=_ANY)) for name, value in as_sent
+    )
     return {"&".join(f"{name}={value}" for name, value in each) for each in (as_sent, encoded)}
+
+
+def _pairs(raw: str) -> list[tuple[str, str]]:
+    """Names and values of a query as they are, sorted."""
+    pairs = [pair.partition("=") for pair in raw.split("&")] if raw else []
+    return sorted((name, value) for name, _, value in pairs)
 
 
 def canonical_path(raw_path: str) -> str:
     """The path of any service but S3: what was sent is encoded once more. Dots and double slashes stay as they are."""
-    return quote(raw_path or "/", safe="/~")
+    return quote(raw_path or "/", safe="/~", errors=_ANY)
 
 
 def canonical_request(
@@ -118,11 +126,11 @@ def canonical_request(
 def signature(secret_key: str, time: str, region: str, service: str, canonical: str) -> str:
     """The signature of a canonical request, in hex. ``time`` is ``time_text``'s."""
     scope = f"{time[:8]}/{region}/{service}/aws4_request"
-    to_sign = "\n".join((ALGORITHM, time, scope, hashlib.sha256(canonical.encode()).hexdigest()))
+    to_sign = "\n".join((ALGORITHM, time, scope, hashlib.sha256(canonical.encode(errors=_ANY)).hexdigest()))
     key = f"AWS4{secret_key}".encode()
     for part in (time[:8], region, service, "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    return hmac.new(key, to_sign.encode(), "sha256").hexdigest()
+        key = hmac.digest(key, part.encode(errors=_ANY), "sha256")
+    return hmac.new(key, to_sign.encode(errors=_ANY), "sha256").hexdigest()
 
 
 def matches(
@@ -140,6 +148,32 @@ def matches(
         made = signature(secret_key, time, signed.region, signed.service, canonical)
         right |= hmac.compare_digest(made, signed.signature)
     return right
+
+
+def signed_headers(
+    secret: Secret, *, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, region: str,
+    service: str, wall_ms: int,
+) -> dict[str, str]:  # fmt: skip
+    """``headers`` and those that sign the request: the date, the session's token and ``authorization``.
+
+    ``headers`` have their names in lower case and the ``host`` among them; ``path`` and ``query`` are as they will be
+    sent, percent-encoded. Whoever changes the same thing twice in one second adds a header that differs, such as
+    ``headwater-nonce``: a local server takes no signature twice.
+    """
+    time = time_text(wall_ms)
+    sent = {**headers, "x-amz-date": time}
+    if secret.token:
+        sent["x-amz-security-token"] = secret.token
+    form = "&".join(f"{name}={value}" for name, value in _pairs(query))
+    canonical = canonical_request(
+        method, canonical_path(path), form, sorted(sent.items()), hashlib.sha256(body).hexdigest()
+    )
+    made = signature(secret.secret_key, time, region, service, canonical)
+    scope = f"{secret.access_key}/{time[:8]}/{region}/{service}/aws4_request"
+    sent["authorization"] = (
+        f"{ALGORITHM} Credential={scope}, SignedHeaders={';'.join(sorted(sent))}, Signature={made}"
+    )  # fmt: skip
+    return sent
 
 
 def presigned(

@@ -14,8 +14,10 @@ import botocore.auth
 import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
 
-from headwater.api import auth
+from headwater.api import auth, sigv4
 from headwater.api.auth import UNKNOWN, Authenticator, Identity, SigningKey, principal_of, read_signing_keys
 from headwater.api.messages import Request
 from headwater.api.service import Service
@@ -352,6 +354,26 @@ def test_what_botocore_signed_is_believed(monkeypatch: pytest.MonkeyPatch, metho
     assert Identity(principal="bob") == ask(checker(), bob)
 
 
+@pytest.mark.parametrize("token", [None, "a/session="])
+def test_we_sign_as_botocore_does(monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    theirs = signed(monkeypatch, "PUT", token=token)
+    added = ("authorization", "x-amz-date", "x-amz-security-token")
+    plain = {name: value for name, value in theirs.headers.items() if name not in added}
+    ours = sigv4.signed_headers(
+        sigv4.Secret(access_key="AKANN", secret_key="ann's secret", token=token or ""),
+        method="PUT",
+        path=theirs.raw_path,
+        query=theirs.raw_query,
+        headers={"host": theirs.host, **plain},
+        body=theirs.body,
+        region="eu-central-1",
+        service="lambda",
+        wall_ms=NOW_MS,
+    )
+    assert {"host": theirs.host, **theirs.headers} == ours
+    assert Identity(principal="ann") == ask(checker(), replace(theirs, headers=ours))
+
+
 def test_a_query_that_the_client_left_bare_may_be_signed_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = signed(monkeypatch, url="http://127.0.0.1:8080/topics?q=a%3Ab")
     assert "ann" == ask(checker(), replace(encoded, raw_query="q=a:b")).principal
@@ -530,3 +552,31 @@ def test_sigv4_without_a_file_says_what_is_missing(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv(auth.KEYS_FILE, raising=False)
     with pytest.raises(InvalidRequest, match="HEADWATER_SIGV4_KEYS"):
         Authenticator("sigv4")
+
+
+# -- whatever comes ---------------------------------------------------------------------------------------
+
+ANY = st.text(st.characters(exclude_categories=()), max_size=100)
+HEADERS = st.one_of(
+    ANY,
+    st.text(max_size=300),
+    st.builds("Bearer {}".format, st.text(max_size=100)),
+    st.builds("Bearer hw_{}_{}".format, st.text(max_size=20), st.text(max_size=60)),
+    st.builds(
+        "AWS4-HMAC-SHA256 Credential={}/{}/eu/lambda/aws4_request, SignedHeaders={}, Signature={}".format,
+        st.sampled_from(["AKANN", "AKX", ""]),
+        st.sampled_from(["20261125", "00000000", "2026112"]),
+        st.sampled_from(["host;x-amz-date", "x-amz-date;host", "", ";", "host"]),
+        st.sampled_from(["0" * 64, "f" * 63, "é" * 64]),
+    ),
+)
+
+
+@given(header=HEADERS, date=st.one_of(ANY, st.just("20261125T133721Z")), query=ANY)
+def test_no_header_is_believed_or_does_harm(header: str, date: str, query: str) -> None:
+    headers = {"authorization": header, "x-amz-date": date}
+    request = Request(method="POST", path="/é", headers=headers, body=b"x", raw_query=query, raw_path="/é")
+    for mode in ("token", "sigv4"):
+        chosen = Authenticator(mode, Hand(), sigv4_keys=KEYS)
+        error = denied(chosen, request)
+        assert (Unauthorized, UNKNOWN) == (type(error), error.message)
