@@ -27,6 +27,8 @@ from headwater.clock import Clock, SystemClock, system_entropy
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
+from headwater.store import open_store
+from headwater.store.impatient import ImpatientStore
 
 if TYPE_CHECKING:
     from headwater.store.base import ObjectStore
@@ -35,8 +37,9 @@ DEADLINE_MS: Final = 30_000  # where the platform does not say
 MARGIN_PART: Final = 0.1  # of the time that is left stays with the platform, …
 MARGIN_S_MAX: Final = 1.0  # … but no more than this
 SERVE_PART: Final = 0.9  # of the rest goes to the request, and what remains to draining
-COMMIT_PART: Final = 0.4  # a commit decides in this part of a request's time, …
-RETRY_PART: Final = 0.3  # … and a read is given up after this
+COMMIT_PART: Final = 0.4  # a commit is decided or given up in this part of a request's time, …
+RETRY_PART: Final = 0.3  # … a read is given up after this, …
+STORE_PART: Final = 0.2  # … and one request to the store after this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,6 @@ def app_for(
     A store that is given stays open when the app closes. Nothing is sent before the first request.
     """
     from headwater.api.auth import Authenticator
-    from headwater.store import open_store
 
     clock, rng = clock or SystemClock(), rng or system_entropy()
     bucket = open_store(settings.store, clock=clock) if store is None else store
@@ -102,17 +104,21 @@ def app_for(
     )
 
 
-def function(name: str, *, environment: Mapping[str, str] | None = None) -> Function:
-    """The handler of the function ``name``. Cost: its imports, now; the store and the namespace come on first use."""
-    return Function(name, os.environ if environment is None else environment)
+def function(name: str, *, environment: Mapping[str, str] | None = None, store: ObjectStore | None = None) -> Function:
+    """The handler of the function ``name``. Cost: its imports, now; the store and the namespace come on first use.
+
+    ``store`` stands for the one that the environment names.
+    """
+    return Function(name, os.environ if environment is None else environment, store)
 
 
 class Function:
     """One process's handler. The platform calls it with one event at a time."""
 
-    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str], store: ObjectStore | None = None) -> None:
         assert name in routes.FUNCTIONS, name
         self.name = name
+        self._store = store
         self._environment = environment
         self._clock = SystemClock()
         self._app: App | None = None
@@ -167,7 +173,15 @@ class Function:
                 commit_timeout_s=min(limits.COMMIT_TIMEOUT_S, budget_s * COMMIT_PART),
                 store_retry_s=min(limits.STORE_RETRY_S, budget_s * RETRY_PART),
             )
-            self._app = app_for(self.name, Settings.of(self._environment), clock=self._clock, options=options)
+            settings = Settings.of(self._environment)
+            store = self._store or open_store(settings.store, clock=self._clock)
+            self._app = app_for(
+                self.name,
+                settings,
+                store=ImpatientStore(store, budget_s * STORE_PART),
+                clock=self._clock,
+                options=options,
+            )
         return self._app
 
     async def _scheduled(self, app: App, budget_s: float) -> dict[str, Any]:
