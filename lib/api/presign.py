@@ -4,14 +4,18 @@
 and writes an object of this size, once. We sign ourselves (``headwater.api.sigv4``): it takes 50 µs, and importing
 botocore takes a function longer than all its other work. Only credentials that the environment does not hold (a
 profile, single sign-on, an instance's role) are botocore's to find.
+
+Clients may know the bucket's service under another name than we do, behind a proxy or outside a container network:
+``HEADWATER_PRESIGN_ENDPOINT`` is then the ``http(s)://host[:port]`` that URLs name.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import quote, urlsplit
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
 from weakref import WeakKeyDictionary
 
 from headwater.api.sigv4 import Secret, presigned
@@ -19,7 +23,9 @@ from headwater.clock import Clock
 from headwater.errors import InvalidRequest, Unauthorized
 from headwater.limits import PRESIGN_S
 from headwater.store.base import ObjectStore, check_key
-from headwater.store.s3_url import S3Target, configured_region
+from headwater.store.s3_url import S3Target, configured_region, parse_s3_url
+
+PUBLIC_ENDPOINT: Final = "HEADWATER_PRESIGN_ENDPOINT"
 
 
 class Presigner:
@@ -116,7 +122,21 @@ def _made(store: ObjectStore) -> Presigner | None:
             return None
     if inner.target.is_express:
         return None
-    return Presigner(inner.target, prefix=prefix, key_bytes_max=store.key_bytes_max, clock=inner._clock)
+    return Presigner(
+        _as_seen_by_clients(inner.target, os.environ),
+        prefix=prefix,
+        key_bytes_max=store.key_bytes_max,
+        clock=inner._clock,
+    )
+
+
+def _as_seen_by_clients(target: S3Target, env: Mapping[str, str]) -> S3Target:
+    """The bucket at the endpoint that clients know it by. Raises ``InvalidRequest`` if that is no endpoint."""
+    endpoint_url = env.get(PUBLIC_ENDPOINT)
+    if not endpoint_url:
+        return target
+    query = urlencode({"endpoint_url": endpoint_url})
+    return replace(target, endpoint_url=parse_s3_url(f"s3://{target.bucket}?{query}", {}).endpoint_url)
 
 
 def _place(target: S3Target, region: str) -> tuple[str, str, str]:

@@ -118,6 +118,18 @@ def test_the_region_may_come_from_the_profile(tmp_path: Path, monkeypatch: pytes
     )
 
 
+def test_urls_may_name_the_service_as_clients_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_PRESIGN_ENDPOINT", "https://s3.example.org")
+    for store in ("s3://bucket/p?endpoint_url=http://10.0.0.1:9000", "s3://bucket/p?addressing=path"):
+        url, _ = made(open_store(store)).get("k", 0, 1)
+        assert url.startswith("https://s3.example.org/bucket/p/k?")
+    for bad in ("s3.example.org", "ftp://host", "https://user:secret@host", "https://host?x=1"):
+        monkeypatch.setenv("HEADWATER_PRESIGN_ENDPOINT", bad)
+        with pytest.raises(InvalidRequest, match="endpoint_url is") as caught:
+            presigner(open_store("s3://bucket/p"))
+        assert "secret" not in str(caught.value)
+
+
 def test_bounds_are_kept() -> None:
     signer = made(open_store("s3://bucket"))
     for start, end in ((0, 0), (5, 4), (-1, 3)):
