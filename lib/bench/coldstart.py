@@ -106,7 +106,7 @@ _SHIPPED = ("headwater", "obstore", "pyarrow", "msgspec", "orjson", "google_crc3
 def _child(name: str, event: dict[str, Any], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-c", _CHILD, name, orjson.dumps(event).decode(), orjson.dumps(HIDDEN).decode()]
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr[-2_000:]
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-2_000:]}"
     return done
 
 

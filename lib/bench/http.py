@@ -9,6 +9,7 @@ clients see when each request to the store takes as long as on S3 Standard.
 from __future__ import annotations
 
 import asyncio
+import io
 import multiprocessing
 import os
 import subprocess
@@ -127,7 +128,7 @@ async def _produce(
 
     async def one(i: int) -> int:
         url = f"{server.url}/topics/{topic}/partitions/{i % PARTITIONS}/records"
-        async with session.post(url, data=body, headers=headers) as answer:
+        async with session.post(url, data=io.BytesIO(body), headers=headers) as answer:
             found = await answer.read()
             assert answer.status == 200, found
         return len(body)

@@ -10,7 +10,20 @@ import pytest
 
 from tests.cli.conftest import Headwater
 
-COMMANDS = ["topic", "produce", "consume", "offsets", "group", "auth", "inspect", "verify", "dev", "demo", "sim", "bench"]
+COMMANDS = [
+    "topic",
+    "produce",
+    "consume",
+    "offsets",
+    "group",
+    "auth",
+    "inspect",
+    "verify",
+    "dev",
+    "demo",
+    "sim",
+    "bench",
+]
 
 
 def spawn(*words: str) -> subprocess.Popen[bytes]:
