@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headwater.api.verbs import Verbs
 
 READS = frozenset({"GET", "HEAD"})
+ANSWER_SLACK_BYTES = 100_000  # what a format adds to the bytes that were asked for
 BUDGET_WAIT = 0.7  # the part of a request's time that a long poll may take
 
 
@@ -123,9 +124,12 @@ class App:
             answer_bytes_max=self._answer_bytes_max,
         )
         try:
-            return await route.handler(call)
+            response = await route.handler(call)
         except HeadwaterError as error:
             raise scrubbed(error, namespace) from error
+        if len(response.body) > self._answer_bytes_max + ANSWER_SLACK_BYTES:
+            raise HttpError(413, f"The answer has {len(response.body)} bytes, too many for this way; ask for less.")
+        return response
 
     async def _known(self, request: Request) -> tuple[Identity, Namespace]:
         """Who asks, and the namespace, open. Only API keys are judged by it; whoever else is nobody opens nothing."""
@@ -230,6 +234,8 @@ class App:
 
     async def drain(self) -> None:
         """Return when nothing is in flight in any namespace (R10)."""
+        if opening := [found for found in self._namespaces.values() if not found.done()]:
+            await asyncio.wait(opening)
         for namespace in self.open_namespaces():
             await namespace.drain()
 

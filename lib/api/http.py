@@ -37,6 +37,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+\Z")  # RFC 9110, field names, in 
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")  # also halves of characters, which are no UTF-8
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{0,300}\Z")
 _PIECE_BYTES = 1 << 20
+_TEXT_BYTES_MAX = 1 << 20
 _TEXT = ("application/json", "application/problem+json", "text/")
 
 
@@ -313,7 +314,9 @@ def answer(response: Response, method: str) -> dict[str, object]:
     if method == "HEAD" or response.status in (204, 304):
         return {"statusCode": response.status, "headers": headers, "body": "", "isBase64Encoded": False}
     kind = headers.get("content-type", "")
-    if "content-encoding" not in headers and (kind.startswith(_TEXT) or kind.endswith("+json") or not response.body):
+    text = "content-encoding" not in headers and (kind.startswith(_TEXT) or kind.endswith("+json"))
+    # The platform puts text into a string of JSON, where each quotation mark takes two bytes: long text is safer so.
+    if not response.body or (text and len(response.body) <= _TEXT_BYTES_MAX):
         return {
             "statusCode": response.status,
             "headers": headers,

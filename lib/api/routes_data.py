@@ -120,14 +120,13 @@ async def offsets(call: Call) -> Response:
     described = await call.verbs.topic(topic)
     for info in described.partitions:
         if info.partition == partition:
-            return asking.ok(
-                {
-                    "beginning_offset": info.log_start,
-                    "end_offset": info.stable_end,
-                    "high_watermark": info.end,
-                    "commit": described.commit,
-                }
-            )
+            ends = {
+                "beginning_offset": info.log_start,
+                "end_offset": info.stable_end,
+                "high_watermark": info.end,
+                "commit": described.commit,
+            }
+            return asking.ok(ends, headers={"content-type": media.chosen(call.request, media.JSON_TYPES)})
     raise NotFound(f"Topic {topic!r} has no partition {partition}.", topic=topic, partition=partition)
 
 

@@ -29,6 +29,7 @@ from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.store import open_store
 from headwater.store.impatient import ImpatientStore
+from headwater.store.probe import probe_conditional_writes
 
 if TYPE_CHECKING:
     from headwater.store.base import ObjectStore
@@ -87,8 +88,15 @@ def app_for(
     clock, rng = clock or SystemClock(), rng or system_entropy()
     bucket = open_store(settings.store, clock=clock) if store is None else store
 
+    honest: list[ObjectStore] = []  # once its conditional writes were probed (R8): a stranger's names cost no PUTs
+
     async def open_namespace(name: str) -> Namespace:
-        return await Namespace.open(bucket, name, clock=clock, rng=rng, options=options)
+        namespace = Namespace(bucket, name, clock=clock, rng=rng, options=options)
+        state = await namespace.refresh()
+        if state.seq == 0 and not honest:
+            await probe_conditional_writes(bucket, rng=rng)
+            honest.append(bucket)
+        return namespace
 
     return App(
         routes.table(function),

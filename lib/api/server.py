@@ -140,8 +140,18 @@ class Server:
             incoming = await self._incoming(request)
         except HeadwaterError as error:
             # What is left of the body would be taken for the next request, so this connection ends here.
-            return _answer(respond(error), close=True)
-        return _answer(await http.serve(incoming, self.app, budget_s=self._budget_s))
+            return await self._send(request, _answer(respond(error), close=True))
+        return await self._send(request, _answer(await http.serve(incoming, self.app, budget_s=self._budget_s)))
+
+    async def _send(self, request: web.BaseRequest, answer: web.Response) -> web.Response:
+        """Write the answer, as long as the client takes it: one that reads too slowly is let go."""
+        try:
+            async with asyncio.timeout(self._slow_s):
+                await answer.prepare(request)
+                await answer.write_eof()
+        except TimeoutError:
+            request.protocol.force_close()
+        return answer
 
     async def _incoming(self, request: web.BaseRequest) -> http.Incoming:
         path, _, query = request.raw_path.partition("?")

@@ -196,6 +196,23 @@ def test_clients_that_are_slow_are_let_go() -> None:
     running(test, slow_s=0.3)
 
 
+def test_a_client_that_does_not_read_is_let_go() -> None:
+    async def main() -> None:
+        async def large(call: Call) -> Response:
+            return Response(body=bytes(48 << 20))
+
+        route = Route(method="GET", pattern="/large", handler=large, functions=frozenset(), summary="Large")
+        app = app_over(MemoryStore(), routes=(route,))
+        async with Server(app, slow_s=0.3) as server:
+            _, writer = await asyncio.open_connection(server.host, server.port, limit=1 << 10)
+            writer.write(head("GET", "/large"))
+            await writer.drain()
+            await asyncio.wait_for(server.stop(), 5)
+            writer.close()
+
+    asyncio.run(main())
+
+
 def test_a_client_that_asks_before_it_sends_is_told_to_go_on() -> None:
     async def test(server: Server, session: aiohttp.ClientSession) -> None:
         async with session.post(RECORDS, json={"records": [{"value": 1}]}, expect100=True) as done:

@@ -257,3 +257,9 @@ def test_a_header_is_one_line_whatever_was_put_into_it() -> None:
 
 def test_an_answer_to_head_has_no_body() -> None:
     assert "" == http.answer(LONG, "HEAD")["body"]
+
+
+def test_long_text_goes_as_base64_since_quotes_would_grow() -> None:
+    text = Response(headers={"content-type": "application/json"}, body=b'"' * (2 << 20))
+    said = http.answer(text, "GET")
+    assert (True, text.body) == (said["isBase64Encoded"], base64.b64decode(str(said["body"])))

@@ -99,7 +99,7 @@ def test_what_one_function_writes_another_reads(store: SilentStore) -> None:
     ("name", "method", "path"),
     [
         ("produce", "GET", RECORDS),
-        ("produce", "GET", "/admin/topics"),
+        ("produce", "GET", "/admin/acls"),
         ("fetch", "POST", RECORDS),
         ("fetch", "POST", "/maintain"),
         ("groups", "GET", "/admin/acls"),
