@@ -50,7 +50,7 @@ def ownership(events: Sequence[Event], calls: Mapping[int, What | None]) -> Iter
     newest: dict[tuple[str, TP], Held] = {}
     known: dict[int, dict[tuple[str, TP], Held]] = {}  # the same when a call began
     holding: dict[tuple[str, str], dict[TP, int]] = {}  # what a member was told last, less what it has released
-    doubts: dict[int, list[Found]] = {}  # true if the call that they are of is answered: then it is still a member
+    doubts: dict[int, list[Found]] = {}  # what is wrong if a call is answered
     for event in events:
         what = calls.get(event.call)
         if not isinstance(what, Beat | OffsetCommit) or event.kind not in ("invoke", "ok"):
@@ -59,14 +59,12 @@ def ownership(events: Sequence[Event], calls: Mapping[int, What | None]) -> Iter
             known[event.seq] = dict(newest)
             if isinstance(what, Beat):
                 kept = holding.get((what.group, what.member), {})
-                given = {tp: since for tp, since in kept.items() if tp in what.released}
-                doubts[event.seq] = list(_taken(what, given, newest, event))
-                holding[what.group, what.member] = {tp: since for tp, since in kept.items() if tp not in given}
+                doubts[event.seq] = list(_taken(what, kept, newest, event))
+                holding[what.group, what.member] = {tp: g for tp, g in kept.items() if tp not in what.released}
         elif isinstance(what, OffsetCommit):
             yield from _committed(what, known[event.call], (events[event.call], event))
         elif isinstance(event.answer, Told):
-            kept = holding.get((what.group, what.member), {})
-            yield from (*doubts[event.call], *_taken(what, kept, newest, event))
+            yield from doubts[event.call]
             held = {**dict(event.answer.owned), **dict(event.answer.revoke)}
             yield from _held(what, held, known[event.call], newest, (events[event.call], event))
             holding[what.group, what.member] = held
@@ -82,7 +80,10 @@ def _committed(what: OffsetCommit, known: Mapping[tuple[str, TP], Held], those: 
 
 
 def _taken(what: Beat, kept: Mapping[TP, int], newest: Mapping[tuple[str, TP], Held], event: Event) -> Iterator[Found]:
-    """A member that is still in the group has not released what it held: nobody else can have been told of it."""
+    """What somebody else had been told of before this member asked, although it had not released it.
+
+    Only if it is answered, since then it was a member all the time.
+    """
     for tp, since in kept.items():
         other = newest.get((what.group, tp), NOBODY)
         if other[0] > since and other[1] != what.owner:

@@ -233,6 +233,16 @@ def answers_that_cross() -> Planted:
     return h, club()
 
 
+def an_expelled_member_whose_last_answer_crosses() -> Planted:
+    h = history()
+    beat(h, "m", 1, a=1)
+    late = ask(h, "m")
+    beat(h, "n", 2, a=2)
+    tell(h, late, 1, a=1)
+    gone(h, "m")
+    return h, club()
+
+
 def a_commit_that_was_on_its_way() -> Planted:
     h = history()
     beat(h, "m", 1, a=1)
@@ -253,6 +263,7 @@ GOOD: list[Callable[[], Planted]] = [
     a_partition_comes_back,
     a_static_member_keeps_what_its_old_self_had,
     answers_that_cross,
+    an_expelled_member_whose_last_answer_crosses,
     a_commit_that_was_on_its_way,
     nobody_is_left_to_expel_anybody,
 ]
