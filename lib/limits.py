@@ -136,5 +136,6 @@ CONSUMER_WAIT_MS = 1_000  # a poll that names no timeout, of an instance that na
 CONSUMER_PLACES_MAX = 10_000  # partitions of one instance: its document stays below a MiB
 CONSUMER_READS_MAX = 4  # partitions that one poll reads at once; they share what its answer may hold
 CONSUMER_READ_BYTES_MIN = 64 * KIB  # … but each of them is worth a read for at least so much
+CONSUMER_CHANGES_KEPT = 64  # ids of an instance's last changes, for whoever lost an answer: a KiB of its document
 CONSUMER_TRIES_MAX = 8  # how often a poll begins anew because another one moved the instance
 PATTERN_CHARS_MAX = 249  # a topic pattern: as long as a topic's name

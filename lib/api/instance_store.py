@@ -19,6 +19,7 @@ from headwater.errors import Conflict, Indeterminate, InvalidRequest, NotFound, 
 from headwater.limits import (
     BACKOFF_MS_MAX,
     BACKOFF_MS_MIN,
+    CONSUMER_CHANGES_KEPT,
     CONSUMER_IDLE_MS,
     CONSUMER_WAIT_MS,
     DOCUMENT_BYTES_MAX,
@@ -66,11 +67,15 @@ class Place(Struct, frozen=True, array_like=True):
 
 
 class Instance(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The document. ``member`` is its id in the group, which is a member only once it has ``joined``."""
+    """The document. ``member`` is its id in the group, which is a member only once it has ``joined``.
+
+    ``changes`` are the ids of the last changes, the newest first: whoever lost the answer to one finds it here, even
+    if others have changed the document since.
+    """
 
     v: int = 1
     kind: Literal["consumer"] = "consumer"
-    change: str = ""
+    changes: tuple[str, ...] = ()
     principal: str = ""
     group: str
     name: str
@@ -109,7 +114,7 @@ class InstanceStore:
 
         Cost: 1 PUT.
         """
-        doc = structs.replace(doc, change=new_id(self.chain.rng), principal=self.principal)
+        doc = structs.replace(doc, changes=(new_id(self.chain.rng),), principal=self.principal)
         key, body = keys.consumer_key(doc.group, doc.name), _encoded(doc)
 
         async def put() -> None:
@@ -136,6 +141,8 @@ class InstanceStore:
     async def save(self, held: Held, doc: Instance) -> Held | None:
         """Put ``doc`` in the place of what was read; None, and nothing done, if that has changed meanwhile.
 
+        What is answered may be a later document, if others have changed it before the loss of an answer was noticed.
+
         Raises:
             HttpError: 40403, the instance is gone.
             Indeterminate, Unavailable: the store fell silent; ask again.
@@ -143,7 +150,8 @@ class InstanceStore:
         Cost: 1 PUT.
         """
         chain = self.chain
-        doc = structs.replace(doc, change=new_id(chain.rng))
+        ours = new_id(chain.rng)
+        doc = structs.replace(doc, changes=(ours, *held.doc.changes[: CONSUMER_CHANGES_KEPT - 1]))
         key, body = keys.consumer_key(doc.group, doc.name), _encoded(doc)
         deadline_s, cap_ms = chain.clock.elapsed_s() + chain.options.store_retry_s, float(BACKOFF_MS_MIN)
         while True:
@@ -153,7 +161,7 @@ class InstanceStore:
             except (Conflict, Throttled, Unavailable, Indeterminate) as error:
                 last = error
             found = await self.load(doc.group, doc.name)
-            if found.doc.change == doc.change:  # an earlier sending has landed
+            if ours in found.doc.changes:  # an earlier sending has landed
                 return found
             if found.etag != held.etag:
                 return None
@@ -202,7 +210,7 @@ class InstanceStore:
         found = await self._read(doc.group, doc.name)
         if found is None:
             raise Indeterminate(str(taken)) from taken  # a race; the key is free (again)
-        if found.doc.change == doc.change:
+        if doc.changes[0] in found.doc.changes:
             return
         if found.idle_ms <= CONSUMER_IDLE_MS:
             raise HttpError(
