@@ -21,6 +21,7 @@ WRITE: Final = frozenset({"produce", "groups"})
 READ: Final = frozenset({"fetch", "groups"})
 GROUPS: Final = frozenset({"groups"})
 ADMIN: Final = frozenset({"admin"})
+TOPICS: Final = frozenset({"produce", "fetch", "groups", "admin"})
 MAINTAIN: Final = frozenset({"maintain"})
 ALL: Final = frozenset(FUNCTIONS)
 EVERYTHING: Final = "dev"
@@ -55,8 +56,8 @@ def table(function: str) -> tuple[Route, ...]:
         from headwater.api import dialect
 
         routes += dialect.ROUTES
-    if function in ("admin", EVERYTHING):
-        from headwater.api import routes_admin
+    if function in ("produce", "fetch", "groups", "admin", EVERYTHING):
+        from headwater.api import routes_admin  # its reads of topics are what every client begins with
 
         routes += routes_admin.ROUTES
     if function in ("maintain", EVERYTHING):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from headwater.api import asking, media, wire
 from headwater.api.messages import Call, Response, Route
-from headwater.api.routes import ADMIN, body_schema
+from headwater.api.routes import ADMIN, TOPICS, body_schema
+from headwater.api.verbs import AclRule, KeyInfo, QuotaInfo, TopicInfo
 
 # -- topics ----------------------------------------------------------------------------------------------
 
@@ -103,7 +104,14 @@ async def set_quota(call: Call) -> Response:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route(method="GET", pattern="/admin/topics", handler=list_topics, functions=ADMIN, summary="All topics"),
+    Route(
+        method="GET",
+        pattern="/admin/topics",
+        handler=list_topics,
+        functions=TOPICS,
+        summary="All topics",
+        answer={"topics": list[TopicInfo]},
+    ),
     Route(
         method="POST",
         pattern="/admin/topics",
@@ -113,13 +121,15 @@ ROUTES: tuple[Route, ...] = (
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.CreateTopic),
         codes=(201,),
+        answer=TopicInfo,
     ),
     Route(
         method="GET",
         pattern="/admin/topics/{topic}",
         handler=describe_topic,
-        functions=ADMIN,
+        functions=TOPICS,
         summary="A topic with its configs and partitions",
+        answer=TopicInfo,
     ),
     Route(
         method="PATCH",
@@ -157,8 +167,16 @@ ROUTES: tuple[Route, ...] = (
         summary="Move the log start of a partition forward",
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.Trim),
+        answer={"log_start": int},
     ),
-    Route(method="GET", pattern="/admin/acls", handler=list_acls, functions=ADMIN, summary="All access rules"),
+    Route(
+        method="GET",
+        pattern="/admin/acls",
+        handler=list_acls,
+        functions=ADMIN,
+        summary="All access rules",
+        answer={"acls": list[AclRule]},
+    ),
     Route(
         method="POST",
         pattern="/admin/acls",
@@ -169,7 +187,14 @@ ROUTES: tuple[Route, ...] = (
         schema=body_schema(wire.ChangeAcls),
         codes=(204,),
     ),
-    Route(method="GET", pattern="/admin/keys", handler=list_keys, functions=ADMIN, summary="All API keys"),
+    Route(
+        method="GET",
+        pattern="/admin/keys",
+        handler=list_keys,
+        functions=ADMIN,
+        summary="All API keys",
+        answer={"keys": list[KeyInfo]},
+    ),
     Route(
         method="POST",
         pattern="/admin/keys",
@@ -179,6 +204,7 @@ ROUTES: tuple[Route, ...] = (
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.CreateKey),
         codes=(201,),
+        answer={"key": KeyInfo, "token": str},
     ),
     Route(
         method="DELETE",
@@ -188,7 +214,14 @@ ROUTES: tuple[Route, ...] = (
         summary="Revoke an API key",
         codes=(204,),
     ),
-    Route(method="GET", pattern="/admin/quotas", handler=list_quotas, functions=ADMIN, summary="All quotas"),
+    Route(
+        method="GET",
+        pattern="/admin/quotas",
+        handler=list_quotas,
+        functions=ADMIN,
+        summary="All quotas",
+        answer={"quotas": list[QuotaInfo]},
+    ),
     Route(
         method="PUT",
         pattern="/admin/quotas/{principal}",
