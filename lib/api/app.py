@@ -127,13 +127,13 @@ class App:
             response = await route.handler(call)
         except HeadwaterError as error:
             raise scrubbed(error, namespace) from error
-        if len(response.body) > self._answer_bytes_max + ANSWER_SLACK_BYTES:
+        if request.method in READS and len(response.body) > self._answer_bytes_max + ANSWER_SLACK_BYTES:
             raise HttpError(413, f"The answer has {len(response.body)} bytes, too many for this way; ask for less.")
         return response
 
     async def _known(self, request: Request) -> tuple[Identity, Namespace]:
         """Who asks, and the namespace, open. Only API keys are judged by it; whoever else is nobody opens nothing."""
-        if self._authenticator.mode == "token":
+        if self._authenticator.mode == "token" and self._authenticator.may_be_known(request):
             namespace = await self._ready(request.namespace)
             return await self._authenticator.authenticate(request, namespace), namespace
         identity = await self._authenticator.authenticate(request, None)

@@ -106,6 +106,10 @@ class Authenticator:
             return self._signatures.identity(request)
         return await self._by_token(request, namespace)
 
+    def may_be_known(self, request: Request) -> bool:
+        """Whether the request bears what looks like an API key: without one no namespace need be opened for it."""
+        return bool(_bearer(request)[0])
+
     # -- API keys ------------------------------------------------------------------------------------
 
     async def _by_token(self, request: Request, namespace: Namespace | None) -> Identity:

@@ -91,8 +91,11 @@ class Namespace:
         rng: random.Random | None = None,
         options: Options | None = None,
         owns_store: bool = False,
+        probe: bool = True,
     ) -> Namespace:
         """A handle whose state is that of the bucket. A namespace begins to exist with its first commit.
+
+        Without ``probe`` the store's conditional writes are taken on trust: for those who will make no first commit.
 
         Raises:
             InvalidRequest: the store fakes conditional writes (R8; probed before a namespace's first commit).
@@ -103,7 +106,7 @@ class Namespace:
         namespace = cls(store, name, clock=clock, rng=rng, options=options)
         namespace._owns_store = owns_store
         await namespace.chain.refresh()
-        if namespace.state.seq == 0:
+        if probe and namespace.state.seq == 0:
             await probe_conditional_writes(store, rng=namespace.chain.rng)
         return namespace
 

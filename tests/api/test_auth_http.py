@@ -114,7 +114,8 @@ def test_an_api_key_opens_its_own_namespace_and_no_other() -> None:
 def test_whoever_is_nobody_opens_no_namespace() -> None:
     async def main() -> None:
         store = Scripted(memory())
-        for auth in (_sigv4(), Authenticator("iam", SimClock(sim_loop()))):
+        clock = SimClock(sim_loop())
+        for auth in (_sigv4(), Authenticator("iam", clock), Authenticator("token", clock)):
             app = app_over(store, clock=SimClock(sim_loop()), auth=auth, served=("tenant-*",))
             for number in range(5):
                 assert 401 == (await ask(app, "GET", f"/namespaces/tenant-{number}/admin/topics", {})).status

@@ -22,6 +22,7 @@ from headwater.errors import InvalidRequest, Unavailable
 from headwater.log.options import Options
 from headwater.store.base import Body, Stat
 from headwater.store.memory import MemoryStore
+from headwater.store.metered import MeteredStore
 from tests.api.helpers_http import NATIVE, Client, Log, app_over, event
 from tests.log.helpers import memory, simulate
 
@@ -325,6 +326,19 @@ def test_with_tokens_a_namespace_of_others_answers_like_a_wrong_token() -> None:
         headers = {"authorization": f"Bearer {tokens['mine']}"}
         assert 200 == (await client("GET", "/groups", headers=headers)).status
         assert 200 == (await client("GET", "/namespaces/mine/groups", headers=headers)).status
+
+    simulate(main())
+
+
+@pytest.mark.parametrize(("name", "auth"), [("fetch", "none"), ("groups", "token"), ("produce", "token")])
+def test_who_makes_no_first_commit_writes_nothing_into_an_empty_bucket(name: str, auth: str) -> None:
+    async def main() -> None:
+        bucket = MeteredStore(memory())
+        settings = Settings(store="", namespace="new", namespaces=("new",), auth=auth)
+        client = Client(app_for(name, settings, store=bucket))
+        answer = await client("GET", "/topics", headers={"authorization": "Bearer hw_some_secret"})
+        assert (200 if auth == "none" else 401) == answer.status
+        assert 0 == bucket.counts.put + bucket.counts.put_conditional
 
     simulate(main())
 
