@@ -92,6 +92,7 @@ class Route:
     dialect: bool = False  # errors are those of the Kafka REST Proxy v2
     open: bool = False  # anybody may ask; the handler gets no verbs and no namespace
     codes: tuple[int, ...] = (200,)  # the statuses of success
+    answer: object = None  # the type of its JSON answer, or a dict of types by field; see ``api.schemas``
 
 
 class HttpError(HeadwaterError):

@@ -15,6 +15,7 @@ import msgspec
 
 from headwater.api import routes
 from headwater.api.messages import Route
+from headwater.api.schemas import schema_of
 
 VERSION: Final = "3.1.0"
 JSON: Final = "application/json"
@@ -101,7 +102,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "summary": route.summary,
         "tags": [_tag(route)],
         "parameters": _parameters(route),
-        "responses": {str(status): _response(route, status) for status in statuses(route)},
+        "responses": {str(status): _response(route, status, schemas) for status in statuses(route)},
         "x-functions": sorted(route.functions),
     }
     if route.consumes:
@@ -149,12 +150,13 @@ def _body(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     return {"required": route.method != "DELETE", "content": content}
 
 
-def _response(route: Route, status: int) -> dict[str, Any]:
+def _response(route: Route, status: int, schemas: dict[str, Any]) -> dict[str, Any]:
     response: dict[str, Any] = {"description": REASONS[status]}
     if status == 204:
         return response
     if status in route.codes:
-        response["content"] = {kind: {"schema": {}} for kind in route.produces}
+        answer = {} if route.answer is None else schema_of(route.answer, schemas)
+        response["content"] = {kind: {"schema": answer if kind.endswith("json") else {}} for kind in route.produces}
     else:
         error = {"schema": {"$ref": "#/components/schemas/Error"}}
         response["content"] = {JSON: error, KAFKA_JSON: error} if route.dialect else {JSON: error}

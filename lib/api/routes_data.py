@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
@@ -11,7 +12,7 @@ from headwater.api import asking, media, reading, wire
 from headwater.api.frames import Placed
 from headwater.api.messages import Call, HttpError, Response, Route
 from headwater.api.routes import OFFSET_QUERY, READ, WRITE, body_schema
-from headwater.api.verbs import GroupOffsets, OffsetAt, ProducerId
+from headwater.api.verbs import GroupOffsets, OffsetAt, ProducerId, Ranges, Upload, Written
 from headwater.errors import InvalidRequest, NotFound
 from headwater.limits import ANSWER_BYTES_MAX
 from headwater.log.namespace import Appended
@@ -120,12 +121,12 @@ async def offsets(call: Call) -> Response:
     described = await call.verbs.topic(topic)
     for info in described.partitions:
         if info.partition == partition:
-            ends = {
-                "beginning_offset": info.log_start,
-                "end_offset": info.stable_end,
-                "high_watermark": info.end,
-                "commit": described.commit,
-            }
+            ends = _PartitionOffsets(
+                beginning_offset=info.log_start,
+                end_offset=info.stable_end,
+                high_watermark=info.end,
+                commit=described.commit,
+            )
             return asking.ok(ends, headers={"content-type": media.chosen(call.request, media.JSON_TYPES)})
     raise NotFound(f"Topic {topic!r} has no partition {partition}.", topic=topic, partition=partition)
 
@@ -264,6 +265,29 @@ async def abort(call: Call) -> Response:
     return asking.done()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PartitionOffsets:
+    """The first two are the REST Proxy's: readers stop at ``end_offset``, and ``high_watermark`` is the log's end."""
+
+    beginning_offset: int
+    end_offset: int
+    high_watermark: int
+    commit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FetchedRecord:
+    """A record in JSON; one with headers has them beside these."""
+
+    topic: str
+    key: Any
+    value: Any
+    partition: int
+    offset: int
+    timestamp: int
+
+
+_APPENDED: Final = {"appended": list[Appended]}
 _PARTITION = "/topics/{topic}/partitions/{partition}"
 _FRAMES = (media.FRAME,)
 _TRANSACTED = (media.FRAME, media.JSON, media.KAFKA_JSON, media.KAFKA_BINARY)
@@ -276,6 +300,7 @@ ROUTES: tuple[Route, ...] = (
         functions=WRITE,
         summary="Append batches to many partitions, all or nothing",
         consumes=_FRAMES,
+        answer=_APPENDED,
     ),
     Route(
         method="POST",
@@ -285,6 +310,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Append one batch to a partition",
         consumes=(media.ARROW, media.KAFKA2, *media.RECORD_TYPES),
         schema=body_schema(media.JsonRecords),
+        answer=_APPENDED,
     ),
     Route(
         method="GET",
@@ -294,6 +320,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Fetch records",
         produces=reading.FETCHED_TYPES,
         query=OFFSET_QUERY,
+        answer=list[_FetchedRecord],
     ),
     Route(
         method="GET",
@@ -303,6 +330,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Where a partition begins and ends, or the offset at a time",
         produces=media.JSON_TYPES,
         query={"at": "`earliest`, `latest` or a time in ms: answer one offset"},
+        answer=OffsetAt | _PartitionOffsets,
     ),
     Route(
         method="GET",
@@ -311,6 +339,7 @@ ROUTES: tuple[Route, ...] = (
         functions=READ,
         summary="What a fetch would read, as presigned URLs of exact ranges",
         query={"offset": "where to begin", "max_bytes": "how many stored bytes at most"},
+        answer=Ranges,
     ),
     Route(
         method="POST",
@@ -321,6 +350,7 @@ ROUTES: tuple[Route, ...] = (
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.NewUpload),
         codes=(201,),
+        answer=Upload,
     ),
     Route(
         method="POST",
@@ -330,6 +360,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Append what was uploaded",
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.AppendUpload),
+        answer=_APPENDED,
     ),
     Route(
         method="POST",
@@ -339,6 +370,7 @@ ROUTES: tuple[Route, ...] = (
         summary="A producer id, or the next epoch of a transactional id",
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.NewProducer),
+        answer=ProducerId,
     ),
     Route(
         method="POST",
@@ -348,6 +380,7 @@ ROUTES: tuple[Route, ...] = (
         summary="A transaction in one request: records for many partitions and group offsets",
         consumes=_TRANSACTED,
         schema=body_schema(TransactBody),
+        answer=Written,
     ),
     Route(
         method="POST",
@@ -358,6 +391,7 @@ ROUTES: tuple[Route, ...] = (
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.Begin),
         codes=(201,),
+        answer={"transaction": str},
     ),
     Route(
         method="POST",
@@ -375,6 +409,7 @@ ROUTES: tuple[Route, ...] = (
         handler=commit,
         functions=WRITE,
         summary="Make an open transaction visible",
+        answer=Written,
     ),
     Route(
         method="POST",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from headwater.api import asking, media, wire
 from headwater.api.messages import Call, Response, Route
 from headwater.api.routes import GROUPS, body_schema
+from headwater.api.verbs import TP, GroupInfo, GroupOffset, Heartbeat, Lag
 
 
 async def list_groups(call: Call) -> Response:
@@ -80,14 +83,29 @@ async def leave(call: Call) -> Response:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route(method="GET", pattern="/groups", handler=list_groups, functions=GROUPS, summary="All groups"),
-    Route(method="GET", pattern="/lag", handler=lag_of_all, functions=GROUPS, summary="The lag of all groups"),
+    Route(
+        method="GET",
+        pattern="/groups",
+        handler=list_groups,
+        functions=GROUPS,
+        summary="All groups",
+        answer={"groups": list[GroupInfo]},
+    ),
+    Route(
+        method="GET",
+        pattern="/lag",
+        handler=lag_of_all,
+        functions=GROUPS,
+        summary="The lag of all groups",
+        answer={"lag": list[Lag]},
+    ),
     Route(
         method="GET",
         pattern="/groups/{group}",
         handler=describe_group,
         functions=GROUPS,
         summary="A group and its members",
+        answer=GroupInfo,
     ),
     Route(
         method="DELETE",
@@ -97,13 +115,21 @@ ROUTES: tuple[Route, ...] = (
         summary="Delete a group that has no members",
         codes=(204,),
     ),
-    Route(method="GET", pattern="/groups/{group}/lag", handler=lag_of_group, functions=GROUPS, summary="A group's lag"),
+    Route(
+        method="GET",
+        pattern="/groups/{group}/lag",
+        handler=lag_of_group,
+        functions=GROUPS,
+        summary="A group's lag",
+        answer={"lag": list[Lag]},
+    ),
     Route(
         method="GET",
         pattern="/groups/{group}/offsets",
         handler=committed,
         functions=GROUPS,
         summary="What a group has committed",
+        answer={"offsets": Mapping[TP, GroupOffset]},
     ),
     Route(
         method="POST",
@@ -133,6 +159,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Join a group, stay in it, and hear what the member owns",
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.Beat),
+        answer=Heartbeat,
     ),
     Route(
         method="DELETE",

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from headwater.api import http, routes, routes_admin, routes_data, routes_groups, upkeep
+import jsonschema_rs
+
+from headwater.api import http, openapi, routes, routes_admin, routes_data, routes_groups, upkeep
 from headwater.api.app import App
-from headwater.api.messages import Request, Route
+from headwater.api.messages import HttpError, Request, Route
+from headwater.api.routing import Router
 from headwater.clock import Clock, SystemClock
 from headwater.errors import Unauthorized
 from headwater.limits import HTTP_FETCH_BYTES_MAX
@@ -121,6 +126,39 @@ def event(
     return made
 
 
+@cache
+def documented() -> tuple[Router, dict[str, Any]]:
+    """All routes, and what the OpenAPI document says of them."""
+    return Router(routes.table(routes.EVERYTHING)), json.loads(openapi.document())
+
+
+@cache
+def validator(pattern: str, method: str, status: int, kind: str) -> Any:
+    """What checks an answer's JSON; None if the document does not know it."""
+    _, document = documented()
+    response = document["paths"][pattern][method.lower()]["responses"].get(str(status))
+    if response is None or kind not in response.get("content", {}):
+        return None
+    schema = {**response["content"][kind]["schema"], "components": document["components"]}
+    return jsonschema_rs.validator_for(schema)
+
+
+def check_documented(method: str, path: str, answer: Answer) -> None:
+    """An answer of a route that is in the document has a status, a type and a body that the document names."""
+    try:
+        route, _ = documented()[0].find(method, path)
+    except HttpError:
+        return
+    kind = answer.headers.get("content-type", "")
+    if answer.status == 204 or method == "HEAD":
+        assert answer.status in (*openapi.statuses(route),)
+        return
+    found = validator(route.pattern, route.method, answer.status, kind)
+    assert found is not None, (route.pattern, answer.status, kind)
+    if kind.endswith("json"):
+        found.validate(json.loads(answer.plain))
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer, with its body decoded."""
@@ -130,8 +168,12 @@ class Answer:
     body: bytes
 
     @property
+    def plain(self) -> bytes:
+        return gzip.decompress(self.body) if "content-encoding" in self.headers else self.body
+
+    @property
     def json(self) -> Any:
-        return json.loads(self.body)
+        return json.loads(self.plain)
 
 
 class Client:
@@ -147,7 +189,9 @@ class Client:
         data = base64.b64decode(said) if answer["isBase64Encoded"] else said.encode()
         headers: Any = answer["headers"]
         status: Any = answer["statusCode"]
-        return Answer(status, headers, data)
+        found = Answer(status, headers, data)
+        check_documented(method, path, found)
+        return found
 
     async def done(self, method: str, path: str, body: Any = b"", **how: Any) -> Answer:
         """The same, and it went well."""

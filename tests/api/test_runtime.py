@@ -336,7 +336,7 @@ def test_who_makes_no_first_commit_writes_nothing_into_an_empty_bucket(name: str
         bucket = MeteredStore(memory())
         settings = Settings(store="", namespace="new", namespaces=("new",), auth=auth)
         client = Client(app_for(name, settings, store=bucket))
-        answer = await client("GET", "/topics", headers={"authorization": "Bearer hw_some_secret"})
+        answer = await client("GET", "/admin/topics", headers={"authorization": "Bearer hw_some_secret"})
         assert (200 if auth == "none" else 401) == answer.status
         assert 0 == bucket.counts.put + bucket.counts.put_conditional
 
