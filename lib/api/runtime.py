@@ -29,7 +29,6 @@ from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.store import open_store
 from headwater.store.impatient import ImpatientStore
-from headwater.store.probe import probe_conditional_writes
 
 if TYPE_CHECKING:
     from headwater.store.base import ObjectStore
@@ -88,14 +87,14 @@ def app_for(
     clock, rng = clock or SystemClock(), rng or system_entropy()
     bucket = open_store(settings.store, clock=clock) if store is None else store
 
-    honest: list[ObjectStore] = []  # once its conditional writes were probed (R8): a stranger's names cost no PUTs
+    # Who only reads may not be able to write at all; and where keys are asked for, a namespace without a commit has
+    # none, so nobody makes its first one here. Others probe once: a stranger's names are to cost no PUTs (R8).
+    trusted = function == "fetch" or settings.auth == "token"
 
     async def open_namespace(name: str) -> Namespace:
-        namespace = Namespace(bucket, name, clock=clock, rng=rng, options=options)
-        state = await namespace.refresh()
-        if state.seq == 0 and not honest:
-            await probe_conditional_writes(bucket, rng=rng)
-            honest.append(bucket)
+        nonlocal trusted
+        namespace = await Namespace.open(bucket, name, clock=clock, rng=rng, options=options, probe=not trusted)
+        trusted = trusted or namespace.state.seq == 0
         return namespace
 
     return App(
