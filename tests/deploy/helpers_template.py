@@ -74,8 +74,10 @@ class Stack:
         return {**self.globals, **self.resources[f"{name.capitalize()}Function"]["Properties"]}
 
     def policy(self, name: str) -> Policy:
-        """What a function's role may do."""
-        return Policy([s for document in self.function(name)["Policies"] for s in document["Statement"]])
+        """What a function's role may do: the stack's own managed policies, and what stands at the function."""
+        managed = {f"<{id}>": made["PolicyDocument"] for id, made in self.of_type("AWS::IAM::ManagedPolicy").items()}
+        documents = [managed[p] if isinstance(p, str) else p for p in self.function(name)["Policies"]]
+        return Policy([statement for document in documents for statement in document["Statement"]])
 
     def bucket_policy(self) -> Policy:
         """What the bucket itself forbids."""
