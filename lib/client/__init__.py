@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headwater.client.admin import Admin
-    from headwater.client.connect import Connection, connect
+    from headwater.client.connection import Connection, connect
     from headwater.client.consumer import Consumer
     from headwater.client.fetching import NoOffset
     from headwater.client.producer import Producer
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Admin": "admin",
-    "Connection": "connect",
+    "Connection": "connection",
     "Consumer": "consumer",
     "ConsumerRecord": "records",
     "Deserializer": "serializers",
@@ -51,7 +51,7 @@ _PLACES = {
     "TopicPartition": "records",
     "Transaction": "transaction",
     "Undecodable": "records",
-    "connect": "connect",
+    "connect": "connection",
 }
 
 __all__ = [

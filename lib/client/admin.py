@@ -15,7 +15,7 @@ import random
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
-from headwater.client.connect import Connection, ConnectOptions, shown
+from headwater.client.connection import Connection, ConnectOptions, shown
 from headwater.client.records import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 from headwater.client.subscription import place
 from headwater.clock import Clock

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 from headwater.client.assignment import Assignment
 from headwater.client.backoff import poked
-from headwater.client.connect import Connection, ConnectOptions, shown
+from headwater.client.connection import Connection, ConnectOptions, shown
 from headwater.client.fetching import Fetcher, Reset
 from headwater.client.lanes import Codecs, Lane
 from headwater.client.membership import GroupOptions

@@ -13,7 +13,7 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from headwater.client.connect import Connection, ConnectOptions, shown
+from headwater.client.connection import Connection, ConnectOptions, shown
 from headwater.client.encoding import HeadersLike, Partitioner, Topics, row_of
 from headwater.client.gathering import Delivery, Gathering, Item, Told, together
 from headwater.client.records import RecordMetadata
