@@ -1,12 +1,13 @@
 """Holds README.md to its word: every command in its ``bash`` blocks exists, with the options it is given.
 
-The same goes for the commands that scripts/demo recommends at its end.
+The same goes for the commands that scripts/demo recommends at its end. Its Python programs are run.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def commands() -> list[list[str]]:
     blocks = re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
     blocks += re.findall(r"^cat <<NEXT\n(.*?)^NEXT", (ROOT / "scripts" / "demo").read_text(), re.MULTILINE | re.DOTALL)
     return [words for block in blocks for words in simple_commands(block)]
+
+
+def programs() -> list[str]:
+    """The ``python`` blocks, each a whole program."""
+    return re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def simple_commands(block: str) -> list[list[str]]:
@@ -69,6 +75,20 @@ def test_a_command_in_the_readme_exists(
     text = help_of(words[:plain], monkeypatch, capsys)
     options = [word.split("=")[0] for word in words if re.match(r"--\w", word)]
     assert [] == [option for option in options if option not in text and option not in general]
+
+
+@pytest.mark.parametrize("program", programs(), ids=lambda program: program.count("\n"))
+def test_a_program_in_the_readme_runs(program: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    assert done.stdout
 
 
 def help_of(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
