@@ -92,6 +92,7 @@ HTTP_COMPRESS_BYTES_MIN = KIB  # a smaller answer fits one packet anyway
 HTTP_WAIT_MS_MAX = 30_000  # one long poll; proxies on the way cut connections that are silent for a minute
 HTTP_FETCH_BYTES_MAX = 64 * MIB  # what one fetch may ask for
 ANSWER_BYTES_MAX = 4_500_000  # a function's answer may have 6 MiB, and base64 makes four bytes of three
+NAMESPACES_LISTED_MAX = 1_000  # namespaces that one run of maintenance finds by a pattern: 1 LIST each
 NAMESPACES_OPEN_MAX = 64  # namespaces that one serving process keeps warm
 HTTP_HEADER_BYTES_MAX = 16 * KIB  # one header line of a request to the development server
 HTTP_SLOW_S = 30.0  # a client of the development server that sends nothing for this long is let go

@@ -14,7 +14,7 @@ import json
 import random
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from headwater.api import media
@@ -24,14 +24,15 @@ from headwater.api.routing import Router
 from headwater.api.service_base import scrubbed
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, NotFound, Unavailable
-from headwater.limits import HTTP_FETCH_BYTES_MAX, HTTP_WAIT_MS_MAX, NAMESPACES_OPEN_MAX
-from headwater.log.keys import check_namespace
+from headwater.limits import HTTP_FETCH_BYTES_MAX, HTTP_WAIT_MS_MAX, NAMESPACES_LISTED_MAX, NAMESPACES_OPEN_MAX
+from headwater.log.keys import check_namespace, is_namespace
 from headwater.log.namespace import Namespace
 
 if TYPE_CHECKING:
     from headwater.api.auth import Authenticator, Identity
     from headwater.api.quotas import Quotas
     from headwater.api.verbs import Verbs
+    from headwater.store.base import ObjectStore
 
 READS = frozenset({"GET", "HEAD"})
 ANSWER_SLACK_BYTES = 100_000  # what a format adds to the bytes that were asked for
@@ -61,6 +62,7 @@ class App:
         answer_bytes_max: int = HTTP_FETCH_BYTES_MAX,
         wait_ms_max: float = HTTP_WAIT_MS_MAX,
         log: Callable[[str], object] | None = None,
+        bucket: ObjectStore | None = None,
         close: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self.router = Router(routes)
@@ -74,6 +76,7 @@ class App:
         self._answer_bytes_max = answer_bytes_max
         self._wait_ms_max = wait_ms_max
         self._log = log or sys.stderr.write
+        self._bucket = bucket
         self._close = close
         self._namespaces: dict[str, asyncio.Future[Namespace]] = {}
         self._quotas: Quotas | None = None
@@ -164,10 +167,9 @@ class App:
     async def _check_served(self, request: Request) -> None:
         """A namespace of others answers as one that does not exist, and as a wrong credential does, whatever it is."""
         name = request.namespace
-        for pattern in self._served:
-            if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])):
-                check_namespace(name)
-                return
+        if self._serves(name):
+            check_namespace(name)
+            return
         await self._authenticator.authenticate(request, None)
         raise NotFound("There is no such namespace.")
 
@@ -220,9 +222,20 @@ class App:
             if oldest.done() and not oldest.cancelled() and oldest.exception() is None:
                 await oldest.result().drain()
 
-    def named(self) -> list[str]:
-        """The namespaces that are served and named one by one."""
-        return [name for name in self._served if not name.endswith("*")]
+    async def named(self) -> list[str]:
+        """The namespaces that are served: those that are named one by one, and those of the bucket that fit a pattern.
+
+        Cost: with a pattern, 1 LIST for each namespace of the bucket.
+        """
+        names = [name for name in self._served if not name.endswith("*")]
+        if self._bucket is not None and len(names) < len(self._served):
+            names += [name async for name in namespaces_in(self._bucket) if name not in names and self._serves(name)]
+        return names
+
+    def _serves(self, name: str) -> bool:
+        return any(
+            name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in self._served
+        )
 
     def open_namespaces(self) -> list[Namespace]:
         """Those that are open now."""
@@ -248,6 +261,20 @@ class App:
         self._namespaces.clear()
         if self._close is not None:
             await self._close()
+
+
+async def namespaces_in(bucket: ObjectStore) -> AsyncIterator[str]:
+    """The namespaces of a bucket, by name. Cost: 1 LIST for each, however much it holds."""
+    after, found = "", 0
+    while found < NAMESPACES_LISTED_MAX:
+        keys = [stat.key async for stat in bucket.list("", start_after=after, limit=1)]
+        if not keys:
+            return
+        name, slash, _ = keys[0].partition("/")
+        if slash and is_namespace(name):
+            yield name
+            found += 1
+        after = f"{name}0" if slash else keys[0]  # "0" comes right behind "/", so behind all keys below the name
 
 
 def _names(query: Mapping[str, str]) -> str:

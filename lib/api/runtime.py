@@ -107,6 +107,7 @@ def app_for(
         served=settings.namespaces,
         answer_bytes_max=limits.HTTP_FETCH_BYTES_MAX if function == routes.EVERYTHING else limits.ANSWER_BYTES_MAX,
         log=log,
+        bucket=bucket,
         close=bucket.aclose if store is None else None,
     )
 
@@ -201,7 +202,9 @@ class Function:
         failed: list[str] = []
         try:
             async with asyncio.timeout(budget_s):
-                for name in app.named():
+                names = await app.named()
+                system_entropy().shuffle(names)  # so that each has its turn when there is not the time for all
+                for name in names:
                     try:
                         reports.append(asdict(await keep_up(await app.opened(name))))
                     except HeadwaterError as error:

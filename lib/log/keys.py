@@ -130,9 +130,14 @@ def check_topic_name(name: str) -> str:
     return name
 
 
+def is_namespace(name: str) -> bool:
+    """Whether a namespace may be called so."""
+    return _NAMESPACE.match(name) is not None
+
+
 def check_namespace(name: str) -> str:
     """A namespace is one path part of the bucket. Raises ``InvalidRequest``."""
-    if not _NAMESPACE.match(name):
+    if not is_namespace(name):
         raise InvalidRequest(
             f"{name[:80]!r} is no namespace: use 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit."
         )

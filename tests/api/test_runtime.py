@@ -366,9 +366,26 @@ def test_the_schedule_does_the_chores_of_every_namespace(
 ) -> None:
     environment = {**ENVIRONMENT, "HEADWATER_NAMESPACES": "default,other,team-*"}
     report = function("maintain", environment=environment, store=store)(made, Context())
-    assert ["default", "other"] == [each["namespace"] for each in report["reports"]]
+    assert ["default", "other"] == sorted(each["namespace"] for each in report["reports"])
     assert [] == report["failed"]
     assert json.loads(json.dumps(report)) == json.loads(capsys.readouterr().err)["upkeep"]
+
+
+def test_namespaces_that_fit_a_pattern_are_found_in_the_bucket(store: SilentStore) -> None:
+    async def fill() -> None:
+        client = Client(app_over(store, served=("*",)))
+        for name in ("team-a", "team-b", "team", "team-", "team-a.b", "tea", "zoo"):
+            await client.done("POST", f"/namespaces/{name}/admin/topics", {"name": "t"})
+        await store.put("Not-a-namespace/x", b"")
+        await store.put("team-c", b"")
+        await client.app.close()
+
+    asyncio.run(fill())
+    environment = {**ENVIRONMENT, "HEADWATER_NAMESPACES": "default,team-*"}
+    report = function("maintain", environment=environment, store=store)({}, Context())
+    assert ["default", "team-", "team-a", "team-a.b", "team-b"] == sorted(
+        each["namespace"] for each in report["reports"]
+    )
 
 
 def test_chores_can_be_asked_for(store: SilentStore) -> None:
