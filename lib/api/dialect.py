@@ -11,6 +11,7 @@ Consumer instances, with a table of their own, are in ``dialect_consumers``, rec
 - Beyond the dialect: ``Idempotency-Key`` makes a request safe to repeat for an hour; ``Headwater-Token`` is that of an
   ``Indeterminate`` answer to the same request; ``Headwater-Producer-Id``, ``-Epoch`` and ``-Sequence`` make the
   batch for one partition idempotent.
+- With ``async=true`` (Strimzi's) the answer is a 204 without offsets; the records are stored by then all the same.
 - Unknown fields are refused (422). Avro, Protobuf and JSON Schema are not spoken (415).
 
 Source: Confluent's "REST Proxy API reference", v2; Strimzi's "Kafka Bridge API reference".
@@ -67,6 +68,11 @@ PRODUCE_SCHEMA: Final[Mapping[str, object]] = {
 
 
 # -- topics ----------------------------------------------------------------------------------------------
+
+
+async def list_brokers(call: Call) -> Response:
+    """The brokers, of which there is one in name only."""
+    return answer(call, {"brokers": [0]})
 
 
 async def list_topics(call: Call) -> Response:
@@ -141,6 +147,8 @@ async def produce_to_partition(call: Call) -> Response:
 
 def _records(call: Call) -> Columns:
     kind = _format_of(call)
+    if call.request.query.get("async", "false") not in ("true", "false"):
+        raise InvalidRequest("async is true or false.")
     media.chosen(call.request, ANSWERS)
     return rest_records.read(kind, call.request.body, call.namespace.chain.clock.wall_ms())
 
@@ -191,6 +199,8 @@ async def _produced(
             error.token = f"{error.token}~{sticky}"
             error.data["token"] = error.token
         raise
+    if call.request.query.get("async") == "true":
+        return asking.done()
     kind = media.chosen(call.request, ANSWERS)
     return Response(headers={"content-type": kind}, body=_offsets(places, appended))
 
@@ -269,12 +279,15 @@ def _produce(pattern: str, handler: Handler, summary: str) -> Route:
         summary=summary,
         consumes=TAKES,
         produces=ANSWERS,
+        query={"async": "`true`: answer 204, without the offsets"},
         schema=PRODUCE_SCHEMA,
         dialect=True,
+        codes=(200, 204),
     )
 
 
 ROUTES: tuple[Route, ...] = (
+    _topic_read("/brokers", list_brokers, "The brokers: always broker 0 alone"),
     _topic_read("/topics", list_topics, "The names of all topics"),
     _topic_read("/topics/{topic}", describe_topic, "A topic, its configs and partitions"),
     _topic_read("/topics/{topic}/partitions", list_partitions, "The partitions of a topic"),

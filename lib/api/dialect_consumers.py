@@ -413,6 +413,13 @@ ROUTES: tuple[Route, ...] = (
             "max_bytes": "about how large the answer may be; one record is in it if there is any",
         },
     ),
-    _route("POST", f"{_INSTANCE}/offsets", commit, OffsetsBody, status=200),
+    _route(
+        "POST",
+        f"{_INSTANCE}/offsets",
+        commit,
+        OffsetsBody,
+        status=200,
+        query={"async": "passed over: the answer comes when the offsets are committed"},
+    ),
     _route("GET", f"{_INSTANCE}/offsets", committed, PlacesBody, status=200),
 )
