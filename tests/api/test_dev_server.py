@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
 import pytest
 
+from headwater.api import sigv4
+from headwater.api.auth import Authenticator, SigningKey
 from headwater.api.messages import Call, Response, Route
 from headwater.api.server import Server, serve
+from headwater.clock import SystemClock
 from headwater.limits import HTTP_BODY_BYTES_MAX
 from headwater.store.memory import MemoryStore
 from tests.api.helpers_http import Log, app_over
@@ -209,6 +212,46 @@ def test_a_client_that_does_not_read_is_let_go() -> None:
             await writer.drain()
             await asyncio.wait_for(server.stop(), 5)
             writer.close()
+
+    asyncio.run(main())
+
+
+def test_a_signed_change_cannot_be_replayed_or_bent() -> None:
+    async def main() -> None:
+        clock = SystemClock()
+        keys = {"AKID": SigningKey(secret="s3cret", principal="alice")}
+        app = app_over(MemoryStore(), auth=Authenticator("sigv4", clock=clock, sigv4_keys=keys))
+        async with Server(app) as server, aiohttp.ClientSession() as session:
+
+            async def send(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+                async with session.post(url, data=body, headers=headers) as answer:
+                    assert "no" == (await answer.json()).get("applied", "no")
+                    return answer.status
+
+            def signed(path: str, body: bytes) -> dict[str, str]:
+                return sigv4.signed_headers(
+                    sigv4.Secret(access_key="AKID", secret_key="s3cret"),
+                    method="POST",
+                    path=path,
+                    query="",
+                    headers={"host": f"127.0.0.1:{server.port}", "content-type": "application/json"},
+                    body=body,
+                    region="us-east-1",
+                    service="lambda",
+                    wall_ms=clock.wall_ms(),
+                )
+
+            url, body = f"{server.url}/admin/topics", b'{"name":"t"}'
+            headers = signed("/admin/topics", body)
+            assert 401 == await send(url, b'{"name":"u"}', headers)
+            assert 401 == await send(f"{server.url}/admin/acls", body, headers)
+            assert 201 == await send(url, body, headers)
+            assert 401 == await send(url, body, headers)
+            records = f"{server.url}{RECORDS}"
+            packed = gzip.compress(b'{"records":[{"value":1}]}')
+            more = {**signed(RECORDS, packed), "content-encoding": "gzip"}
+            assert 200 == await send(records, packed, more)
+            assert 401 == await send(records, b"{}", {"content-type": "application/json"})
 
     asyncio.run(main())
 

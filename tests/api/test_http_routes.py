@@ -545,6 +545,22 @@ def test_an_aborted_transaction_leaves_nothing() -> None:
     served(test)
 
 
+def test_a_transaction_that_took_too_long_is_over() -> None:
+    async def test(client: Client) -> None:
+        producer = (await client.done("POST", "/producers", {"transactional_id": "tx"})).json
+        begun = {"producer": producer, "timeout_ms": 1_000}
+        name = (await client.done("POST", "/transactions/begin", begun)).json["transaction"]
+        body = {"records": [{"topic": "t", "partition": 0, "value": 1}]}
+        await client.done("POST", f"/transactions/{name}/records", body)
+        await client.app.clock.sleep(120)
+        for path in ("commit", "records"):
+            late = await client("POST", f"/transactions/{name}/{path}", body if path == "records" else b"")
+            assert (409, "ExpiredTransaction", "no") == (late.status, late.json["error"], late.json["applied"])
+        assert [] == await values(client)
+
+    served(test)
+
+
 # -- groups ----------------------------------------------------------------------------------------------
 
 
