@@ -53,18 +53,32 @@ class _Thread:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
 
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``; it is cancelled, and waited for, if the caller is interrupted."""
+    def call(self, work: Coroutine[Any, Any, T], unheard: Callable[[T], None] | None = None) -> T:
+        """The result of ``work``; it is cancelled, and waited for, if the caller is interrupted.
+
+        A result that comes together with the interruption goes to ``unheard``, since nobody gets it.
+        """
         if not self._thread.is_alive() or threading.current_thread() is self._thread:
             work.close()
             raise InvalidRequest("This is closed, or was called from its own thread (as in a rebalance listener).")
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        tasks: list[asyncio.Task[T]] = []
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()  # it is done when the task is, and says what became of that
+
+        def begin() -> None:
+            tasks.append(self.loop.create_task(work))
+            tasks[0].add_done_callback(lambda done: _tell(done, future))
+
+        self.loop.call_soon_threadsafe(begin)
         try:
             return future.result()
         except BaseException:
             if not future.done():
-                future.cancel()
+                self.loop.call_soon_threadsafe(lambda: tasks[0].cancel())
                 concurrent.futures.wait([future])
+            if unheard is not None and future.exception() is None:
+                heard = future.result()
+                self.do(lambda: unheard(heard))
             raise
 
     def do(self, work: Callable[[], T]) -> T:
@@ -238,7 +252,7 @@ class Consumer(_Face):
         return self
 
     def __next__(self) -> ConsumerRecord:
-        return self._there.call(self._target.__anext__())
+        return self._there.call(self._target.__anext__(), self._take_back)
 
     def subscribe(
         self,
@@ -269,11 +283,12 @@ class Consumer(_Face):
         self, *partitions: TP, timeout_ms: float = 0, max_records: int | None = None
     ) -> dict[TopicPartition, list[ConsumerRecord]]:
         """Records that are at hand, by partition."""
-        return self._there.call(self._target.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records))
+        wish = self._target.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+        return self._there.call(wish, lambda found: self._take_back(*(rows[0] for rows in found.values())))
 
     def getone(self, *partitions: TP, timeout_ms: float | None = None) -> ConsumerRecord | None:
         """The next record."""
-        return self._there.call(self._target.getone(*partitions, timeout_ms=timeout_ms))
+        return self._there.call(self._target.getone(*partitions, timeout_ms=timeout_ms), self._take_back)
 
     def poll(self, timeout: float | None = None) -> ConsumerRecord | None:
         """The next record, or None after ``timeout`` seconds, as confluent-kafka has it."""
@@ -281,7 +296,7 @@ class Consumer(_Face):
 
     def poll_arrow(self, *partitions: TP, timeout_ms: float = 0) -> dict[TopicPartition, pa.Table]:
         """All that is at hand, as Arrow."""
-        return self._there.call(self._target.poll_arrow(*partitions, timeout_ms=timeout_ms))
+        return self._there.call(self._target.poll_arrow(*partitions, timeout_ms=timeout_ms), self._take_tables_back)
 
     def seek(self, partition: TP, offset: int) -> None:
         """Go on at ``offset``."""
@@ -350,6 +365,17 @@ class Consumer(_Face):
         """The topics there are."""
         return self._there.call(self._target.topics())
 
+    def _take_back(self, *firsts: ConsumerRecord | None) -> None:
+        """Hand records out again that nobody got, since the call was interrupted: from the first one of each on."""
+        for record in firsts:
+            if record is not None and (record.topic, record.partition) in self._target.assignment():
+                self._target.rewind((record.topic, record.partition), record.offset)
+
+    def _take_tables_back(self, tables: Mapping[TopicPartition, pa.Table]) -> None:
+        for tp, table in tables.items():
+            if tp in self._target.assignment():
+                self._target.rewind(tp, table.column("offset")[0].as_py())
+
     def _now(self, work: Callable[[], T]) -> T:
         """In the loop's thread if there is one; before ``start`` anywhere."""
         return work() if self._running is None else self._running.do(work)
@@ -386,16 +412,17 @@ def _outward(inner: asyncio.Future[T]) -> concurrent.futures.Future[T]:
     outer: concurrent.futures.Future[T] = concurrent.futures.Future()
     outer.set_running_or_notify_cancel()
 
-    def landed(done: asyncio.Future[T]) -> None:
-        if done.cancelled():
-            outer.set_exception(concurrent.futures.CancelledError())
-        elif (error := done.exception()) is not None:
-            outer.set_exception(error)
-        else:
-            outer.set_result(done.result())
-
-    inner.get_loop().call_soon_threadsafe(inner.add_done_callback, landed)
+    inner.get_loop().call_soon_threadsafe(inner.add_done_callback, lambda done: _tell(done, outer))
     return outer
+
+
+def _tell(done: asyncio.Future[T], outer: concurrent.futures.Future[T]) -> None:
+    if done.cancelled():
+        outer.set_exception(concurrent.futures.CancelledError())
+    elif (error := done.exception()) is not None:
+        outer.set_exception(error)
+    else:
+        outer.set_result(done.result())
 
 
 def _passed_over(done: asyncio.Task[None]) -> None:

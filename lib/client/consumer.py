@@ -289,6 +289,10 @@ class Consumer:
 
     async def seek(self, partition: TP, offset: int) -> None:
         """Go on at ``offset``. What was fetched and not yet handed out is dropped."""
+        self.rewind(partition, offset)
+
+    def rewind(self, partition: TP, offset: int) -> None:
+        """``seek`` for callers that cannot wait, such as a plain rebalance listener."""
         if offset < 0:
             raise InvalidRequest(f"An offset is 0 or more, not {offset}.")
         self._fetching().seek(self._lane(partition), offset)
