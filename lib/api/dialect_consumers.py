@@ -2,6 +2,9 @@
 
 Offsets in ``…/offsets`` are the next to read, as in Kafka, Redpanda and Strimzi's bridge (Confluent's proxy takes the
 last one that was read, so a client written for it reads one record of each partition again when it starts anew).
+
+Beyond the dialect: a poll with the ``Idempotency-Key`` of the poll before it begins where that one began. So a client
+that got no answer asks again, and misses nothing; with one key after another it may do so at any time.
 """
 
 from __future__ import annotations
@@ -294,6 +297,7 @@ async def records(call: Call) -> Response:
         wait_ms=_query(call, "timeout", WAIT_MS_MAX),
         wait_ms_max=call.wait_ms_max,
         bytes_max=max(1, min(bytes_max or ANSWER_BYTES_MAX, call.answer_bytes_max)),
+        key=asking.once_of(call)[0],
     )
     body = await poll.records()
     named = media.KAFKA_BINARY if poll.kind == "binary" else media.KAFKA_JSON

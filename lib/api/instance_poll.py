@@ -48,7 +48,8 @@ class _Got:
 class Poll:
     """A poll of one instance that answers in the format ``kind`` (None: its own), about ``bytes_max`` bytes at most.
 
-    Afterwards ``kind`` is the format of the answer.
+    Afterwards ``kind`` is the format of the answer. A poll with the ``key`` of the one before it repeats that one:
+    it begins where that one began, and nothing that only that one has returned is committed.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Poll:
         wait_ms: float | None,
         wait_ms_max: float,
         bytes_max: int,
+        key: str = "",
     ) -> None:
         self.instances = instances
         self.namespace = instances.namespace
@@ -69,6 +71,7 @@ class Poll:
         self.name = name
         self.kind = kind
         self.bytes_max = bytes_max
+        self.key = key
         self._wait_ms = wait_ms
         self._wait_ms_max = wait_ms_max
         self._begun_s = self._now_s()
@@ -126,6 +129,7 @@ class _Attempt:
                 error_code=FORMAT_MISMATCH,
             )
         self.poll.kind = self.doc.settings.format
+        self.doc = _begun(self.doc, self.poll.key)
         if self.doc.settings.auto_commit:
             self.doc = await self.instances.commit_read(self.doc)
         try:
@@ -301,3 +305,17 @@ class _Attempt:
         places = tuple(structs.replace(p, position=position) if p.tp == place.tp else p for p in self.doc.places)
         at = next(i for i, known in enumerate(places) if known.tp == place.tp)
         self.doc = structs.replace(self.doc, places=places, turn=(at + 1) % len(places))
+
+
+def _begun(doc: Instance, key: str) -> Instance:
+    """The instance at the begin of a poll: where the one before it ended or, if this repeats it, where that began."""
+    if not key:
+        return structs.replace(doc, poll="") if doc.poll else doc
+    again = key == doc.poll
+    places = tuple(
+        structs.replace(place, position=place.before)
+        if again and place.before >= 0
+        else structs.replace(place, before=place.position)
+        for place in doc.places
+    )
+    return structs.replace(doc, poll=key, places=places)

@@ -52,6 +52,7 @@ class Place(Struct, frozen=True, array_like=True):
     """A partition that the instance reads: ``position`` is next; ``committed`` is what it last committed, or -1.
 
     ``since`` is the generation since which its member owns the partition, -1 where it was assigned by hand.
+    ``before`` is where the last poll began, for its repetition; -1 where there was none.
     """
 
     topic: str
@@ -59,6 +60,7 @@ class Place(Struct, frozen=True, array_like=True):
     since: _Whole
     position: _Whole
     committed: _Whole = -1
+    before: _Whole = -1
 
     @property
     def tp(self) -> tuple[str, int]:
@@ -70,7 +72,7 @@ class Instance(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     """The document. ``member`` is its id in the group, which is a member only once it has ``joined``.
 
     ``changes`` are the ids of the last changes, the newest first: whoever lost the answer to one finds it here, even
-    if others have changed the document since.
+    if others have changed the document since. ``poll`` is the key of the last poll, if that had one.
     """
 
     v: int = 1
@@ -88,6 +90,7 @@ class Instance(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     epoch: int = -1
     places: tuple[Place, ...] = ()
     turn: int = 0
+    poll: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

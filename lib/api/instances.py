@@ -6,8 +6,8 @@
 An instance that subscribes is a member of its group (KIP-848) and gives partitions back as part of a poll; one that
 assigns partitions by hand is none. Its document moves on before the answer goes out, by put-if-match, so that of two
 polls at once each record is in one answer. What an answer brought is committed (if at all) by the poll after it: a
-client that dies in between leaves it to the next owner, so records are delivered at least once, and an answer that is
-lost on its way is read again by seeking back.
+client that dies in between leaves it to the next owner, so records are delivered at least once. An answer that is lost
+on its way is read again by a poll with the same ``Idempotency-Key``, or by seeking back.
 
 A group that has let go of the member (its client was too slow) costs the client nothing but repetitions: the instance
 joins again under a new id, from the committed offsets.
@@ -201,14 +201,13 @@ class Instances:
             known = committed.get((topic, partition))
             start = _reset(topics[topic], partition, "earliest")  # also: whether there is such a partition
             if known is not None:
-                places.append(Place(topic, partition, since, max(known.offset, 0), known.offset))
+                places.append(Place(topic, partition, since, known.offset, known.offset, known.offset))
                 continue
             if doc.settings.reset == "none":
                 raise no_offset(doc.group, topic, partition)
-            latest = doc.settings.reset == "latest"
-            places.append(
-                Place(topic, partition, since, _reset(topics[topic], partition, "latest") if latest else start)
-            )
+            if doc.settings.reset == "latest":
+                start = _reset(topics[topic], partition, "latest")
+            places.append(Place(topic, partition, since, start, before=start))
         return places
 
     async def commit_read(self, doc: Instance) -> Instance:

@@ -355,6 +355,29 @@ def test_what_an_answer_brought_is_read_again_if_nobody_committed_it() -> None:
     with_rest(main)
 
 
+def test_a_poll_whose_answer_was_lost_is_repeated_under_its_key() -> None:
+    async def main(rest: Rest) -> None:
+        await rest.produce("t", *range(30), keys=True)
+        consumer = await rest.consumer("c", "t")
+        found: list[Any] = []
+
+        async def poll(key: str) -> list[Any]:
+            answer = await consumer.get("/records?timeout=0&max_bytes=800", idempotency_key=key)
+            assert 200 == answer.status, answer.body
+            return [record["value"] for record in answer.json]
+
+        for i in range(20):
+            lost = await poll(f"poll-{i}")
+            assert lost == await poll(f"poll-{i}") == await poll(f"poll-{i}")
+            assert sum((await consumer.committed()).values()) == len(found)  # never what only this poll returned
+            found += lost
+        assert list(range(30)) == sorted(found)
+        assert [] == await poll("poll-20")
+        assert 400 == (await consumer.get("/records", idempotency_key="")).status
+
+    with_rest(main, partitions=3)
+
+
 def test_an_instance_that_begins_at_the_end_misses_nothing_after_its_first_poll() -> None:
     async def main(rest: Rest) -> None:
         await rest.produce("t", "before")
