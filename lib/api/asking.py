@@ -31,6 +31,11 @@ def done() -> Response:
     return Response(status=204)
 
 
+def refuse_fields(call: Call) -> None:
+    """Refuse a body that says anything, where there is nothing to say; ``{}`` is as good as none."""
+    wire.request(call.request.body or b"{}", wire.Body)
+
+
 def partition_of(call: Call) -> int:
     """The ``{partition}`` of the path. Raises ``HttpError`` 404 for what is no number."""
     text = call.parts["partition"]

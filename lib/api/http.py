@@ -36,6 +36,7 @@ NAMESPACES = "/namespaces/"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+\Z")  # RFC 9110, field names, in lower case
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")  # also halves of characters, which are no UTF-8
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{0,300}\Z")
+_GUARDS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _PIECE_BYTES = 1 << 20
 _TEXT_BYTES_MAX = 1 << 20
 _TEXT = ("application/json", "application/problem+json", "text/")
@@ -300,8 +301,11 @@ def compressed(response: Response, accept: str) -> Response:
 
 
 def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers that are one line each, whatever was put into them: no name or value brings a header of its own."""
-    return {
+    """Headers that are one line each, whatever was put into them: no name or value brings a header of its own.
+
+    Unless a route says otherwise, nobody on the way may keep an answer, and no browser may guess at its type.
+    """
+    return _GUARDS | {
         name: _UNSAFE.sub(" ", value).encode("latin-1", "replace").decode("latin-1")
         for name, value in headers.items()
         if _TOKEN.match(name)

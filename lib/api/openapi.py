@@ -147,7 +147,7 @@ def _body(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             content[kind] = {"schema": _shared(route.schema, schemas)}
         else:
             content[kind] = {"schema": {} if kind.endswith("json") else {"type": "string", "format": "binary"}}
-    return {"required": route.method != "DELETE", "content": content}
+    return {"required": route.schema is not None, "content": content}
 
 
 def _response(route: Route, status: int, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ async def create_key(call: Call) -> Response:
     """A new API key and its token, which is shown this once."""
     body = wire.request(call.request.body, wire.CreateKey)
     key, token = await call.verbs.create_key(body.principal, scopes=wire.rules(body.scopes), expires_ms=body.expires_ms)
-    return asking.ok({"key": key, "token": token}, 201, {"cache-control": "no-store"})
+    return asking.ok({"key": key, "token": token}, 201)
 
 
 async def revoke_key(call: Call) -> Response:

@@ -256,11 +256,13 @@ async def add(call: Call) -> Response:
 
 async def commit(call: Call) -> Response:
     """Make an open transaction visible."""
+    asking.refuse_fields(call)
     return asking.ok(await call.verbs.commit(call.parts["transaction"]))
 
 
 async def abort(call: Call) -> Response:
     """Forget an open transaction."""
+    asking.refuse_fields(call)
     await call.verbs.abort(call.parts["transaction"])
     return asking.done()
 
@@ -409,6 +411,7 @@ ROUTES: tuple[Route, ...] = (
         handler=commit,
         functions=WRITE,
         summary="Make an open transaction visible",
+        consumes=media.JSON_TYPES,
         answer=Written,
     ),
     Route(
@@ -417,6 +420,7 @@ ROUTES: tuple[Route, ...] = (
         handler=abort,
         functions=WRITE,
         summary="Forget an open transaction",
+        consumes=media.JSON_TYPES,
         codes=(204,),
     ),
 )

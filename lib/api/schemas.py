@@ -44,7 +44,7 @@ def schema_of(kind: Any, shared: dict[str, Any]) -> dict[str, Any]:
 
 
 def _generic(kind: Any, shared: dict[str, Any]) -> dict[str, Any]:
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin, arguments = get_origin(kind), tuple(inner for inner in get_args(kind) if inner is not Ellipsis)
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin in (Union, UnionType):

@@ -211,9 +211,8 @@ class Server:
 
 
 def _answer(response: Response, *, close: bool = False) -> web.Response:
-    answer = web.Response(
-        status=response.status, headers=http.safe_headers(response.headers), body=response.body or None
-    )
+    headers = {"server": "headwater", **http.safe_headers(response.headers)}
+    answer = web.Response(status=response.status, headers=headers, body=response.body or None)
     if close:
         answer.force_close()
     return answer

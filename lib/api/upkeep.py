@@ -116,6 +116,7 @@ async def maintain(call: Call) -> Response:
     """Do the chores of the namespace now."""
     from headwater.api import access
 
+    asking.refuse_fields(call)
     scopes = access.Rules(call.scopes, everyone=True) if call.scopes else None
     access.check(call.namespace.state, call.principal, scopes, "cluster_action", "cluster", access.CLUSTER)
     return asking.ok(asdict(await keep_up(call.namespace)))
@@ -129,5 +130,6 @@ ROUTES: tuple[Route, ...] = (
         functions=MAINTAIN,
         summary="Do the chores that a schedule does otherwise",
         consumes=("application/json",),
+        answer=Report,
     ),
 )

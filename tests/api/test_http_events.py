@@ -252,7 +252,8 @@ def test_what_is_short_or_binary_is_not_compressed() -> None:
 
 def test_a_header_is_one_line_whatever_was_put_into_it() -> None:
     made = http.safe_headers({"location": "/a\r\nset-cookie: x", "x\r\ny": "z", "x-ü": "1", "x-ok": "grün €"})
-    assert {"location": "/a  set-cookie: x", "x-ok": "grün ?"} == made
+    assert {"location": "/a  set-cookie: x", "x-ok": "grün ?"}.items() <= made.items()
+    assert {"location", "x-ok", "cache-control", "x-content-type-options"} == set(made)
 
 
 def test_an_answer_to_head_has_no_body() -> None:

@@ -523,7 +523,8 @@ def test_a_transaction_of_several_requests() -> None:
         await client.done("POST", f"/transactions/{name}/records", framed, kind=media.FRAME)
         assert [] == await values(client)
         first = await client.done("POST", f"/transactions/{name}/commit")
-        assert first.json == (await client.done("POST", f"/transactions/{name}/commit")).json
+        assert first.json == (await client.done("POST", f"/transactions/{name}/commit", {})).json
+        assert 422 == (await client("POST", f"/transactions/{name}/commit", {"x": 1})).status
         assert [b"1", b"2"] == await values(client)
         assert 409 == (await client("POST", f"/transactions/{name}/abort")).status
         assert (await client("POST", "/transactions/none/commit")).status in (400, 404)
