@@ -59,7 +59,8 @@ def ownership(events: Sequence[Event], calls: Mapping[int, What | None]) -> Iter
             known[event.seq] = dict(newest)
             if isinstance(what, Beat):
                 kept = holding.get((what.group, what.member), {})
-                doubts[event.seq] = list(_taken(what, kept, newest, event))
+                # Who joins may have been expelled, and begins anew.
+                doubts[event.seq] = [] if what.joining else list(_taken(what, kept, newest, event))
                 holding[what.group, what.member] = {tp: g for tp, g in kept.items() if tp not in what.released}
         elif isinstance(what, OffsetCommit):
             yield from _committed(what, known[event.call], (events[event.call], event))

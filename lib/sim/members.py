@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from headwater.errors import HeadwaterError, Indeterminate
 from headwater.groups.coordinator import Coordinator, Heartbeat
-from headwater.groups.describe import lag
+from headwater.groups.describe import lag, named
 from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownMember
 from headwater.sim.actors import Act, alarm, read, rng_of, settle
@@ -36,13 +36,14 @@ CALM_S = 400.0  # how long a group may take to be whole again: pauses last a min
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crew:
-    """What a seed decides about the group. Drawn apart from the rest of the plan."""
+    """What a seed decides about its two groups, one of each protocol. Drawn apart from the rest of the plan."""
 
     consumers: int
     janitors: int
     session_ms: int
     rebalance_ms: int
     mischief: float
+    classics: int
 
     @classmethod
     def draw(cls, seed: int) -> Crew:
@@ -54,6 +55,7 @@ class Crew:
             session_ms=rng.choice([3_000, 6_000]),
             rebalance_ms=rng.choice([2_000, 20_000]),
             mischief=rng.choice([0.0, 0.05, 0.15]),
+            classics=rng.choice([0, 0, 0, 1, 2, 3]),
         )
 
 
@@ -65,16 +67,23 @@ class Roll:
         self.dispersed = False
         self.consumers: dict[str, Consumer] = {}
 
-    def living(self) -> list[Consumer]:
-        """Consumers whose processes neither are dead nor stand still."""
-        return [c for c in self.consumers.values() if c.process.alive and not c.process.paused]
+    def living(self, group: str) -> list[Consumer]:
+        """Consumers of a group whose processes neither are dead nor stand still."""
+        return [
+            known
+            for known in self.consumers.values()
+            if known.group == group and known.process.alive and not known.process.paused
+        ]
 
 
 def cast(world: World) -> list[tuple[str, Act]]:
-    """Who plays in this world's group."""
+    """Who plays in this world's groups."""
+    from headwater.sim.classics import classic
+
     crew = world.crew
     found: list[tuple[str, Act]] = [(f"consumer{i}", consumer) for i in range(crew.consumers)]
-    return found + [(f"janitor{i}", janitor) for i in range(crew.janitors if crew.consumers else 0)]
+    found += [(f"classic{i}", classic) for i in range(crew.classics)]
+    return found + [(f"janitor{i}", janitor) for i in range(crew.janitors if found else 0)]
 
 
 @contextmanager
@@ -106,59 +115,76 @@ async def janitor(world: World, process: Process, log: Namespace) -> None:
 
 
 async def settled(world: World) -> dict[str, Club]:
-    """Wait until the group is as it must be when nothing goes wrong any more, and tell how it is in the end."""
+    """Wait until the groups are as they must be when nothing goes wrong any more, and tell how they are at the end."""
     observer = await world.handle(None, calm=True)
     world.roll.calm.set()
-    club = await _whole(world, observer)
-    if club.living and not list(assembled({GROUP: club})) and await _restless(world, observer):
-        club = replace(club, restless=True)
+    clubs = await _whole(world, observer)
+    if not list(assembled(clubs)):
+        restless = await _restless(world, observer)
+        clubs = {name: replace(club, restless=name in restless) for name, club in clubs.items()}
     world.roll.dispersed = True
     await observer.drain()
-    return {GROUP: club}
+    return clubs
 
 
-async def _whole(world: World, observer: Namespace) -> Club:
-    """The group when there is nothing to say against it, or after ``CALM_S``."""
+async def _whole(world: World, observer: Namespace) -> dict[str, Club]:
+    """The groups when there is nothing to say against them, or after ``CALM_S``."""
     until_s = world.loop.time() + CALM_S
     while True:
         await world.loop.sleep(2.0)
         await observer.refresh()
-        club = _club(world, observer)
-        if len(world.roll.living()) == world.crew.consumers and not list(assembled({GROUP: club})):
-            return club
+        clubs = _clubs(world, observer)
+        there = sum(len(club.living) for club in clubs.values())
+        if there == world.crew.consumers + world.crew.classics and not list(assembled(clubs)):
+            return clubs
         if world.loop.time() > until_s:
-            return club
+            return clubs
 
 
-async def _restless(world: World, observer: Namespace) -> bool:
-    """Whether the group changes again and again. What is late may land once more, but not every time."""
+async def _restless(world: World, observer: Namespace) -> set[str]:
+    """Groups that change again and again. What is late may land once more, but not every time."""
+    restless = {name for name, club in _clubs(world, observer).items() if club.living}
     for _ in range(REST_TRIES):
-        before = observer.state.groups[GROUP].generation
+        before = {name: observer.state.groups[name].generation for name in restless}
         await world.loop.sleep(REST_S)
         await observer.refresh()
-        if observer.state.groups[GROUP].generation == before:
-            return False
-    return True
+        restless = {name for name in restless if observer.state.groups[name].generation != before[name]}
+    return restless
 
 
-def _club(world: World, observer: Namespace) -> Club:
-    state, living = observer.state, world.roll.living()
-    found = state.groups.get(GROUP)
+def _clubs(world: World, observer: Namespace) -> dict[str, Club]:
+    """The groups that this world has, as they are now."""
+    from headwater.sim.classics import OLD, assigned
+
+    clubs = {}
+    if world.crew.consumers:
+        found = observer.state.groups.get(GROUP)
+        members = found.members if found else {}
+        clubs[GROUP] = _club(
+            world, observer, GROUP, {name: list(named(observer.state, m.owned)) for name, m in members.items()}
+        )
+    if world.crew.classics:
+        clubs[OLD] = _club(world, observer, OLD, assigned(observer.state))
+    return clubs
+
+
+def _club(world: World, observer: Namespace, group: str, owned: Mapping[str, Sequence[TP]]) -> Club:
+    state, living = observer.state, world.roll.living(group)
     topics = {topic for known in living for topic in known.topics if topic in state.names}
     counts = {topic: len(observer.topic(topic).partitions) for topic in topics}
     return Club(
         living={known.member or f"{known.process.name} (no member)": tuple(sorted(known.held)) for known in living},
-        owned={
-            name: tuple((state.topics[t].name, p) for t, places in member.owned.items() for p in places)
-            for name, member in (found.members if found else {}).items()
-        },
+        owned={name: tuple(places) for name, places in owned.items()},
         wanted=tuple((topic, p) for topic, count in sorted(counts.items()) for p in range(count)),
-        lag={(row.topic, row.partition): row.lag for row in (lag(state, GROUP) if found else ())},
+        lag={(row.topic, row.partition): row.lag for row in (lag(state, group) if group in state.groups else ())},
     )
 
 
 class Consumer:
     """One process's member: who it is, what it holds, and where it reads."""
+
+    group = GROUP
+    each = True  # whether partitions or the whole group are fenced
 
     def __init__(self, world: World, process: Process, log: Namespace) -> None:
         self.world, self.process, self.log = world, process, log
@@ -224,7 +250,7 @@ class Consumer:
     async def _beat(self, *, joining: bool = False, released: tuple[TP, ...] = ()) -> None:
         crew = self.world.crew
         what = Beat(
-            group=GROUP,
+            group=self.group,
             member=self.member,
             owner=self.owner,
             joining=joining,
@@ -233,7 +259,7 @@ class Consumer:
         call = self.world.history.invoke(self.process.name, what)
         try:
             beat = await self.coordinator.heartbeat(
-                GROUP,
+                self.group,
                 self.member,
                 topics=self.topics,
                 released=released,
@@ -262,16 +288,16 @@ class Consumer:
     async def _consume(self, tp: TP) -> None:
         history, me, seek = self.world.history, self.process.name, tp not in self.places
         if seek:
-            call = history.invoke(me, OffsetFetch(group=GROUP, tp=tp))
+            call = history.invoke(me, OffsetFetch(group=self.group, tp=tp))
             try:
-                committed = (await self.log.committed(GROUP)).get(tp)
+                committed = (await self.log.committed(self.group)).get(tp)
             except HeadwaterError as error:
                 history.unknown(call, type(error).__name__)
                 raise
             history.ok(call, committed.offset if committed else None)
             self.places[tp] = committed.offset if committed else 0
         start = self.places[tp]
-        call = history.invoke(me, Read(reader=f"{me}/{GROUP}", tp=tp, start=start, seek=seek))
+        call = history.invoke(me, Read(reader=f"{me}/{self.group}", tp=tp, start=start, seek=seek))
         try:
             got = await read(self.log, tp, start, bytes_max=self.rng.choice([1, 200, 1 << 20]), wait_ms=0)
         except HeadwaterError as error:
@@ -284,11 +310,13 @@ class Consumer:
             del self.places[tp]
 
     async def _commit(self, tp: TP, offset: int) -> bool:
-        what = OffsetCommit(group=GROUP, offsets=((tp, offset),), owner=self.owner, generation=self.held[tp], each=True)
+        what = OffsetCommit(
+            group=self.group, offsets=((tp, offset),), owner=self.owner, generation=self.held[tp], each=self.each
+        )
         call = self.world.history.invoke(self.process.name, what)
 
         async def send(token: str) -> None:
-            op = await self.log.offsets_op(GROUP, {tp: offset}, self.epoch, self.member)
+            op = await self.log.offsets_op(self.group, {tp: offset}, self.epoch, self.member)
             await self.log.writer.commit(ops=[op], token=token)
 
         return await settle(self.world, call, send)
@@ -300,7 +328,7 @@ class Consumer:
         elif draw < 0.7:
             member = self.member
             self._forget()
-            await self.coordinator.leave(GROUP, member)
+            await self.coordinator.leave(self.group, member)
         elif draw < 0.85:
             self.topics = self.rng.choice([["in"], ["out"], ["in", "out"]])
         else:  # lose heart, and come back as somebody else without a word

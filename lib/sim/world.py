@@ -214,7 +214,7 @@ async def _play(plan: Plan) -> Verdict:
     if plan.long_sleep:
         await world.loop.sleep(3 * DAY_S)
     world.ended = True
-    clubs = await members.settled(world) if world.crew.consumers else {}
+    clubs = await members.settled(world) if world.crew.consumers + world.crew.classics else {}
     await cast
     sweeper.cancel()
     await asyncio.gather(sweeper, return_exceptions=True)

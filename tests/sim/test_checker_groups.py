@@ -21,8 +21,9 @@ def history() -> History:
     return History(lambda: 0.0)
 
 
-def ask(h: History, member: str, *, owner: str = "", released: tuple[TP, ...] = ()) -> int:
-    return h.invoke(member, Beat(group="g", member=member, owner=owner or member, released=released))
+def ask(h: History, member: str, *, owner: str = "", released: tuple[TP, ...] = (), joining: bool = False) -> int:
+    what = Beat(group="g", member=member, owner=owner or member, released=released, joining=joining)
+    return h.invoke(member, what)
 
 
 def tell(h: History, call: int, generation: int, *, revoke: dict[TP, int] | None = None, **owned: int) -> None:
@@ -243,6 +244,14 @@ def an_expelled_member_whose_last_answer_crosses() -> Planted:
     return h, club()
 
 
+def an_expelled_member_joins_again_under_its_id() -> Planted:
+    h = history()
+    beat(h, "m", 1, a=1)
+    beat(h, "n", 2, a=2)
+    tell(h, ask(h, "m", released=(A,), joining=True), 3, b=3)
+    return h, club()
+
+
 def a_commit_that_was_on_its_way() -> Planted:
     h = history()
     beat(h, "m", 1, a=1)
@@ -264,6 +273,7 @@ GOOD: list[Callable[[], Planted]] = [
     a_static_member_keeps_what_its_old_self_had,
     answers_that_cross,
     an_expelled_member_whose_last_answer_crosses,
+    an_expelled_member_joins_again_under_its_id,
     a_commit_that_was_on_its_way,
     nobody_is_left_to_expel_anybody,
 ]

@@ -75,6 +75,7 @@ def test_plans_cover_every_kind_of_trouble() -> None:
     crews = [Crew.draw(seed) for seed in range(200)]
     assert {0, 1, 2, 3, 5} == {crew.consumers for crew in crews}
     assert {0, 1} == {crew.janitors for crew in crews}
+    assert {0, 1, 2, 3} == {crew.classics for crew in crews}
 
 
 # -- planted bugs: first the hazards of DESIGN, then those that seeds have found in this engine ---------
@@ -220,6 +221,21 @@ def answer_members_from_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Namespace, "refresh", refresh)
 
 
+def keep_the_assignments_of_the_last_generation(patch: pytest.MonkeyPatch) -> None:
+    """A generation of the classic protocol begins with what members had, before its leader has assigned anything."""
+    machine = _module("state.classic")
+    original = machine._complete
+
+    def complete(state: Any, group: Any) -> None:
+        before = {name: member.assignment for name, member in group.members.items()}
+        original(state, group)
+        group.members = {name: replace(m, assignment=before[name]) for name, m in group.members.items()}
+        if any(before.values()):
+            group.phase = "stable"
+
+    patch.setattr(machine, "_complete", complete)
+
+
 def keep_the_offsets_of_a_refused_intent(patch: pytest.MonkeyPatch) -> None:
     """All or nothing off: what a refused intent did before its refusal stays."""
     patch.setattr(_module("state.change").Change, "roll_back", lambda self: None)
@@ -297,6 +313,7 @@ PLANTS: dict[Plant, int] = {
     forget_to_renew: 60,
     watch_nobody: 60,
     answer_members_from_memory: 60,
+    keep_the_assignments_of_the_last_generation: 60,
     keep_the_offsets_of_a_refused_intent: 100,
     read_past_reservations: 60,
     skip_a_batch_that_begins_below_the_offset: 60,
