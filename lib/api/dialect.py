@@ -241,6 +241,12 @@ def _sequenced(batch: Batch, producer_id: int, epoch: int, sequence: int) -> Bat
 def _offsets(places: Sequence[int], appended: Sequence[Appended]) -> bytes:
     """The place of each record, in the order of the request."""
     following = {one.partition: one.base_offset for one in appended}
+    if len(following) == 1:  # then all but the numbers is the same
+        ((partition, base),) = following.items()
+        between = f',"error_code":null,"error":null}},{{"partition":{partition},"offset":'
+        numbers = between.join(map(str, range(base, base + len(places))))
+        first, last = f'{{"partition":{partition},"offset":', ',"error_code":null,"error":null}'
+        return f'{{"offsets":[{first}{numbers}{last}],"key_schema_id":null,"value_schema_id":null}}'.encode()
     parts = []
     for partition in places:
         offset = following[partition]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -29,12 +29,16 @@ from headwater.log import small
 from headwater.log.reader import Chunk
 from headwater.types import Batch, Header, Record
 
+if TYPE_CHECKING:
+    from headwater.log.codec_schema import Compression
+
 Format: TypeAlias = Literal["json", "binary"]
 
 INVALID_SCHEMA = 42205
 FORMAT_MISMATCH = 40601
 
 _NULL = b"null"
+_ZSTD_BYTES_MIN = 256 << 10
 _ROW_BYTES = 90  # what an answer holds of a record beside its topic, key, value and headers, about
 
 
@@ -107,13 +111,13 @@ def read(kind: Format, body: bytes, now_ms: int) -> Columns:
         raise HttpError(422, f"The format {kind!r} has no schemas; leave them out.", error_code=INVALID_SCHEMA)
     records: list[Any] = given.records
     keys, values = [record.key for record in records], [record.value for record in records]
-    named = any(record.partition is not None for record in records)
+    partitions = [record.partition for record in records]
     return Columns(
         keys=_texts(keys) if kind == "json" else keys,
         values=_texts(values) if kind == "json" else values,
         times=[now_ms if record.timestamp in (None, -1) else record.timestamp for record in records],
         headers=[tuple((h.key, h.value) for h in record.headers) if record.headers else () for record in records],
-        partitions=[record.partition for record in records] if named else [],
+        partitions=[] if partitions.count(None) == len(records) else partitions,
         nbytes=len(body),
     )
 
@@ -129,8 +133,10 @@ def batches_of(columns: Columns, places: Sequence[int]) -> dict[int, Batch]:
         return {partition: small.batch_of(records) for partition, records in _records(columns, places).items()}
     from headwater.log import batch, partitioner
 
-    table = _table(columns)
-    return {partition: batch.encode_arrow(part) for partition, part in _parts(partitioner, table, places).items()}
+    parts = _parts(partitioner, _table(columns), places)
+    # zstd prepares itself for a third of a millisecond, which only large batches are worth.
+    compression: Compression = "lz4" if columns.nbytes < len(parts) * _ZSTD_BYTES_MIN else "zstd"
+    return {partition: batch.encode_arrow(part, compression=compression) for partition, part in parts.items()}
 
 
 def chosen(columns: Columns, partitions: int, sticky: int) -> list[int]:
@@ -138,6 +144,8 @@ def chosen(columns: Columns, partitions: int, sticky: int) -> list[int]:
 
     A named partition is not compared with how many there are.
     """
+    if not columns.partitions and len(columns.keys) > SMALL_RECORDS_MAX:
+        return _hashed(columns.keys, partitions, sticky)
     named: Sequence[int | None] = columns.partitions or [None] * len(columns.keys)
     if len(columns.keys) <= SMALL_RECORDS_MAX:
         return [
@@ -195,7 +203,7 @@ def _parts(partitioner: Any, table: Any, places: Sequence[int]) -> dict[int, Any
 
 
 def _hashed(keys: Sequence[bytes | None], partitions: int, sticky: int) -> list[int]:
-    if not any(key is not None for key in keys):
+    if keys.count(None) == len(keys):
         return [sticky] * len(keys)
     import pyarrow as pa
 
@@ -384,7 +392,7 @@ def _json_rows(topic: str, partition: int, rows: _Rows, *, nothing_yet: bool) ->
 
 def _good(column: Sequence[bytes | None]) -> int:
     """How many of the keys or values come before the first one that is no JSON; all of them checked in one pass."""
-    if not any(text is not None for text in column):
+    if column.count(None) == len(column):
         return len(column)
     texts = [_NULL if text is None else text for text in column]
     if _all_json(texts):
