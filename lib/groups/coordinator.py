@@ -244,7 +244,8 @@ def _changes(
     places = [(state.names[topic], partition) for topic, partition in released if topic in state.names]
     owed = [(topic, partition) for topic, partition in places if partition in member.revoking.get(topic, {})]
     if owed:
-        changes.append(ops.ReleasePartitions(group=group, member=member.id, partitions=sorted(set(owed))))
+        places = sorted(set(owed))
+        changes.append(ops.ReleasePartitions(group=group, member=member.id, partitions=places, epoch=member.epoch))
     wanted = member.topics if topics is None else sorted(set(topics))
     if (wanted, assignor or member.assignor) != (member.topics, member.assignor):
         changes.append(

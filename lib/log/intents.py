@@ -221,11 +221,16 @@ class JoinGroup(Op, frozen=True):
 
 
 class ReleasePartitions(Op, frozen=True):
-    """The member has let go of ``partitions`` that it was told to revoke: others may have them now (KIP-848)."""
+    """The member has let go of ``partitions`` that it was told to revoke: others may have them now (KIP-848).
+
+    With ``epoch``, the member's when it let go, only of those that it has owned since then or before: a release that
+    was long on its way takes away nothing that the member was given again meanwhile.
+    """
 
     group: Name
     member: MemberId
     partitions: Annotated[list[tuple[Count, Count]], Meta(max_length=INTENT_OPS_MAX)]
+    epoch: OrNone = -1
 
 
 class LeaveGroup(Op, frozen=True):

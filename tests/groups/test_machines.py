@@ -86,7 +86,8 @@ class Chaos:
             )
         if draw < 0.75:
             owed = [(t, p) for t, places in (known.revoking if known else {}).items() for p in places]
-            return ops.ReleasePartitions(group="c", member=member, partitions=owed or [(1, 0)])
+            epoch = rng.choice([-1, known.epoch, 0]) if known else -1
+            return ops.ReleasePartitions(group="c", member=member, partitions=owed or [(1, 0)], epoch=epoch)
         if draw < 0.85:
             return ops.LeaveGroup(group="c", member=member)
         entry = ops.OffsetEntry(rng.randint(1, 3), 0, rng.randint(0, 9))
@@ -234,9 +235,27 @@ def test_who_waits_for_a_topic_that_does_not_exist_gets_none_of_the_others(assig
     assert {"a": {topic: [0, 1, 2, 3]}, "b": {}} == fold.state.groups["c"].target
 
 
+def test_a_release_that_was_long_on_its_way_takes_nothing_that_was_given_again() -> None:
+    fold = Fold()
+    topic = fold.topic(2, "t")
+    late = ops.ReleasePartitions(group="c", member="a", partitions=[(topic, 1)], epoch=1)
+    fold.done(ops.JoinGroup(group="c", member="a", topics=["t"]))
+    for generation in (2, 4):
+        fold.done(ops.JoinGroup(group="c", member=f"b{generation}", topics=["t"]))
+        member = fold.state.groups["c"].members["a"]
+        assert {topic: {1: generation - 1}} == member.revoking
+        if generation == 2:
+            fold.done(late)
+            fold.done(ops.LeaveGroup(group="c", member="b2"))
+    fold.done(late)
+    assert {topic: {1: 3}} == fold.state.groups["c"].members["a"].revoking
+    fold.done(ops.ReleasePartitions(group="c", member="a", partitions=[(topic, 1)], epoch=3))
+    assert {} == fold.state.groups["c"].members["a"].revoking
+
+
 def test_the_draw_reaches_every_corner() -> None:
     applied, phases = Counter[str](), Counter[str]()
-    for seed in range(20):
+    for seed in range(40):
         chaos = Chaos(seed)
         for _ in range(STEPS):
             applied.update(type(op).__name__ for op in chaos.step())

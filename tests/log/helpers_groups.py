@@ -202,8 +202,9 @@ class GroupModel:
 
     def _ReleasePartitions(self, op: ops.ReleasePartitions) -> None:  # noqa: N802
         member = self._member(op.group, op.member, "consumer")
-        for place in op.partitions:
-            member["revoking"].pop(tuple(place), None)
+        for place in map(tuple, op.partitions):
+            if op.epoch < 0 or member["revoking"].get(place, 0) <= op.epoch:
+                member["revoking"].pop(place, None)
         if not member["revoking"]:
             member["revoking_ms"] = 0  # what it is told to revoke later has a time of its own
         self.touched_groups.setdefault(op.group, False)
@@ -470,7 +471,7 @@ def group_ops(rng: random.Random, model: GroupModel, topic: int, partition: int)
         *[ops.CommitOffsets(group=group, offsets=entries, generation=generation, member=member)] * 3,
         *[ops.CommitOffsets(group=group, offsets=entries)] * 2,
         ops.ReleasePartitions(group=group, member=member, partitions=places),
-        ops.ReleasePartitions(group=group, member=member, partitions=places[:1]),
+        ops.ReleasePartitions(group=group, member=member, partitions=places[:1], epoch=generation),
         ops.LeaveGroup(group=group, member=member),
         ops.EndJoin(group=group, generation=rng.choice([known["generation"]] * 3 + [0])),
         *[

@@ -97,8 +97,11 @@ def _join(change: Change, op: JoinGroup) -> None:
 def _release(change: Change, op: ReleasePartitions) -> None:
     group, member = member_of(change, op.group, op.member, "consumer")
     gone = set(op.partitions)
-    left = {t: {p: g for p, g in places.items() if (t, p) not in gone} for t, places in member.revoking.items()}
-    left = {topic: places for topic, places in left.items() if places}
+    left: Places = {}
+    for topic, places in member.revoking.items():
+        for partition, since in places.items():
+            if (topic, partition) not in gone or 0 <= op.epoch < since:
+                left.setdefault(topic, {})[partition] = since
     revoking_ms = member.revoking_ms if left else 0
     replace(change, group, member.id, structs.replace(member, revoking=left, revoking_ms=revoking_ms))
     change.touch(op.group, anew=False)
