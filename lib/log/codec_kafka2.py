@@ -1,14 +1,17 @@
 """The ``kafka2`` codec: records inside Kafka's RecordBatch v2 bytes, to and from Arrow.
 
-The records are read and written by aiokafka's C extension (the extra ``kafka``), which is imported on first
-use; this module builds headers, compresses and decompresses by itself. The extension may read a few bytes
-behind a malformed record and builds whatever a record claims to hold, so it is given zeros to run into
-(`_PAD`), and records and headers are bounded around it.
+The records are read and written by aiokafka's C extension (the extra ``kafka``), which is imported on first use;
+this module builds headers, compresses and decompresses by itself. What `small` has built it reads by itself too while
+aiokafka is not in use, so that records which came as JSON need no extra. The extension may read a few bytes behind a
+malformed record and builds whatever a record claims to hold, so it is given zeros to run into (`_PAD`), and records
+and headers are bounded around it.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -17,7 +20,7 @@ import pyarrow.compute as pc
 
 from headwater import limits
 from headwater.errors import Corrupt, HeadwaterError, InvalidRequest
-from headwater.log import kafka2
+from headwater.log import kafka2, small
 from headwater.log.codec_inflate import Writable, compress, decompress
 from headwater.log.codec_schema import (
     BATCH_DECODED_BYTES_MAX,
@@ -42,15 +45,18 @@ def decode(data: Bytes) -> pa.RecordBatch:
 
     Raises:
         Corrupt: the bytes are not RecordBatch v2 batches of dense offsets, or exceed the module's bounds.
-        InvalidRequest: the extra ``kafka`` is not installed.
+        InvalidRequest: the extra ``kafka`` is not installed, and a batch is none of `small`'s.
 
-    Cost: about 1.4 M records/s of 100 B.
+    Cost: about 1.4 M records/s of 100 B; 0.3 M in small batches while aiokafka is not in use.
     """
-    aiokafka_record()
     budget = CHUNK_DECODED_BYTES_MAX
     batches = []
     view = memoryview(data)
     for header in kafka2.headers_of(data):
+        if small.readable(header) and "aiokafka" not in sys.modules:
+            budget -= header.end - header.start
+            batches.append(_columns(small.records_at(header, view)))
+            continue
         body = decompress(header.codec, view[header.start + kafka2.HEADER_BYTES : header.end], BATCH_DECODED_BYTES_MAX)
         budget -= len(body)
         if budget < 0:
@@ -138,7 +144,7 @@ def aiokafka_record() -> Any:
 
 def _records(header: kafka2.BatchHeader, body: bytes) -> pa.RecordBatch:
     try:
-        return _columns(header, _read(header, body))
+        return _columns(_read(header, body))
     except HeadwaterError:
         raise
     except _FOREIGN as error:
@@ -170,6 +176,8 @@ def _read(header: kafka2.BatchHeader, body: bytes) -> list[Any]:
             headers += len(record.headers)
             if headers > BATCH_HEADERS_MAX:
                 raise _corrupt(header, f"more than {BATCH_HEADERS_MAX} headers")
+    if [record.offset for record in records] != list(range(header.count)):
+        raise _corrupt(header, "the offsets of its records are not dense")
     return records
 
 
@@ -201,9 +209,7 @@ def _refuse_large_records(header: kafka2.BatchHeader, body: bytes) -> None:
         at += size
 
 
-def _columns(header: kafka2.BatchHeader, records: list[Any]) -> pa.RecordBatch:
-    if [record.offset for record in records] != list(range(header.count)):
-        raise _corrupt(header, "the offsets of its records are not dense")
+def _columns(records: Sequence[Any]) -> pa.RecordBatch:
     times = pa.array([record.timestamp for record in records], pa.int64()).cast(TIMESTAMP)
     keys = pa.array([record.key for record in records], pa.binary())
     values = pa.array([record.value for record in records], pa.binary())

@@ -85,12 +85,35 @@ def records_in(data: Buffer) -> list[Record] | None:
     if len(data) > limits.SMALL_BYTES_MAX:
         return None
     headers = kafka2.headers_of(data)
-    if sum(header.count for header in headers) > limits.SMALL_RECORDS_MAX:
+    if sum(header.count for header in headers) > limits.SMALL_RECORDS_MAX or not all(map(readable, headers)):
         return None
-    if any(header.codec != "none" for header in headers):
-        return None
-    view = bytes(data)
-    return [record for header in headers for record in _records_of(header, view)]
+    return [record for header in headers for record in records_at(header, data)]
+
+
+def readable(header: kafka2.BatchHeader) -> bool:
+    """Whether ``records_at`` reads the batch: few records, not compressed."""
+    few = header.count <= limits.SMALL_RECORDS_MAX and header.end - header.start <= limits.SMALL_BYTES_MAX
+    return few and header.codec == "none"
+
+
+def records_at(header: kafka2.BatchHeader, data: Buffer) -> list[Record]:
+    """The records of a ``readable`` batch of ``data``, which fill it exactly. Raises ``Corrupt``."""
+    body = bytes(data[header.start + kafka2.HEADER_BYTES : header.end])
+    at = 0
+    records = []
+    try:
+        for delta in range(header.count):
+            size, at = _number(body, at)
+            end = at + size
+            if size < 1 or end > len(body):
+                raise _corrupt(header, f"record {delta} claims {size} bytes")
+            records.append(_record_at(header, body, at, end, delta))
+            at = end
+    except (IndexError, UnicodeDecodeError, OverflowError) as error:
+        raise _corrupt(header, str(error)) from error
+    if at != len(body):
+        raise _corrupt(header, f"{len(body) - at} bytes follow the last record")
+    return records
 
 
 def murmur2(data: bytes) -> int:
@@ -127,25 +150,6 @@ def _record(record: Record, delta: int, first: int) -> bytes:
     if len(body) > limits.RECORD_BYTES_MAX:
         _refuse_large(record, delta)
     return _varint(len(body)) + body
-
-
-def _records_of(header: kafka2.BatchHeader, data: bytes) -> list[Record]:
-    """The records of one batch, which fill it exactly."""
-    at = header.start + kafka2.HEADER_BYTES
-    records = []
-    try:
-        for delta in range(header.count):
-            size, at = _number(data, at)
-            end = at + size
-            if size < 1 or end > header.end:
-                raise _corrupt(header, f"record {delta} claims {size} bytes")
-            records.append(_record_at(header, data, at, end, delta))
-            at = end
-    except (IndexError, UnicodeDecodeError, OverflowError) as error:
-        raise _corrupt(header, str(error)) from error
-    if at != header.end:
-        raise _corrupt(header, f"{header.end - at} bytes follow the last record")
-    return records
 
 
 def _record_at(header: kafka2.BatchHeader, data: bytes, at: int, end: int, delta: int) -> Record:

@@ -170,6 +170,33 @@ def test_nothing_here_imports_arrow() -> None:
     assert "False" == done.stdout.strip()
 
 
+def test_what_was_built_here_is_read_as_arrow_without_aiokafka() -> None:
+    program = """
+import sys
+from headwater.errors import InvalidRequest
+from headwater.log import batch, small
+from headwater.types import Record
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "aiokafka":
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+records = [Record(value=b"v%d" % i, key=None, timestamp=i, headers=(("h", b"x"),)) for i in range(64)]
+data = small.batch_of(records).data
+placed = batch.decode("kafka2", data * 3, 0)
+assert records * 3 == [
+    Record(value=r.value, key=r.key, timestamp=r.timestamp, headers=r.headers)
+    for r in batch.records_of("t", 0, placed)
+]
+try:
+    batch.encode_kafka2(placed)
+except InvalidRequest as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "aiokafka" in done.stdout
+
+
 def test_a_batch_in_a_large_view_has_the_crc_of_its_bytes() -> None:
     made = small.batch_of([Record(value=bytes(2 << 20), timestamp=1)])
     (header,) = kafka2.headers_of(memoryview(made.data))
