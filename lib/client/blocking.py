@@ -69,12 +69,15 @@ class _Thread:
             tasks.append(self.loop.create_task(work))
             tasks[0].add_done_callback(lambda done: _tell(done, future))
 
+        def cancel() -> None:
+            tasks[0].cancel()
+
         self.loop.call_soon_threadsafe(begin)
         try:
             return future.result()
         except BaseException:
             if not future.done():
-                self.loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+                self.loop.call_soon_threadsafe(cancel)
                 concurrent.futures.wait([future])
             if unheard is not None and future.exception() is None:
                 heard = future.result()

@@ -73,7 +73,7 @@ class HttpVerbs:
         self.namespace = namespace
         self.clock = clock
         self.rng = rng
-        signer = Signer(url, region=region) if auth == "iam" else None
+        signer = Signer(url, region=region, rng=rng) if auth == "iam" else None
         self._http = Transport(url, token=token, signer=signer, timeout_s=timeout_s, clock=clock, rng=rng)
         self._prefix = "" if namespace == "default" else f"/namespaces/{segment(namespace)}"
         self._admin = checked_url(admin_url) if admin_url else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -20,8 +21,9 @@ _FUNCTION_URL = re.compile(r"[a-z0-9]+\.lambda-url\.([a-z0-9-]+)\.(on\.aws|local
 class Signer:
     """Signs requests with the AWS credentials of this process: environment, profile, role."""
 
-    def __init__(self, url: str, *, region: str | None = None) -> None:
+    def __init__(self, url: str, *, rng: random.Random, region: str | None = None) -> None:
         self._region = region or region_of(url)
+        self._rng = rng
         self._credentials: Any = None
         self._finding = asyncio.Lock()
 
@@ -34,6 +36,8 @@ class Signer:
             async with self._finding:
                 if self._credentials is None:
                     self._credentials = await asyncio.to_thread(_find)
+        # Two like requests of one second would have one signature, and the second would pass for a replay.
+        headers = {**headers, "amz-sdk-invocation-id": f"{self._rng.getrandbits(128):032x}"}
         # In a thread: credentials of a role are fetched anew before they expire, and hashing takes its time.
         return await asyncio.to_thread(self._signed, method, url, headers, body)
 

@@ -7,6 +7,7 @@ applied and may always be tried again. Redirects are not followed, since a token
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 JSON = "application/json"
 TRIES_MAX = 6  # of one request; callers with a deadline of their own go on after that
 CONNECT_S = 10.0
+STREAM_BYTES = 1 << 19
 ANSWER_BYTES_MAX = 4 * HTTP_BODY_BYTES_MAX  # far above what a service answers: bounds what a wrong one can make us hold
 _PLAIN_FIELDS = frozenset({"error", "message", "applied", "what_now", "error_code"})
 
@@ -133,7 +135,7 @@ class Transport:
 
         try:
             async with self._sessions().request(
-                method, _encoded(url), data=body or None, headers=dict(headers), allow_redirects=False
+                method, _encoded(url), data=_payload(body), headers=dict(headers), allow_redirects=False
             ) as response:
                 data = await response.content.read(ANSWER_BYTES_MAX)
                 if response.status >= 400:
@@ -151,7 +153,7 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=self._timeout_s + wait_s, sock_connect=CONNECT_S)
         try:
             async with self._sessions().request(
-                method, _encoded(url), data=body or None, headers=signed, timeout=timeout, allow_redirects=False
+                method, _encoded(url), data=_payload(body), headers=signed, timeout=timeout, allow_redirects=False
             ) as response:
                 data = await _read(response)
                 found = {name.lower(): value for name, value in response.headers.items()}
@@ -292,6 +294,11 @@ def _encoded(url: str) -> Any:
     from yarl import URL
 
     return URL(url, encoded=True)
+
+
+def _payload(body: bytes) -> Any:
+    """The body as aiohttp wants it: a large one as a stream, so that sending it does not hold up the event loop."""
+    return io.BytesIO(body) if len(body) > STREAM_BYTES else body or None
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
