@@ -17,7 +17,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from headwater.api import media
+from headwater.api import asking, media
 from headwater.api.errors_http import respond, too_late, unexpected
 from headwater.api.messages import Call, HttpError, Request, Response, Route
 from headwater.api.routing import Router
@@ -113,6 +113,7 @@ class App:
             return await route.handler(Call(request=request, parts=parts, verbs=nothing, namespace=nothing))
         if not route.dialect:
             media.check(request, route)
+            asking.refuse_once(request, route)
         await self._check_served(request)
         identity, namespace = await self._known(request)
         wait_ms = self._wait_ms_max if budget_s is None else min(self._wait_ms_max, budget_s * 1_000 * BUDGET_WAIT)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from headwater.api import wire
-from headwater.api.messages import Call, HttpError, Response
+from headwater.api.messages import Call, HttpError, Request, Response, Route
 from headwater.api.verbs import ProducerId
 from headwater.errors import InvalidRequest
 from headwater.limits import HTTP_FETCH_BYTES_MAX
@@ -17,6 +17,17 @@ PRODUCER = ("headwater-producer-id", "headwater-producer-epoch", "headwater-prod
 TOKEN = "headwater-token"
 ONCE = "idempotency-key"
 ONCE_MAX = 200  # characters of an Idempotency-Key
+
+TOKEN_HEADER = {"Headwater-Token": "the token of an Indeterminate answer to this very request"}
+ONCE_HEADERS = {
+    **TOKEN_HEADER,
+    "Idempotency-Key": "makes the request safe to repeat for an hour: it takes effect once",
+}
+PRODUCER_HEADERS = {
+    "Headwater-Producer-Id": "the idempotent producer's id, with its epoch and the batch's first sequence",
+    "Headwater-Producer-Epoch": "its epoch",
+    "Headwater-Producer-Sequence": "the sequence of the first record",
+}
 
 
 def ok(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -93,6 +104,12 @@ def once_of(call: Call) -> tuple[str, str]:
     if not 1 <= len(key) <= ONCE_MAX or not key.isprintable():
         raise InvalidRequest(f"An Idempotency-Key has 1 to {ONCE_MAX} printable characters.")
     return key, fingerprint(call)
+
+
+def refuse_once(request: Request, route: Route) -> None:
+    """Refuse an Idempotency-Key where it would be passed over, since whoever sends one counts on it."""
+    if ONCE in request.headers and request.method == "POST" and "Idempotency-Key" not in route.headers:
+        raise InvalidRequest("An Idempotency-Key means nothing here; send the request without one.")
 
 
 def fingerprint(call: Call) -> str:

@@ -89,6 +89,8 @@ class Route:
     produces: tuple[str, ...] = ("application/json",)
     query: Mapping[str, str] = field(default_factory=dict)
     schema: Mapping[str, object] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)  # of requests, that mean something here, and what
+    sends: Mapping[str, str] = field(default_factory=dict)  # headers of its answers
     dialect: bool = False  # errors are those of the Kafka REST Proxy v2
     open: bool = False  # anybody may ask; the handler gets no verbs and no namespace
     codes: tuple[int, ...] = (200,)  # the statuses of success

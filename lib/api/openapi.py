@@ -121,7 +121,17 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         {"name": name, "in": "query", "description": meaning, "schema": _query_schema(name)}
         for name, meaning in route.query.items()
     ]
-    return [*parts, *query]
+    headers = [
+        {"name": name, "in": "header", "description": meaning, "schema": _header_schema(name)}
+        for name, meaning in route.headers.items()
+    ]
+    return [*parts, *query, *headers]
+
+
+def _header_schema(name: str) -> dict[str, Any]:
+    if name.startswith("Headwater-Producer-"):
+        return {"type": "integer", "minimum": 0}
+    return {"type": "string", "minLength": 1, "maxLength": 200}
 
 
 def _part_schema(name: str) -> dict[str, Any]:
@@ -155,6 +165,10 @@ def _response(route: Route, status: int, schemas: dict[str, Any]) -> dict[str, A
     if status == 204:
         return response
     if status in route.codes:
+        if route.sends:
+            response["headers"] = {
+                name: {"description": meaning, "schema": {"type": "integer"}} for name, meaning in route.sends.items()
+            }
         answer = {} if route.answer is None else schema_of(route.answer, schemas)
         response["content"] = {kind: {"schema": answer if kind.endswith("json") else {}} for kind in route.produces}
     else:

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 FETCHED_TYPES: Final = (media.KAFKA_JSON, media.KAFKA_BINARY, media.ARROW, media.FRAME, media.JSON)
 
+HEADERS: Final = {
+    "Headwater-Base-Offset": "the first offset that the body stands for",
+    "Headwater-Next-Offset": "where to go on",
+    "Headwater-Log-Start": "the first offset that the partition still has",
+    "Headwater-High-Watermark": "the end of the log",
+    "Headwater-Stable-End": "where readers stop: before the first open reservation",
+    "Headwater-Commit": "the commit as of which all this holds",
+    "Headwater-Count": "records in the body",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
@@ -47,16 +57,16 @@ def respond(kind: str, fetched: Fetched, offset: int, bytes_max: int) -> Respons
 
 
 def _headers(kind: str, fetched: Fetched, part: Part) -> dict[str, str]:
-    numbers = {
-        "base-offset": part.base,
-        "next-offset": part.next_offset,
-        "log-start": fetched.log_start,
-        "high-watermark": fetched.high_watermark,
-        "stable-end": fetched.stable_end,
-        "commit": fetched.commit,
-        "count": part.count,
-    }
-    return {"content-type": kind, **{f"headwater-{name}": str(number) for name, number in numbers.items()}}
+    numbers = (
+        part.base,
+        part.next_offset,
+        fetched.log_start,
+        fetched.high_watermark,
+        fetched.stable_end,
+        fetched.commit,
+        part.count,
+    )
+    return {"content-type": kind} | {name.lower(): str(number) for name, number in zip(HEADERS, numbers, strict=True)}
 
 
 # -- stored batches --------------------------------------------------------------------------------------

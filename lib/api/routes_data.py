@@ -303,6 +303,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Append batches to many partitions, all or nothing",
         consumes=_FRAMES,
         answer=_APPENDED,
+        headers=asking.ONCE_HEADERS,
     ),
     Route(
         method="POST",
@@ -313,6 +314,7 @@ ROUTES: tuple[Route, ...] = (
         consumes=(media.ARROW, media.KAFKA2, *media.RECORD_TYPES),
         schema=body_schema(media.JsonRecords),
         answer=_APPENDED,
+        headers={**asking.ONCE_HEADERS, **asking.PRODUCER_HEADERS},
     ),
     Route(
         method="GET",
@@ -323,6 +325,7 @@ ROUTES: tuple[Route, ...] = (
         produces=reading.FETCHED_TYPES,
         query=OFFSET_QUERY,
         answer=list[_FetchedRecord],
+        sends=reading.HEADERS,
     ),
     Route(
         method="GET",
@@ -363,6 +366,7 @@ ROUTES: tuple[Route, ...] = (
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.AppendUpload),
         answer=_APPENDED,
+        headers=asking.TOKEN_HEADER,
     ),
     Route(
         method="POST",
@@ -383,6 +387,7 @@ ROUTES: tuple[Route, ...] = (
         consumes=_TRANSACTED,
         schema=body_schema(TransactBody),
         answer=Written,
+        headers=asking.TOKEN_HEADER,
     ),
     Route(
         method="POST",

@@ -212,6 +212,17 @@ def test_an_idempotency_key_makes_a_request_happen_once() -> None:
     served(test)
 
 
+def test_a_key_is_refused_where_it_would_be_passed_over() -> None:
+    async def test(client: Client) -> None:
+        body = {"transactional_id": "x", "records": [{"topic": "t", "value": 1}]}
+        for path, sent in (("/transactions", body), ("/producers", {}), ("/admin/keys", {"principal": "a"})):
+            answer = await client("POST", path, sent, headers={"idempotency-key": "one"})
+            assert (400, "no") == (answer.status, answer.json["applied"])
+        assert [] == await values(client)
+
+    served(test)
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "status"),
     [
