@@ -111,6 +111,39 @@ def test_a_lone_survivor_takes_over_from_all_the_others(dead: tuple[int, ...]) -
     simulate(main())
 
 
+def test_a_hundred_members_that_die_at_once_are_expelled_in_few_manifests() -> None:
+    async def main() -> None:
+        place = Place()
+        await place.topics(t=100)
+        lives = await alive(place, 100)
+        await end(*lives[2:])
+        before = place.manifests()
+        await place.loop.sleep(SESSION_S + 2 * INTERVAL_S)
+        assert [50, 50] == shares(*lives[:2])
+        assert place.manifests() - before <= 4
+        await end(*lives[:2])
+
+    simulate(main())
+
+
+def test_joiners_of_one_moment_expel_the_dead_once() -> None:
+    async def main() -> None:
+        place = Place()
+        await place.topics(t=6)
+        lives = await alive(place, 3)
+        await end(*lives)
+        await place.loop.sleep(SESSION_S + 0.1)
+        joiners = [Life(await place.process(), f"new{n}") for n in range(3)]
+        await asyncio.gather(*(joiner.join() for joiner in joiners))
+        for _ in range(3):
+            await asyncio.gather(*(joiner.once() for joiner in joiners))
+        assert [2, 2, 2] == shares(*joiners)
+        members = joiners[0].coordinator.namespace.state.groups["g"].members
+        assert {"new0", "new1", "new2"} == members.keys()
+
+    simulate(main())
+
+
 def test_a_joiner_expels_the_dead_at_once() -> None:
     async def main() -> None:
         place = Place()
