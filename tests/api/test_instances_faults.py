@@ -11,7 +11,7 @@ from headwater.api.instance_store import Instance, InstanceStore
 from headwater.sim.faults import CALM, ROUGH, Faults, SimBucket, SimStore
 from headwater.sim.latency import S3_STANDARD
 from headwater.sim.loop import sim_loop
-from tests.api.helpers_dialect import JSON, Consumer, Rest
+from tests.api.helpers_dialect import JSON, Answer, Consumer, Rest
 from tests.log.helpers import simulate
 
 
@@ -111,3 +111,55 @@ def test_changes_of_many_processes_are_each_made_once(seed: int) -> None:
 
 def _turned(doc: Instance) -> Instance:
     return structs.replace(doc, turn=doc.turn + 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_clients_that_repeat_what_got_no_answer_miss_no_record(seed: int) -> None:
+    """Three clients, each with three instances one after another, whose requests any of three processes serves."""
+
+    async def main() -> None:
+        bucket, rng = SimBucket(sim_loop()), random.Random(seed)
+        calm = process(bucket, 1000 + seed, CALM)
+        await (await calm.namespace()).create_topic("t", 4)
+        processes = [process(bucket, seed * 10 + i) for i in range(3)]
+        found: list[int] = []
+
+        async def producer() -> None:
+            for i in range(12):
+                await calm.produce("t", *range(i * 10, i * 10 + 10), keys=True)
+                await calm.clock.sleep(rng.uniform(0, 10))
+
+        async def ask(method: str, path: str, body: Any = None, **headers: str) -> Answer:
+            for _ in range(60):
+                answer = await rng.choice(processes).ask(method, path, body, accept=JSON, **headers)
+                if answer.status not in (503, 504, 429):
+                    return answer
+                await calm.clock.sleep(rng.random())
+            raise AssertionError("the store does not recover")
+
+        async def client(name: str) -> None:
+            path = f"/consumers/g/instances/{name}"
+            wanted = {"name": name, "format": "json", "auto.offset.reset": "earliest", "session.timeout.ms": 30_000}
+            assert (await ask("POST", "/consumers/g", wanted)).status in (200, 409)
+            assert 204 == (await ask("POST", f"{path}/subscription", {"topics": ["t"]})).status
+            for i in range(rng.randrange(3, 12)):
+                query = f"timeout={rng.choice([0, 500])}&max_bytes=800"
+                answer = await ask("GET", f"{path}/records?{query}", idempotency_key=f"{name}-{i}")
+                assert answer.status in (200, 409), answer.body
+                found.extend(record["value"] for record in answer.json if answer.status == 200)
+                await calm.clock.sleep(rng.uniform(0, 3))
+            if rng.random() < 0.5:  # the others die without a word
+                assert (await ask("DELETE", path)).status in (204, 404)
+
+        async def clients(name: str) -> None:
+            for life in range(3):
+                await client(f"{name}-{life}")
+
+        await asyncio.gather(producer(), *map(clients, "abc"))
+        last = await calm.consumer("last", "t", **{"session.timeout.ms": 6_000})
+        for _ in range(200):
+            found.extend(await last.values())
+            await calm.clock.sleep(2)
+        assert set(range(120)) == set(found)
+
+    simulate(main())
