@@ -87,7 +87,7 @@ class Leases:
         certain = seen is not None and seen.ours and now_s - seen.heard_s <= interval_s * ABSENT
         if seen is not None:
             seen.heard_s = now_s
-            if now_s - seen.renewed_s < interval_s * (1 - EARLY):
+            if 0 <= now_s - seen.renewed_s < interval_s * (1 - EARLY):  # below 0: restored on another machine
                 return False
         if certain:
             return True
