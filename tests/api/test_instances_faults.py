@@ -109,6 +109,25 @@ def test_changes_of_many_processes_are_each_made_once(seed: int) -> None:
     simulate(main())
 
 
+def test_a_poll_without_news_costs_two_gets_and_one_that_is_served_afresh_a_head_more() -> None:
+    async def main() -> None:
+        bucket = SimBucket(sim_loop())
+        one = process(bucket, 1, CALM)
+        await (await one.namespace()).create_topic("t", 4)
+        consumer = await one.consumer("c", "t")
+        for _ in range(3):
+            await consumer.values()
+        for rest, heads in ((one, 0), (process(bucket, 2, CALM), 1)):
+            await rest.namespace()
+            counters = bucket.counters
+            before = (counters.put, counters.get, counters.head, counters.list)
+            assert [] == await consumer.at(rest).values()
+            after = (counters.put, counters.get, counters.head, counters.list)
+            assert (0, 2, heads, 0) == tuple(b - a for a, b in zip(before, after, strict=True))
+
+    simulate(main())
+
+
 def _turned(doc: Instance) -> Instance:
     return structs.replace(doc, turn=doc.turn + 1)
 
