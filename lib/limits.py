@@ -86,6 +86,7 @@ READS_MAX = 16  # range requests in flight for one reader
 
 FRAME_HEADER_BYTES_MAX = 4 * MIB  # the header of a frame: 10,000 batches of 300 bytes of JSON
 HTTP_BODY_BYTES_MAX = 32 * MIB  # a request's body, also once decompressed: two batches of the largest size
+HTTP_BODIES_BYTES_MAX = 256 * MIB  # bodies that the development server holds at once; others come back later
 HTTP_PATH_BYTES_MAX = 8 * KIB  # path and query as sent, each
 HTTP_QUERY_FIELDS_MAX = 32  # no route knows more than ten
 HTTP_COMPRESS_BYTES_MIN = KIB  # a smaller answer fits one packet anyway

@@ -100,7 +100,7 @@ class App:
         except TimeoutError:
             return self._refusal(too_late(reads, budget_s or 0.0), route)
         except Exception as error:
-            return self._mistake(error, request, route)
+            return self.mistake(error, request.method, route.pattern if route else "")
 
     async def _serve(
         self, request: Request, route: Route, parts: Mapping[str, str], budget_s: float | None
@@ -179,20 +179,23 @@ class App:
     def _refusal(self, error: HeadwaterError, route: Route | None) -> Response:
         return respond(error, dialect=route is not None and route.dialect)
 
-    def _mistake(self, error: Exception, request: Request, route: Route | None) -> Response:
-        """One line for the log: what kind of mistake and where, and nothing of what the client sent."""
+    def mistake(self, error: Exception, method: str, pattern: str = "") -> Response:
+        """The answer to an error that nobody raised on purpose, and one line for the log.
+
+        The line says what kind of mistake and where, and nothing of what the client sent.
+        """
         name = f"{self._rng.getrandbits(64):016x}"
         frames = traceback.extract_tb(error.__traceback__)[-8:]
         at = [f"{frame.filename.rpartition('headwater')[2][-60:]}:{frame.lineno} {frame.name}" for frame in frames]
         self._note(
             "error",
             id=name,
-            method=request.method[:16],
-            route=route.pattern if route else "",
+            method=method[:16],
+            route=pattern,
             error=type(error).__name__,
             at=at,
         )
-        return unexpected(name, request.method in READS)
+        return unexpected(name, method in READS)
 
     def _note(self, level: str, **fields: object) -> None:
         self._log(json.dumps({"level": level, **fields}) + "\n")

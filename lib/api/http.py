@@ -76,6 +76,8 @@ async def serve(incoming: Incoming, app: App, *, budget_s: float | None = None) 
         request = request_of(incoming, app.namespace)
     except HeadwaterError as error:
         return respond(error)
+    except Exception as error:
+        return app.mistake(error, incoming.method)
     response = await app.serve(request, budget_s=budget_s)
     return compressed(response, incoming.headers.get("accept-encoding", ""))
 

@@ -27,7 +27,7 @@ from headwater.clock import Clock, SystemClock, system_entropy
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
-from headwater.store import open_store
+from headwater.store import S3_CLIENT, open_store
 from headwater.store.impatient import ImpatientStore
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Function:
         self._app: App | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
-        routes.table(name)  # imports now, while the platform lends a whole core
+        _preload(name, environment)
         _on_restore(self.forget)
 
     def __call__(self, event: object, context: object = None) -> dict[str, Any]:
@@ -224,6 +224,16 @@ class Function:
         line = {"level": "error", "id": name, "error": type(error).__name__, "message": told, "function": self.name}
         sys.stderr.write(json.dumps(line) + "\n")
         return http.answer(unexpected(name, reads=False), "")
+
+
+def _preload(name: str, environment: Mapping[str, str]) -> None:
+    """Import now what the first request will need: the platform lends a whole core, and SnapStart keeps it."""
+    from headwater.api import auth, quotas, service  # noqa: F401 - for later
+
+    routes.table(name)
+    s3 = environment.get("HEADWATER_STORE", "").startswith("s3://")
+    if s3 and environment.get("HEADWATER_S3_CLIENT", S3_CLIENT) == S3_CLIENT:
+        importlib.import_module("headwater.store.s3_obstore")
 
 
 def _is_request(event: object) -> bool:

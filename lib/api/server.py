@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,14 @@ from aiohttp import web
 from headwater.api import http
 from headwater.api.errors_http import respond
 from headwater.api.messages import HttpError, Response
-from headwater.errors import HeadwaterError
-from headwater.limits import HTTP_BODY_BYTES_MAX, HTTP_HEADER_BYTES_MAX, HTTP_PATH_BYTES_MAX, HTTP_SLOW_S
+from headwater.errors import HeadwaterError, Throttled
+from headwater.limits import (
+    HTTP_BODIES_BYTES_MAX,
+    HTTP_BODY_BYTES_MAX,
+    HTTP_HEADER_BYTES_MAX,
+    HTTP_PATH_BYTES_MAX,
+    HTTP_SLOW_S,
+)
 
 if TYPE_CHECKING:
     from headwater.api.app import App
@@ -48,10 +55,18 @@ async def serve(
         await asyncio.Event().wait()
 
 
+@dataclass(slots=True)
+class _Held:
+    """Bytes of a body that are in memory."""
+
+    nbytes: int = 0
+
+
 class Server:
     """An HTTP server for one app; use it as an asynchronous context manager. ``port`` 0 takes any free one.
 
-    ``slow_s`` is how long a client may take to send a request, ``budget_s`` how long the answer may take.
+    ``slow_s`` is how long a client may take to send a request, ``budget_s`` how long the answer may take;
+    ``bodies_bytes_max`` bounds the bodies of all requests in flight.
     """
 
     def __init__(
@@ -63,6 +78,7 @@ class Server:
         maintain_s: float = 0.0,
         slow_s: float = HTTP_SLOW_S,
         budget_s: float | None = None,
+        bodies_bytes_max: int = HTTP_BODIES_BYTES_MAX,
     ) -> None:
         self.app = app
         self.host = host
@@ -70,6 +86,8 @@ class Server:
         self._maintain_s = maintain_s
         self._slow_s = slow_s
         self._budget_s = budget_s
+        self._bodies_bytes_max = bodies_bytes_max
+        self._held_bytes = 0  # bodies of requests that are not answered yet
         self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}  # no whole request head was sent yet
         self._door: web.Server | None = None
         self._listener: asyncio.Server | None = None
@@ -136,12 +154,17 @@ class Server:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if (timer := self._silent.pop(request.protocol, None)) is not None:
             timer.cancel()
+        held = _Held()
         try:
-            incoming = await self._incoming(request)
+            incoming = await self._incoming(request, held)
+            response = await http.serve(incoming, self.app, budget_s=self._budget_s)
+            answer = _answer(response)
         except HeadwaterError as error:
             # What is left of the body would be taken for the next request, so this connection ends here.
-            return await self._send(request, _answer(respond(error), close=True))
-        return await self._send(request, _answer(await http.serve(incoming, self.app, budget_s=self._budget_s)))
+            answer = _answer(respond(error), close=True)
+        finally:
+            self._held_bytes -= held.nbytes
+        return await self._send(request, answer)
 
     async def _send(self, request: web.BaseRequest, answer: web.Response) -> web.Response:
         """Write the answer, as long as the client takes it: one that reads too slowly is let go."""
@@ -153,7 +176,7 @@ class Server:
             request.protocol.force_close()
         return answer
 
-    async def _incoming(self, request: web.BaseRequest) -> http.Incoming:
+    async def _incoming(self, request: web.BaseRequest, held: _Held) -> http.Incoming:
         path, _, query = request.raw_path.partition("?")
         headers: dict[str, str] = {}
         for name, value in request.headers.items():
@@ -164,14 +187,19 @@ class Server:
             raw_path=path,
             raw_query=query,
             headers=headers,
-            body=await self._body(request),
+            body=await self._body(request, held),
             client=request.remote or "",
             host=f"{self.host}:{self.port}",
             scheme="http",
         )
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        """The body as it was sent. Raises ``HttpError`` 413 as soon as it is too large, 408 if it takes too long."""
+    async def _body(self, request: web.BaseRequest, held: _Held) -> bytes:
+        """The body as it was sent.
+
+        Raises:
+            HttpError: 413 as soon as it is too large, 408 if it takes too long.
+            Throttled: the bodies of all requests together are too large.
+        """
         if (request.content_length or 0) > HTTP_BODY_BYTES_MAX:
             raise _too_large()
         if not request.can_read_body:
@@ -184,8 +212,12 @@ class Server:
             async with asyncio.timeout(self._slow_s):
                 async for piece in request.content.iter_any():
                     size += len(piece)
+                    held.nbytes += len(piece)
+                    self._held_bytes += len(piece)
                     if size > HTTP_BODY_BYTES_MAX:
                         raise _too_large()
+                    if self._held_bytes > self._bodies_bytes_max:
+                        raise Throttled("The server has its hands full with other requests.")
                     pieces.append(piece)
         except TimeoutError:
             raise HttpError(408, f"The body was not there within {self._slow_s:g} s.") from None

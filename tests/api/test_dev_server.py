@@ -175,6 +175,24 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
     running(test)
 
 
+def test_bodies_of_all_requests_together_are_bounded() -> None:
+    async def test(server: Server, session: aiohttp.ClientSession) -> None:
+        part = head("POST", RECORDS, "Content-Length: 90000", "Content-Type: application/json") + bytes(80_000)
+        streams = [await asyncio.open_connection(server.host, server.port) for _ in range(3)]
+        for _, writer in streams:
+            writer.write(part)
+            await writer.drain()
+        first, _ = await asyncio.wait([asyncio.ensure_future(reader.read(12)) for reader, _ in streams], timeout=5,
+                                      return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+        assert [b"HTTP/1.1 429"] == [task.result() for task in first]
+        for _, writer in streams:
+            writer.close()
+        async with session.get("/healthz") as found:
+            assert 200 == found.status
+
+    running(test, bodies_bytes_max=200_000)
+
+
 def test_a_bomb_is_refused() -> None:
     async def test(server: Server, session: aiohttp.ClientSession) -> None:
         bomb = gzip.compress(bytes(200 << 20))
