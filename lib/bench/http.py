@@ -264,7 +264,7 @@ async def _append_raw(records: int, batches: int) -> float:
         await one(0)
         began = cpu_s()
         sizes = await _closed_loop(one, batches, IN_FLIGHT)
-        return sum(sizes) / (cpu_s() - began) / 1e6
+        return float(sum(sizes)) / (cpu_s() - began) / 1e6
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from headwater.log.cache import ByteCache
 from headwater.log.intents import Manifest, decode_manifest
 from headwater.log.options import Options
 from headwater.log.state import Outcome, State, apply
+from headwater.log.together import together
 from headwater.store.base import ObjectStore
 from headwater.store.retry import retrying
 
@@ -166,7 +167,7 @@ class Chain:
         while True:
             state = self.state if fresh is None else fresh.state
             before, seq = self.now(), state.seq + 1
-            found = await asyncio.gather(*(self.read_slot(seq + i) for i in range(parallel)))
+            found = await together(*(self.read_slot(seq + i) for i in range(parallel)))
             if fresh is None and self.is_stale():
                 fresh = await self._load()
                 continue
@@ -220,7 +221,7 @@ class Chain:
         Snapshots may be collected between being found and being read, so it looks again before it gives up.
         """
         for _ in range(LOOK_AGAIN_MAX):
-            hint, boundary = await asyncio.gather(self._read_latest(), self.read_boundary())
+            hint, boundary = await together(self._read_latest(), self.read_boundary())
             state = await self._read_snapshot(hint) if hint + 1 >= boundary else None
             if state is None:
                 state = await self._newest_snapshot(boundary)

@@ -33,6 +33,7 @@ from headwater.log.payload import Piece, assemble
 from headwater.log.state import Outcome
 from headwater.log.state.fold import LATE
 from headwater.log.tags import decode_tag, encode_tag
+from headwater.log.together import together
 from headwater.log.turns import Turns
 
 HEADER_BYTES_GUESS = 16 * 1024  # the first read of a segment whose key carries no tag
@@ -259,7 +260,7 @@ class Committer:
                 self._take_in(key, [decode_tag(parsed.tag, tip=parsed.tip, key=key)], size)
             except Corrupt:
                 continue  # not ours to judge: `headwater verify` reports it
-        headers = await asyncio.gather(*(self._read_header(key) for key, _ in unread))
+        headers = await together(*(self._read_header(key) for key, _ in unread))
         for (key, size), intents in zip(unread, headers, strict=True):
             if intents is not None:
                 self._take_in(key, intents, size)

@@ -27,6 +27,7 @@ from headwater.limits import (
 from headwater.log import keys, snapshot
 from headwater.log.chain import Chain, naming, read_manifest
 from headwater.log.state import State, apply
+from headwater.log.together import together
 
 NEAR = 4 * SNAPSHOT_EVERY  # manifests below the wanted one among which a snapshot is looked for first
 
@@ -91,7 +92,7 @@ async def _load(chain: Chain, seq: int) -> State:
     parallel = max(1, min(CATCH_UP_PARALLEL_MAX, chain.options.catch_up_bytes_max // MANIFEST_BYTES_MAX))
     while state.seq < seq:
         wanted = range(state.seq + 1, min(state.seq + parallel, seq) + 1)
-        for number, data in zip(wanted, await asyncio.gather(*map(chain.read_slot, wanted)), strict=True):
+        for number, data in zip(wanted, await together(*map(chain.read_slot, wanted)), strict=True):
             if data is None:
                 raise await _gone(chain, seq, number)
             apply(state, read_manifest(data, number))

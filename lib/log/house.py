@@ -16,6 +16,7 @@ from headwater.log import index, keys, snapshot
 from headwater.log.chain import Chain
 from headwater.log.intents import Manifest
 from headwater.log.state import Outcome, PageRef
+from headwater.log.together import together
 from headwater.types import Body
 
 
@@ -66,7 +67,7 @@ class House:
         return seq
 
     async def _merge(self, due: list[PageRef]) -> None:
-        bodies = await asyncio.gather(*(self.load_page(ref) for ref in due))
+        bodies = await together(*(self.load_page(ref) for ref in due))
         ref, body = index.merge(due, list(bodies))
         await self._put_once(keys.index_key(ref.first, ref.last), body)
         pages = self.chain.state.pages

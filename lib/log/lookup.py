@@ -6,7 +6,6 @@ cached. A page may vanish when it was merged away and collected: the caller refr
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 
@@ -15,6 +14,7 @@ from headwater.log.chain import Chain
 from headwater.log.house import House
 from headwater.log.index import PageHeader, Run
 from headwater.log.state import Entry, PageRef, Partition
+from headwater.log.together import together
 
 HEAD_BYTES_GUESS = 64 * 1024
 DIRECTORIES_MAX = 256  # directories kept in memory
@@ -79,7 +79,7 @@ class Lookup:
         if _covers(tail, offset, found.stable_end):
             return []  # the common case of a reader near the end: everything it can read is in the tail
         pages = list(self.chain.state.pages)
-        directories = await asyncio.gather(*(self._directory(ref) for ref in pages))
+        directories = await together(*(self._directory(ref) for ref in pages))
         runs = [
             (ref, run)
             for ref, (header, _) in zip(pages, directories, strict=True)

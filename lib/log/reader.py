@@ -21,6 +21,7 @@ from headwater.log import frame, kafka2, keys
 from headwater.log.chain import Chain
 from headwater.log.lookup import Lookup
 from headwater.log.state import Entry, Partition, Topic
+from headwater.log.together import together
 from headwater.types import Codec
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ class Reader:
 
     async def _load(self, topic: str, partition: int, entries: list[Entry]) -> list[Chunk]:
         spans = _spans(entries)
-        loaded = await asyncio.gather(*(self._load_span(key, span) for key, span in spans))
+        loaded = await together(*(self._load_span(key, span) for key, span in spans))
         return [
             Chunk(
                 topic=topic,

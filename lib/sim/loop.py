@@ -206,6 +206,14 @@ class SimLoop(asyncio.BaseEventLoop):
         """Tasks that are not done, oldest first; with ``owner`` only those that belong to it."""
         return [task for task in self._tasks if not task.done() and (owner is None or task.owner is owner)]
 
+    async def cancel(self, owner: object, timeout_s: float = 0.1) -> None:
+        """Cancel the tasks of ``owner``, but for the one that asks, and let them clean up for so long."""
+        tasks = [task for task in self.pending(owner) if task is not asyncio.current_task(self)]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+
     def cancel_leftovers(self) -> None:
         """Cancel every task and let each clean up, without moving time. Raises ``Deadlock`` if one never ends."""
         self._steps_max = self.steps + CANCEL_STEPS_MAX

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeAlias, TypeVar
 
-from headwater.sim.faults import Process, SimStore
+from headwater.sim.faults import Process, SimBucket, SimStore
 from headwater.sim.loop import SimLoop
 
 T = TypeVar("T")
@@ -50,22 +50,25 @@ class Environment(Process):
             await self._thawed.wait()
             await super().held()
 
-    def in_flight(self) -> int:
+    def under_way(self) -> list[str]:
         """Requests to the store that have no answer yet."""
-        return sum(store.in_flight for store in self.stores)
+        return [what for store in self.stores for what in store.under_way]
 
 
 class CountingStore(SimStore):
-    """A store that knows how many of its requests are under way."""
+    """A store that knows which of its requests are under way."""
 
-    in_flight = 0
+    def __init__(self, bucket: SimBucket, **rest: Any) -> None:
+        super().__init__(bucket, **rest)
+        self.under_way: list[str] = []
 
     async def _request(self, op: str, apply: Callable[..., T], *args: Any) -> T:
-        self.in_flight += 1
+        what = f"{op} {args[0]}"
+        self.under_way.append(what)
         try:
             return await super()._request(op, apply, *args)
         finally:
-            self.in_flight -= 1
+            self.under_way.remove(what)
 
 
 class Platform:
@@ -117,8 +120,7 @@ class Platform:
             await asyncio.wait([task])
         if not environment.alive or task.cancelled():
             return None
-        if environment.in_flight():
-            self.late.append(environment.name)
+        self.late += [f"{environment.name}: {what}" for what in environment.under_way()]
         environment.freeze()
         self._idle.append(environment)
         return task.result()

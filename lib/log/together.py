@@ -1,0 +1,25 @@
+"""Several requests at the same time, none of which outlives the others' failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def together(*calls: Coroutine[Any, Any, T]) -> list[T]:
+    """What all of ``calls`` return, in their order.
+
+    As ``asyncio.gather``; but if one fails, the others are cancelled, and its error is raised when they have ended.
+    So nothing is under way when the caller hears of it (R10). For reads only: a write must not be broken off.
+    """
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
