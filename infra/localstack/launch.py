@@ -1,7 +1,8 @@
-"""LocalStack as a process of this machine, with two repairs that its host mode needs.
+"""LocalStack as a process of this machine, with three repairs that version 4.14 needs.
 
-It keeps objects in a folder with a fixed name that it never removes: here they lie below TMPDIR. And hypercorn, the
-server that binds only the address it was told to, is stopped from another thread, which its loop may not notice.
+It keeps objects in a folder with a fixed name that it never removes: here they lie below TMPDIR. Hypercorn, the server
+that binds only the address it was told to, is stopped from another thread, which its loop may not notice. And its
+CloudFormation cannot move an alias to a new version, so that no function with an alias could be deployed twice.
 """
 
 import tempfile
@@ -11,8 +12,11 @@ from typing import Any
 import localstack.services.s3.provider as s3_provider
 from localstack.runtime.main import main
 from localstack.runtime.server.hypercorn import HypercornRuntimeServer
+from localstack.services.cloudformation.resource_provider import OperationStatus, ProgressEvent
+from localstack.services.lambda_.resource_providers.lambda_alias import LambdaAliasProvider
 
 told_to_stop = HypercornRuntimeServer.shutdown
+create_alias = LambdaAliasProvider.create
 
 
 def shutdown(self: Any) -> None:
@@ -21,6 +25,27 @@ def shutdown(self: Any) -> None:
     self.loop.call_soon_threadsafe(self.loop.stop)
 
 
+def move_alias(self: Any, request: Any) -> Any:
+    """Point an alias that is there at the version that the template names."""
+    wanted, aliases = request.desired_state, request.aws_client_factory.lambda_
+    moved = aliases.update_alias(**{name: wanted[name] for name in ("FunctionName", "Name", "FunctionVersion")})
+    return ProgressEvent(
+        status=OperationStatus.SUCCESS,
+        resource_model={**wanted, "Id": moved["AliasArn"]},
+        custom_context=request.custom_context,
+    )
+
+
+def create_or_move_alias(self: Any, request: Any) -> Any:
+    """Create the alias, unless an earlier deployment has done it."""
+    try:
+        return create_alias(self, request)
+    except request.aws_client_factory.lambda_.exceptions.ResourceConflictException:
+        return move_alias(self, request)
+
+
 s3_provider.DEFAULT_S3_TMP_DIR = str(Path(tempfile.gettempdir()) / "s3")
 HypercornRuntimeServer.shutdown = shutdown
+LambdaAliasProvider.create = create_or_move_alias
+LambdaAliasProvider.update = move_alias
 main()

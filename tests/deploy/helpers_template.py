@@ -73,10 +73,10 @@ class Stack:
         """A function's properties, those of Globals included."""
         return {**self.globals, **self.resources[f"{name.capitalize()}Function"]["Properties"]}
 
-    def policy(self, name: str) -> Policy:
+    def policy(self, function: str) -> Policy:
         """What a function's role may do: the stack's own managed policies, and what stands at the function."""
-        managed = {f"<{id}>": made["PolicyDocument"] for id, made in self.of_type("AWS::IAM::ManagedPolicy").items()}
-        documents = [managed[p] if isinstance(p, str) else p for p in self.function(name)["Policies"]]
+        managed = {f"<{n}>": p["PolicyDocument"] for n, p in self.of_type("AWS::IAM::ManagedPolicy").items()}
+        documents = [managed[p] if isinstance(p, str) else p for p in self.function(function)["Policies"]]
         return Policy([statement for document in documents for statement in document["Statement"]])
 
     def bucket_policy(self) -> Policy:

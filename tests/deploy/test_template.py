@@ -94,7 +94,7 @@ def test_open_urls_have_both_rights_that_the_platform_asks_for() -> None:
     granted = Stack(AuthMode="token").of_type("AWS::Lambda::Permission").values()
     assert {"*"} == {permission["Principal"] for permission in granted}
     wanted = {
-        (f"<{name.capitalize()}Function.Alias>", action)
+        (f"<{name.capitalize()}Function.Arn>:live", action)
         for name in FUNCTIONS
         for action in ("lambda:InvokeFunctionUrl", "lambda:InvokeFunction")
     }
