@@ -264,7 +264,7 @@ def answer(call: Call, value: Any) -> Response:
 # -- the table -------------------------------------------------------------------------------------------
 
 
-def _topic_read(pattern: str, handler: Handler, summary: str) -> Route:
+def _topic_read(pattern: str, handler: Handler, summary: str, says: object = None) -> Route:
     return Route(
         method="GET",
         pattern=pattern,
@@ -273,10 +273,11 @@ def _topic_read(pattern: str, handler: Handler, summary: str) -> Route:
         summary=summary,
         produces=ANSWERS,
         dialect=True,
+        answer=says,
     )
 
 
-def _produce(pattern: str, handler: Handler, summary: str) -> Route:
+def _produce(pattern: str, handler: Handler, summary: str, headers: Mapping[str, str] = asking.ONCE_HEADERS) -> Route:
     return Route(
         method="POST",
         pattern=pattern,
@@ -287,17 +288,23 @@ def _produce(pattern: str, handler: Handler, summary: str) -> Route:
         produces=ANSWERS,
         query={"async": "`true`: answer 204, without the offsets"},
         schema=PRODUCE_SCHEMA,
+        headers=headers,
         dialect=True,
         codes=(200, 204),
     )
 
 
 ROUTES: tuple[Route, ...] = (
-    _topic_read("/brokers", list_brokers, "The brokers: always broker 0 alone"),
-    _topic_read("/topics", list_topics, "The names of all topics"),
+    _topic_read("/brokers", list_brokers, "The brokers: always broker 0 alone", {"brokers": list[int]}),
+    _topic_read("/topics", list_topics, "The names of all topics", list[str]),
     _topic_read("/topics/{topic}", describe_topic, "A topic, its configs and partitions"),
     _topic_read("/topics/{topic}/partitions", list_partitions, "The partitions of a topic"),
     _topic_read("/topics/{topic}/partitions/{partition}", describe_partition, "One partition"),
     _produce("/topics/{topic}", produce_to_topic, "Append records to a topic, all or nothing"),
-    _produce("/topics/{topic}/partitions/{partition}", produce_to_partition, "Append records to one partition"),
+    _produce(
+        "/topics/{topic}/partitions/{partition}",
+        produce_to_partition,
+        "Append records to one partition, all or nothing",
+        {**asking.ONCE_HEADERS, **asking.PRODUCER_HEADERS},
+    ),
 )

@@ -379,6 +379,8 @@ def _route(
     status: int = 204,
     produces: tuple[str, ...] = ANSWERS,
     query: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    says: object = None,
 ) -> Route:
     return Route(
         method=method,
@@ -389,6 +391,8 @@ def _route(
         consumes=TAKES if body else (),
         produces=produces,
         query=query or {},
+        headers=headers or {},
+        answer=says,
         schema=body_schema(body) if body else None,
         dialect=True,
         codes=(status,),
@@ -396,7 +400,7 @@ def _route(
 
 
 ROUTES: tuple[Route, ...] = (
-    _route("POST", _GROUP, create, CreateBody, status=200),
+    _route("POST", _GROUP, create, CreateBody, status=200, says={"instance_id": str, "base_uri": str}),
     _route("DELETE", _INSTANCE, delete),
     _route("POST", f"{_INSTANCE}/subscription", subscribe, SubscribeBody),
     _route("GET", f"{_INSTANCE}/subscription", subscription, status=200),
@@ -416,6 +420,7 @@ ROUTES: tuple[Route, ...] = (
             "timeout": "how long to wait for records, in ms; the instance's consumer.request.timeout.ms by default",
             "max_bytes": "about how large the answer may be; one record is in it if there is any",
         },
+        headers={"Idempotency-Key": "a poll with the key of the poll before it begins where that one began"},
     ),
     _route(
         "POST",
