@@ -209,6 +209,7 @@ class App:
             found = None
         if found is None:
             found = asyncio.ensure_future(self._open(name))
+            found.add_done_callback(_heard)
         self._namespaces[name] = found  # the newest at the end
         try:
             namespace = await asyncio.shield(found)
@@ -265,6 +266,12 @@ class App:
         self._namespaces.clear()
         if self._close is not None:
             await self._close()
+
+
+def _heard(opening: asyncio.Future[Namespace]) -> None:
+    """Its error is told to whoever asks next, if anybody does."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 async def namespaces_in(bucket: ObjectStore) -> AsyncIterator[str]:

@@ -240,6 +240,8 @@ class Server:
                     await keep_up(namespace)
                 except HeadwaterError:
                     continue  # the store is away; the next round tries again
+                except Exception as error:
+                    self.app.mistake(error, "", "maintenance")  # logged; the next round comes all the same
 
 
 def _answer(response: Response, *, close: bool = False) -> web.Response:
