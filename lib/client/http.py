@@ -49,6 +49,7 @@ T = TypeVar("T")
 TP = tuple[str, int]
 REQUEST_BYTES_MAX = 4 * MIB  # a function takes 6 MB, of which base64 leaves 4.5; larger batches are uploaded
 TIMEOUT_S = 60.0
+_UPLOADED = "upload/"  # in a token of ours: the batch lies there already
 FRESH_S = 1.0  # a commit number heard this long ago still makes a token
 
 
@@ -125,11 +126,12 @@ class HttpVerbs:
         # A token of ours carries the key of the first call, so that the second one is the same request.
         token, _, known = token.partition("#")
         numbered = all(batch.producer_id >= 0 and batch.sequence >= 0 for _, _, batch in batches)
-        once = once or known or ("" if numbered else f"{self.rng.getrandbits(128):032x}")
-        if len(batches) == 1 and len(batches[0][2].data) > REQUEST_BYTES_MAX and not once:
-            uploaded = await self._upload(*batches[0], token=token)
+        is_large = len(batches) == 1 and len(batches[0][2].data) > REQUEST_BYTES_MAX
+        if known.startswith(_UPLOADED) or (is_large and not (once or known)):
+            uploaded = await self._upload(*batches[0], token=token, known=known.removeprefix(_UPLOADED))
             if uploaded is not None:
                 return [uploaded]
+        once = once or known or ("" if numbered else f"{self.rng.getrandbits(128):032x}")
         headers = {"headwater-token": token} if token else {}
         if once:
             headers["idempotency-key"] = once
@@ -185,21 +187,30 @@ class HttpVerbs:
         self, upload: str, *, token: str = "", producer: ProducerId | None = None, sequence: int = -1
     ) -> Appended:
         body = {"token": token, "producer": _producer(producer), "sequence": sequence}
-        repeatable = bool(token) or (producer is not None and sequence >= 0)
-        answer = await self._post(f"/uploads/{segment(upload)}", body, repeatable=repeatable)
+        # What was uploaded is appended once, however often that is asked for.
+        answer = await self._post(f"/uploads/{segment(upload)}", body, repeatable=True)
         return wire.read(answer["appended"], list[Appended])[0]
 
-    async def _upload(self, topic: str, partition: int, batch: Batch, *, token: str) -> Appended | None:
-        """A large batch past the service; None where that cannot be, since the store has no presigned URLs."""
+    async def _upload(self, topic: str, partition: int, batch: Batch, *, token: str, known: str) -> Appended | None:
+        """A large batch past the service; None where that cannot be, since the store has no presigned URLs.
+
+        ``known`` is the upload of an earlier call that ended in ``Indeterminate``.
+        """
         if batch.codec != "arrow":
             return None
-        try:
-            upload = await self.upload(topic, partition, len(batch.data))
-        except InvalidRequest:
-            return None
-        await self._http.outside("PUT", upload.url, upload.headers, upload.prefix + batch.data)
+        if not known:
+            try:
+                upload = await self.upload(topic, partition, len(batch.data))
+            except InvalidRequest:
+                return None
+            await self._http.outside("PUT", upload.url, upload.headers, upload.prefix + batch.data)
+            known = upload.id
         producer = ProducerId(id=batch.producer_id, epoch=batch.producer_epoch) if batch.producer_id >= 0 else None
-        return await self.append_upload(upload.id, token=token, producer=producer, sequence=batch.sequence)
+        try:
+            return await self.append_upload(known, token=token, producer=producer, sequence=batch.sequence)
+        except Indeterminate as error:
+            error.token = f"{error.token}#{_UPLOADED}{known}"
+            raise
 
     # -- reading ----------------------------------------------------------------------------------------------
 

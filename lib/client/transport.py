@@ -130,19 +130,39 @@ class Transport:
         raise AssertionError("the last try returns or raises")
 
     async def outside(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-        """A presigned request, which carries its rights in itself: nothing of ours goes with it."""
+        """A presigned GET or PUT, which carries its rights in itself: nothing of ours goes with it.
+
+        Raises ``Unavailable``: not done, or done without a word; either way nothing is committed by it.
+        """
+        backoff = Backoff(self.clock, self.rng)
+        for tries in range(1, TRIES_MAX + 1):
+            try:
+                return await self._once_outside(method, url, headers, body)
+            except Unavailable as error:
+                if tries == TRIES_MAX:
+                    raise
+                pause_s = backoff.next_s(error)
+            await self.clock.sleep(pause_s)
+        raise AssertionError("the last try returns or raises")
+
+    async def _once_outside(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> bytes:
         import aiohttp
 
         try:
             async with self._sessions().request(
                 method, _encoded(url), data=_payload(body), headers=dict(headers), allow_redirects=False
             ) as response:
-                data = await response.content.read(ANSWER_BYTES_MAX)
-                if response.status >= 400:
-                    raise Unavailable(f"The store answered {response.status} to a presigned {method}.")
-                return data
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                data = await _read(response)
+                status = response.status
+        except (_Silence, aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"A presigned {method} was not answered: {type(error).__name__}.") from error
+        if method == "PUT" and status == 412:
+            return data  # an earlier try has written it, and nobody can write it anew
+        if status >= 500 or status == 429:
+            raise Unavailable(f"The store answered {status} to a presigned {method}.")
+        if status >= 300:
+            raise Forbidden(f"The store answered {status} to a presigned {method}: it is over, or was not for this.")
+        return data
 
     # -- one try --------------------------------------------------------------------------------------------
 

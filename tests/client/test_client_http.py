@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from headwater.api import http, presign, routes
+from headwater.api import http, presign, routes, uploads
 from headwater.api.auth import Authenticator, SigningKey
 from headwater.client import Consumer, Producer, TopicPartition, connect
 from headwater.client.signing import Signer, region_of
@@ -61,7 +61,7 @@ class Between:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.seen.append((request.method, request.path))
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
-        body = await request.read()
+        body = await request.content.read()
         plan: str | web.Response | None = None
         if self.plans and self.plans[0][0] in request.path:
             plan = self.plans.pop(0)[1]
@@ -382,6 +382,7 @@ class Shelf:
         self.store = store
         self.url = ""
         self.seen: list[str] = []
+        self.plans: list[int] = []
 
     def put(self, key: str, length: int, expires_s: int = PRESIGN_S) -> tuple[str, Mapping[str, str]]:
         return f"{self.url}/{key}?signature=a%2Fb", {"if-none-match": "*"}
@@ -393,10 +394,14 @@ class Shelf:
         assert "signature=a%2Fb" in request.raw_path, "a signed URL is sent as it is"
         assert "authorization" not in request.headers
         self.seen.append(request.method)
+        data = await request.content.read()
+        plan = self.plans.pop(0) if self.plans else 200
+        if plan == 503:
+            return web.Response(status=503)
         key = f"default/{request.path[1:]}"
         if request.method == "PUT":
-            await self.store.put_if_absent(key, await request.read())
-            return web.Response()
+            await self.store.put_if_absent(key, data)
+            return web.Response(status=plan)
         first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
         return web.Response(body=(await self.store.get(key, start=int(first), end=int(last) + 1)).data)
 
@@ -405,7 +410,8 @@ def test_what_no_request_or_answer_can_hold_goes_past_the_service(monkeypatch: p
     async def main() -> None:
         store = MemoryStore()
         shelf = Shelf(store)
-        monkeypatch.setattr(presign, "presigner", lambda store: shelf)
+        for module in (presign, uploads):
+            monkeypatch.setattr(module, "presigner", lambda store: shelf)
         door = web.Server(shelf.handle, access_log=None)
         listener = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)
         shelf.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -414,15 +420,42 @@ def test_what_no_request_or_answer_can_hold_goes_past_the_service(monkeypatch: p
             await verbs.create_topic("t", 1)
             large = random.Random(1).randbytes(5_000_000)
             async with Producer(verbs, compression="none") as producer:
+                shelf.plans += [503, 412]
+                network.plan("/uploads/", LOSE, CUT)
                 assert 0 == (await producer.send_and_wait("t", large)).offset
                 assert 1 == (await producer.send_and_wait("t", b"small")).offset
-            assert ["PUT"] == shelf.seen
+            assert ["PUT", "PUT"] == shelf.seen
             async with Consumer(verbs, "t", auto_offset_reset="earliest", fetch_max_wait_ms=50) as consumer:
                 first, second = await consumer.getone(), await consumer.getone()
             assert first is not None
             assert second is not None
             assert (large, b"small") == (first.value, second.value)
             assert "GET" in shelf.seen
+        listener.close()
+        await door.shutdown(1)
+
+    asyncio.run(main())
+
+
+def test_an_upload_whose_fate_is_unknown_is_appended_once_by_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        shelf = Shelf(store)
+        for module in (presign, uploads):
+            monkeypatch.setattr(module, "presigner", lambda store: shelf)
+        door = web.Server(shelf.handle, access_log=None)
+        listener = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)
+        shelf.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with between(store) as network, connect(network.url) as verbs:
+            await verbs.create_topic("t", 1)
+            wish = [("t", 0, batch(random.Random(1).randbytes(5_000_000)))]
+            network.plan("/uploads/", *[LOSE] * 6)
+            with pytest.raises(Indeterminate) as caught:
+                await verbs.produce(wish)
+            (placed,) = await verbs.produce(wish, token=caught.value.token)
+            assert 0 == placed.base_offset
+            assert 1 == (await verbs.offset_of("t", 0)).offset
+            assert ["PUT"] == shelf.seen
         listener.close()
         await door.shutdown(1)
 
