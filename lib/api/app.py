@@ -89,35 +89,36 @@ class App:
         With ``budget_s`` it ends in time: a read is then broken off, and a write is ``Indeterminate``. The write
         itself is not: ``drain`` waits for it.
         """
-        reads = request.method in READS
         route: Route | None = None
+        harmless = True  # nothing that changes anything was begun
         try:
             route, parts = self.router.find(request.method, request.path)
             async with asyncio.timeout(budget_s):
-                return await self._serve(request, route, parts, budget_s)
+                call = await self._call(request, route, parts, budget_s)
+                harmless = request.method in READS
+                return await self._handled(route, call)
         except HeadwaterError as error:
             return self._refusal(error, route)
         except TimeoutError:
-            return self._refusal(too_late(reads, budget_s or 0.0), route)
+            return self._refusal(too_late(harmless, budget_s or 0.0), route)
         except Exception as error:
             return self.mistake(error, request.method, route.pattern if route else "")
 
-    async def _serve(
-        self, request: Request, route: Route, parts: Mapping[str, str], budget_s: float | None
-    ) -> Response:
+    async def _call(self, request: Request, route: Route, parts: Mapping[str, str], budget_s: float | None) -> Call:
+        """The request as its handler gets it: well-formed, of a namespace that is served, by somebody who is known."""
         for name in request.query:
             if name not in route.query:
                 raise HttpError(400, f"This path has no query parameter {name[:40]!r}; it has {_names(route.query)}.")
         if route.open:
             nothing = cast(Any, None)
-            return await route.handler(Call(request=request, parts=parts, verbs=nothing, namespace=nothing))
+            return Call(request=request, parts=parts, verbs=nothing, namespace=nothing)
         if not route.dialect:
             media.check(request, route)
             asking.refuse_once(request, route)
         await self._check_served(request)
         identity, namespace = await self._known(request)
         wait_ms = self._wait_ms_max if budget_s is None else min(self._wait_ms_max, budget_s * 1_000 * BUDGET_WAIT)
-        call = Call(
+        return Call(
             request=request,
             parts=parts,
             verbs=self._verbs(request, namespace, identity),
@@ -127,11 +128,15 @@ class App:
             wait_ms_max=wait_ms,
             answer_bytes_max=self._answer_bytes_max,
         )
+
+    async def _handled(self, route: Route, call: Call) -> Response:
+        if route.open:
+            return await route.handler(call)
         try:
             response = await route.handler(call)
         except HeadwaterError as error:
-            raise scrubbed(error, namespace) from error
-        if request.method in READS and len(response.body) > self._answer_bytes_max + ANSWER_SLACK_BYTES:
+            raise scrubbed(error, call.namespace) from error
+        if call.request.method in READS and len(response.body) > self._answer_bytes_max + ANSWER_SLACK_BYTES:
             raise HttpError(413, f"The answer has {len(response.body)} bytes, too many for this way; ask for less.")
         return response
 

@@ -84,10 +84,10 @@ def unexpected(name: str, reads: bool) -> Response:
     return Response(status=500, headers={"content-type": JSON}, body=msgspec.json.encode(body))
 
 
-def too_late(reads: bool, seconds: float) -> HeadwaterError:
-    """The request took all the time that there was. A write may have been sent, so its outcome is open."""
-    if reads:
-        return HttpError(504, f"The answer was not there within {seconds:.1f} s; ask for less, or again.")
+def too_late(harmless: bool, seconds: float) -> HeadwaterError:
+    """The request took all the time that there was. Unless it is ``harmless``, a write may have been sent."""
+    if harmless:
+        return HttpError(504, f"The answer was not there within {seconds:.1f} s; nothing was done. Ask again, or less.")
     return Indeterminate(f"The request took more than {seconds:.1f} s and was left; it may or may not take effect.")
 
 

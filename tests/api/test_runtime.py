@@ -194,6 +194,17 @@ def test_a_write_that_nobody_answers_is_indeterminate_before_the_deadline(store:
     assert [1] == [each["base_offset"] for each in again[0]]
 
 
+def test_a_write_that_was_never_begun_was_not_applied(store: SilentStore) -> None:
+    class Mute(MemoryStore):
+        async def get(self, *what: Any, **how: Any) -> Any:
+            await asyncio.Event().wait()
+
+    handler = function("produce", environment=ENVIRONMENT, store=Mute())
+    status, body = produce(handler, context=Context(400))
+    assert (True, "no") == (status in (503, 504), body["applied"])
+    assert not asyncio.all_tasks(handler._loop)
+
+
 def test_with_no_time_left_nothing_stays_in_flight(store: SilentStore) -> None:
     handler = function("produce", environment=ENVIRONMENT, store=store)
     produce(handler)
