@@ -13,8 +13,15 @@ from headwater.cli.settings import Command, Settings, general_options, pass_sett
 @click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True, help="How many histories.")
 @click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
 @click.option("--jobs", type=click.IntRange(min=0), default=0, help="Processes; by default one a core.")
+@click.option(
+    "--world",
+    type=click.Choice(["engine", "functions"]),
+    default="engine",
+    show_default=True,
+    help="functions: real handlers that freeze, time out and vanish, and clients over HTTP.",
+)
 @pass_settings
-def sim(settings: Settings, seeds: int, first: int, jobs: int) -> None:
+def sim(settings: Settings, seeds: int, first: int, jobs: int, world: str) -> None:
     """Run the engine, unmodified, in virtual time over a bucket that misbehaves, and judge each history.
 
     One seed gives one history. Exit code 1 if a history breaks a promise; the report names the command that
@@ -24,7 +31,7 @@ def sim(settings: Settings, seeds: int, first: int, jobs: int) -> None:
     from headwater.sim.sweep import sweep
 
     with output.progress("simulating", None, "histories", quiet=settings.json) as advance:
-        report = sweep(first, seeds, jobs, lambda *_: advance(0, 1))
+        report = sweep(first, seeds, jobs, lambda *_: advance(0, 1), world=world)
     document: dict[str, Any] = report.as_dict()
     if settings.json:
         output.print_json(document)

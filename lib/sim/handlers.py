@@ -138,6 +138,7 @@ class Fleet(World):
             except TimeoutError:
                 await self.loop.cancel(environment)
                 app = None
+            await environment.checkpoint()  # a process that stands still says nothing, whatever its timers did
             return answer
 
         return handler

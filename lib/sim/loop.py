@@ -211,8 +211,10 @@ class SimLoop(asyncio.BaseEventLoop):
         tasks = [task for task in self.pending(owner) if task is not asyncio.current_task(self)]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout_s)
+        await asyncio.wait(tasks, timeout=timeout_s) if tasks else None
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # nobody is left to look at it
 
     def cancel_leftovers(self) -> None:
         """Cancel every task and let each clean up, without moving time. Raises ``Deadlock`` if one never ends."""

@@ -1,4 +1,4 @@
-"""Many seeds, on all cores: ``headwater sim --seeds N [--first S] --json``."""
+"""Many seeds, on all cores: ``headwater sim --seeds N [--first S] [--world functions] --json``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 from headwater.clock import stopwatch_s
 
 CHUNK = 10  # seeds that a worker takes at once
+WORLDS = {"engine": "headwater.sim.world", "functions": "headwater.sim.handlers"}  # whose ``simulate`` plays a seed
 
 
 @dataclass(slots=True)
@@ -19,6 +22,7 @@ class Report:
     """What a sweep found. ``failures`` has, per seed, the broken promises and how to see it again."""
 
     first: int
+    world: str = "engine"
     seeds: int = 0
     seconds: float = 0.0
     events: int = 0
@@ -30,6 +34,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data."""
         return {
+            "world": self.world,
             "first": self.first,
             "seeds": self.seeds,
             "violations": len(self.failures),
@@ -43,14 +48,21 @@ class Report:
         }
 
 
-def sweep(first: int, seeds: int, jobs: int = 0, on_progress: Callable[[Report], None] | None = None) -> Report:
-    """Simulate ``seeds`` worlds from ``first`` on. One process a core unless ``jobs`` says otherwise.
+def sweep(
+    first: int,
+    seeds: int,
+    jobs: int = 0,
+    on_progress: Callable[[Report], None] | None = None,
+    *,
+    world: str = "engine",
+) -> Report:
+    """Simulate ``seeds`` worlds (of ``WORLDS``) from ``first`` on. One process a core unless ``jobs`` says otherwise.
 
     A seed's world depends on the seed alone, so it fails again in any process and on any machine.
     """
     began = stopwatch_s()
-    report = Report(first)
-    for outcome in _outcomes(first, seeds, jobs or os.cpu_count() or 1):
+    report = Report(first, world)
+    for outcome in _outcomes(partial(judge, world=world), first, seeds, jobs or os.cpu_count() or 1):
         _add(report, outcome)
         report.seconds = stopwatch_s() - began
         if on_progress is not None:
@@ -58,20 +70,19 @@ def sweep(first: int, seeds: int, jobs: int = 0, on_progress: Callable[[Report],
     return report
 
 
-def _outcomes(first: int, seeds: int, jobs: int) -> Iterator[dict[str, Any]]:
+def _outcomes(judged: Callable[[int], dict[str, Any]], first: int, seeds: int, jobs: int) -> Iterator[dict[str, Any]]:
     numbers = range(first, first + seeds)
     if jobs == 1 or seeds <= CHUNK:
-        yield from map(judge, numbers)
+        yield from map(judged, numbers)
         return
     # Spawned, not forked: a worker must not inherit locks, loops or randomness of this process.
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap_unordered(judge, numbers, chunksize=CHUNK)
+        yield from pool.imap_unordered(judged, numbers, chunksize=CHUNK)
 
 
-def judge(seed: int) -> dict[str, Any]:
+def judge(seed: int, world: str = "engine") -> dict[str, Any]:
     """The verdict on one seed as plain data; an exception of the engine is a violation too."""
-    from headwater.sim.world import simulate
-
+    simulate = import_module(WORLDS[world]).simulate
     try:
         verdict = simulate(seed)
     except Exception as error:
@@ -95,5 +106,5 @@ def _add(report: Report, outcome: dict[str, Any]) -> None:
         report.struck[kind] = report.struck.get(kind, 0) + count
     if outcome["violations"]:
         seed = outcome["seed"]
-        replay = f"headwater sim --seeds 1 --first {seed}"
+        replay = f"headwater sim --world {report.world} --seeds 1 --first {seed}"
         report.failures.append({"seed": seed, "replay": replay, "violations": outcome["violations"]})
