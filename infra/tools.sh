@@ -48,3 +48,17 @@ sam_python() {
 sam() {
     PATH="$PWD/$tools/sam/bin:$PATH" SAM_CLI_TELEMETRY=0 "$tools/sam/bin/sam" "$@"
 }
+
+# localstack_environment PYTHON: LocalStack with the executor of ours, and what the platform brings into functions.
+localstack_environment() {
+    local python="$1" own="$tools/localstack" stamp
+    environment localstack "$python" infra/localstack/requirements.txt
+    stamp="$(cat infra/localstack/{pyproject.toml,headwater_executor.py,runtime-requirements.txt} | sha256sum)"
+    if [[ -f "$own/own-stamp" && "$(cat "$own/own-stamp")" == "$stamp" ]]; then return; fi
+    "$own/bin/uv" pip install --quiet --python "$own/bin/python" --no-deps --no-build-isolation --reinstall \
+        ./infra/localstack || fail "the executor could not be installed."
+    rm -rf infra/localstack/{build,*.egg-info} "$tools/runtime"
+    UV_LINK_MODE=copy "$own/bin/uv" pip install --quiet --python "$python" --no-deps --target "$tools/runtime" \
+        --requirement infra/localstack/runtime-requirements.txt || fail "the functions' runtime could not be installed."
+    printf '%s' "$stamp" >"$own/own-stamp"
+}

@@ -213,7 +213,7 @@ class Process:
 class ProcessExecutor(RuntimeExecutor):
     """An execution environment: a process, and another one when it has died."""
 
-    def __init__(self, id: str, function_version: Any) -> None:
+    def __init__(self, id: str, function_version: Any) -> None:  # noqa: A002 (LocalStack's name)
         super().__init__(id, function_version)
         self._process: Process | None = None
         self._environment: dict[str, str] = {}
