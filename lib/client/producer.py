@@ -104,7 +104,7 @@ class Producer:
             delivery_timeout_s=self.delivery_timeout_s,
         )
         self._buffer_bytes_max = buffer_memory
-        self._buffered = 0
+        self._buffered = self._unyielded = 0
         self._door = asyncio.Lock()
         self._room = asyncio.Event()
         self._failed: deque[Told[Any]] = deque(maxlen=UNSEEN_MAX)
@@ -130,7 +130,9 @@ class Producer:
 
             self._transactions = Transactions(self, verbs)
             return
-        self._sender = Sender(verbs, self.gathering(), self._options, clock=self.clock, rng=self.rng)
+        self._sender = Sender(
+            verbs, self.gathering(), self._options, clock=self.clock, rng=self.rng, settled=self._note
+        )
         self._sender.start()
 
     async def stop(self) -> None:
@@ -185,7 +187,8 @@ class Producer:
             )
         sender, topics = self._running()
         row = row_of(topic, key, value, headers, self._serializers)
-        partitions = topics.known(topic) or await topics.count(topic)
+        now_s = self.clock.elapsed_s()
+        partitions = topics.known(topic, now_s) or await topics.count(topic)
         if partition is None:
             partition = topics.partition(topic, row, partitions)
         elif not 0 <= partition < partitions:
@@ -193,7 +196,7 @@ class Producer:
         if self._door.locked() or self._buffered + row.nbytes > self._buffer_bytes_max:
             await self._wait_for_room(row.nbytes)
         self._buffered += row.nbytes
-        delivery = self._delivery(row.nbytes)
+        delivery: Delivery = Told()
         timestamp = self.clock.wall_ms() if timestamp_ms is None else timestamp_ms
         if sender.gathering.append(
             (topic, partition),
@@ -202,10 +205,14 @@ class Producer:
             timestamp,
             row.headers,
             nbytes=row.nbytes,
-            now_s=self.clock.elapsed_s(),
+            now_s=now_s,
             delivery=delivery,
         ):
             sender.poke()
+        self._unyielded += row.nbytes
+        if self._unyielded >= self.batch_size:
+            self._unyielded = 0
+            await self.clock.sleep(0)  # a program that only sends must let the sender run as well
         return delivery
 
     async def send_and_wait(self, topic: str, value: Any = None, key: Any = None, **record: Any) -> RecordMetadata:
@@ -233,7 +240,7 @@ class Producer:
         for item in items:
             await self._wait_for_room(item.nbytes)
             self._buffered += item.nbytes
-            delivery = self._delivery(item.nbytes)
+            delivery: Delivery = Told()
             item.deliveries.append(delivery)
             sender.gathering.add(item)
             sender.poke()
@@ -325,17 +332,12 @@ class Producer:
                     self._sender.poke()
                 await self._room.wait()
 
-    def _delivery(self, nbytes: int) -> Delivery:
-        delivery: Delivery = Told()
-
-        def landed(done: asyncio.Future[RecordMetadata]) -> None:
-            self._buffered -= nbytes
-            self._room.set()
-            if delivery.unseen:
-                self._failed.append(delivery)
-
-        delivery.add_done_callback(landed)
-        return delivery
+    def _note(self, item: Item) -> None:
+        """An item is settled: its bytes are free, and its failures wait for somebody to look at them."""
+        self._buffered -= item.nbytes
+        self._room.set()
+        if item.deliveries[0].unseen:
+            self._failed.extend(item.deliveries)
 
     def _running(self, *, any_kind: bool = False) -> tuple[Sender, Topics]:
         if self._topics is None or (self._sender is None and not any_kind):

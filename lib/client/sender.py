@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,14 @@ class Sender:
     """Sends what a ``Gathering`` holds. One per producer; ``start`` and ``close`` it."""
 
     def __init__(
-        self, verbs: Verbs, gathering: Gathering, options: SendOptions, *, clock: Clock, rng: random.Random
+        self,
+        verbs: Verbs,
+        gathering: Gathering,
+        options: SendOptions,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        settled: Callable[[Item], None],
     ) -> None:
         self.verbs = verbs
         self.gathering = gathering
@@ -50,6 +57,7 @@ class Sender:
         self.clock = clock
         self.rng = rng
         self.identity: ProducerId | None = None
+        self._settled = settled  # hears of each item once everybody else has
         self._sequences: dict[TP, int] = {}
         self._busy: set[TP] = set()
         self._requests: set[asyncio.Task[None]] = set()
@@ -236,10 +244,12 @@ class Sender:
     def _settle(self, item: Item, base: int) -> None:
         self.gathering.open.discard(item)
         item.settle(base)
+        self._settled(item)
 
     def _fail(self, item: Item, error: BaseException) -> None:
         self.gathering.open.discard(item)
         item.fail(error)
+        self._settled(item)
 
 
 class _Attempt:

@@ -129,7 +129,7 @@ class Transaction:
         self._check_open()
         producer, topics = self._producer, self._producer.topics
         row = row_of(topic, key, value, headers, producer._serializers)
-        partitions = topics.known(topic) or await topics.count(topic)
+        partitions = topics.known(topic, producer.clock.elapsed_s()) or await topics.count(topic)
         if partition is None:
             partition = topics.partition(topic, row, partitions)
         else:
