@@ -87,9 +87,9 @@ class Assignment:
             return 3_600.0
         return max(self._looked_s + self._max_age_s - self.clock.elapsed_s(), 0.001)
 
-    def polled(self) -> None:
-        """The program has done with what it was given."""
-        for lane in self._fetcher.lanes.values():
+    def polled(self, lanes: Iterable[Lane]) -> None:
+        """The program has done with what it was given of these."""
+        for lane in lanes:
             lane.processed = lane.position
         if self._membership is not None:
             self._membership.polled()
@@ -97,7 +97,7 @@ class Assignment:
     async def close(self, *, processed: bool) -> None:
         """Give up everything, after a commit of all positions or, if not ``processed``, of those of the last poll."""
         if processed:
-            self.polled()
+            self.polled(self._fetcher.lanes.values())
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.wait([self._committer])

@@ -124,6 +124,7 @@ class Consumer:
         self._metadata_max_age_s = metadata_max_age_ms / 1_000
         self._auto_commit_s = auto_commit_interval_ms / 1_000 if enable_auto_commit and group_id else None
         self._news = asyncio.Event()
+        self._in_work: list[Lane] = []  # whose records the program was given since the last poll
         self._turn: TopicPartition | None = None  # whose records ``getone`` is handing out
         self._subscription = Subscription()
         self._fetcher: Fetcher | None = None
@@ -279,7 +280,9 @@ class Consumer:
         deadline_s = self._poll_begins() + max(timeout_ms, NOW_MS) / 1_000
         while True:
             await self._running().follow()
-            found = {lane.tp: pa.Table.from_batches(lane.take_arrow()) for lane in self._ready(wanted)}
+            ready = self._ready(wanted)
+            self._in_work += ready
+            found = {lane.tp: pa.Table.from_batches(lane.take_arrow()) for lane in ready}
             left_s = deadline_s - self.clock.elapsed_s()
             if found or left_s <= 0:
                 return found
@@ -397,7 +400,8 @@ class Consumer:
 
     def _poll_begins(self) -> float:
         """What was handed out before this poll is processed."""
-        self._running().polled()
+        self._running().polled(self._in_work)
+        self._in_work.clear()
         return self.clock.elapsed_s()
 
     def _ready(self, wanted: set[TopicPartition]) -> list[Lane]:
@@ -436,6 +440,7 @@ class Consumer:
                     raise
                 break
             self._turn = lane.tp
+            self._in_work.append(lane)
             found[lane.tp] = records
             left -= len(records)
         return found
@@ -449,6 +454,7 @@ class Consumer:
                 return None
             lane = ready[0]
         self._turn = lane.tp
+        self._in_work.append(lane)
         return lane.take_rows(1, self._codecs)[0]
 
     async def _seek_to(self, partitions: Sequence[TP], where: Where) -> None:
