@@ -138,7 +138,7 @@ class Reader:
         while True:
             fetched = await self._look(topic, partition, offset, bytes_max)
             left_s = deadline_s - self.chain.clock.elapsed_s()
-            if fetched.chunks or fetched.next_offset > offset or left_s <= 0:
+            if fetched.chunks or fetched.next_offset > offset or left_s < WAIT_S_MIN:
                 return fetched
             if not await self.chain.grown(fetched.commit, min(poll_s, left_s)):
                 await self.chain.refresh()
