@@ -216,6 +216,28 @@ def test_a_static_member_comes_back_without_a_rebalance() -> None:
     simulate(main())
 
 
+def test_a_static_member_that_comes_back_before_the_leader_has_assigned_makes_all_join_again() -> None:
+    # Seed 610: the leader assigned to the old id, so that the partitions of that one were nobody's.
+    async def main() -> None:
+        place = Place()
+        await place.topics(t=2)
+        one, two = await place.process(), await place.process()
+
+        async def static() -> Joined:
+            await place.loop.sleep(1.0)
+            return await joined(two, "b", instance="i")
+
+        await asyncio.gather(joined(one, "a", delay_ms=3_000), static())
+        again = asyncio.ensure_future(joined(await place.process(), "b2", instance="i"))
+        await place.loop.sleep(1.0)
+        with pytest.raises(Rebalancing):
+            await sync_classic(one, "g", "a", 1, {"a": b"to a", "b": b"to b"})
+        leader, follower = await asyncio.gather(joined(one, "a"), again)
+        assert (2, 2, ["a", "b2"]) == (leader.generation, follower.generation, [m.member for m in leader.members])
+
+    simulate(main())
+
+
 def test_members_of_other_types_and_assignors_are_refused() -> None:
     async def main() -> None:
         place = Place()

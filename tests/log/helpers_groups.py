@@ -246,7 +246,7 @@ class GroupModel:
         self.touched_groups[op.group] = True
         if group["phase"] == "preparing":
             return
-        kept = group["phase"] == "completing" or not again or group["leader"] != op.member
+        kept = again if group["phase"] == "completing" else not again or group["leader"] != op.member
         if known is not None and known["protocols"] == made["protocols"] and kept:
             return
         self._prepare(group, op.delay_ms if first else 0)

@@ -74,7 +74,7 @@ def _join(change: Change, op: JoinClassic) -> None:
 def _may_stay(group: Group, known: Member | None, joined: Member) -> bool:
     """Whether a repeated join changes nothing: an answer that was lost, or a static member that came back."""
     if group.phase == "completing":
-        return True
+        return known is not None  # the leader is assigning to ids, and has heard of the old one
     return known is None or group.leader != joined.id  # a known leader that joins again wants a rebalance
 
 
