@@ -1,8 +1,10 @@
 """Which routes there are, and which function serves them.
 
-    produce   what writes records                    groups   what produce and fetch do, groups, and the REST dialect
-    fetch     what reads records                     admin    /admin/…, and reads of topics
-    maintain  POST /maintain                         all      /healthz and /openapi.json; `headwater dev`: everything
+    produce   what writes records                groups   what produce and fetch do, groups, the whole REST dialect
+    fetch     what reads records                 admin    /admin/…
+    maintain  POST /maintain                     all      /healthz and /openapi.json; but for maintain reads of topics
+
+`headwater dev` serves everything on one port.
 
 Route tables are imported by function, so that a function pays only for what it serves.
 """
