@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 LOOK_AGAIN_MAX = 3  # R6: how often a vanished object sends us back to the state before we call it lost
 ENTRIES_MAX = 1 << 18  # chunks of one fetch; a log of the tiniest ones gives as many bytes as memory likes to hold
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # the long poll's GETs of the next manifest, with back-off
-WAIT_S_MIN = 0.001  # a shorter rest is worth no look, and a clock of floats may never pass it
 WAIT_S_MIN = 0.001  # of a long poll: less than this may be too small a number for a clock to pass it
 
 
