@@ -52,7 +52,7 @@ class Answer:
 
 def cast(fleet: Fleet) -> list[tuple[str, Act]]:
     """Who plays in this world."""
-    kinds: list[Act] = [tokens, idempotency_keys, sequences, transactions]
+    kinds: list[Act] = [tokens, idempotency_keys, sequences, transactions, long_transactions]
     found: list[tuple[str, Act]] = [(f"client{i}", fleet.rng.choice(kinds)) for i in range(fleet.fleet.clients)]
     found += [(f"reader{i}", reader) for i in range(fleet.fleet.readers)]
     return found + [(f"member{i}", member) for i in range(fleet.fleet.members)]
@@ -163,6 +163,44 @@ async def transactions(fleet: Fleet, name: str) -> None:
         await fleet.rest(rng)
 
 
+async def long_transactions(fleet: Fleet, name: str) -> None:
+    """Transactions of several requests, each served by whatever environment is there; some are given up half-way."""
+    rng, names = _rng(fleet, name), _names(name)
+    tid = rng.choice(["shared-long", name])
+    while not fleet.over():
+        await fleet.rest(rng)
+        producer = (await ask(fleet, "POST", "/producers", {"transactional_id": tid})).body
+        if producer is None or "id" not in producer:
+            continue
+        begun = await ask(fleet, "POST", "/transactions/begin", {"producer": producer, "timeout_ms": 60_000})
+        if begun.status != 201:
+            continue
+        path = f"/transactions/{begun.body['transaction']}"
+        sends = tuple((tp, tuple(names(rng.randint(1, 2)))) for tp in fleet.places(rng))
+        marks = ((sends[0][0], rng.randint(0, 9)),)
+        group = f"marks-{tid}"
+        what = Transaction(
+            producer=f"pid{producer['id']}", sends=sends, epoch=producer["epoch"], group=group, offsets=marks
+        )
+        call = fleet.history.invoke(name, what)
+        added = True
+        for tp, uids in sends:
+            body: dict[str, Any] = {"records": [_record(tp, uid) for uid in uids]}
+            if tp == sends[-1][0]:
+                body["offsets"] = [{"group": group, "offsets": [_place(place, offset) for place, offset in marks]}]
+            added = added and (await ask(fleet, "POST", f"{path}/records", body)).status == 204
+            await fleet.rest(rng)
+        if not added or rng.random() < 0.2:
+            await ask(fleet, "POST", f"{path}/abort")
+            fleet.history.fail(call, "Aborted")  # whatever became of that: nobody has asked for a commit
+            continue
+
+        async def send(_: str, path: str = path) -> Answer:
+            return await ask(fleet, "POST", f"{path}/commit")
+
+        await _settle(fleet, call, send, always=True, final=True)
+
+
 async def _post_records(fleet: Fleet, tp: TP, uids: list[str], **headers: str) -> Answer:
     body = {"records": [{"value": uid} for uid in uids]}
     path = f"/topics/{tp[0]}/partitions/{tp[1]}/records"
@@ -170,11 +208,16 @@ async def _post_records(fleet: Fleet, tp: TP, uids: list[str], **headers: str) -
 
 
 async def _settle(
-    fleet: Fleet, call: int, send: Callable[[str], Awaitable[Answer]], *, always: bool = False
+    fleet: Fleet,
+    call: int,
+    send: Callable[[str], Awaitable[Answer]],
+    *,
+    always: bool = False,
+    final: bool = False,
 ) -> Answer | None:
     """Send, and send again while nobody knows: under the token, or ``always`` if the request has a name of its own.
 
-    Answers what came back if it was done.
+    With ``final`` a refusal says of all sendings that they did nothing. Answers what came back if it was done.
     """
     doubt, token, calm_tries = False, "", 0
     what = fleet.history.events[call].what
@@ -185,7 +228,7 @@ async def _settle(
             bases = {(row["topic"], row["partition"]): row["base_offset"] for row in answer.body["appended"]}
             fleet.history.ok(call, tuple(bases[tp] for tp, _ in what.sends))
             return answer
-        doubt = doubt or answer.open
+        doubt = answer.open or (doubt and (answer.again or not final))
         if token and answer.status == 504 and "nobody remembers" in answer.body["message"]:
             break  # R4: so many commits later there is no answer any more
         token = str((answer.body or {}).get("token") or token)
@@ -284,6 +327,10 @@ async def _commit(fleet: Fleet, me: str, tp: TP, since: int, epoch: int, offset:
     else:
         fleet.history.fail(call, str(answer.body.get("error")))
     return False
+
+
+def _record(tp: TP, uid: str) -> dict[str, object]:
+    return {"topic": tp[0], "partition": tp[1], "value": uid}
 
 
 def _place(tp: TP, offset: int) -> dict[str, object]:
