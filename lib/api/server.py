@@ -177,7 +177,7 @@ class Server:
         return answer
 
     async def _incoming(self, request: web.BaseRequest, held: _Held) -> http.Incoming:
-        path, _, query = request.raw_path.partition("?")
+        path, _, query = _origin_form(request.raw_path).partition("?")
         headers: dict[str, str] = {}
         for name, value in request.headers.items():
             lower = name.lower()
@@ -250,6 +250,14 @@ def _answer(response: Response, *, close: bool = False) -> web.Response:
     if close:
         answer.force_close()
     return answer
+
+
+def _origin_form(target: str) -> str:
+    """A request target without scheme and host, which clients of proxies send along (RFC 9112, 3.2.2)."""
+    scheme, mark, rest = target.partition("://")
+    if not mark or scheme.lower() not in ("http", "https"):
+        return target
+    return "/" + rest.partition("/")[2]
 
 
 def _too_large() -> HttpError:

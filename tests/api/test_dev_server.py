@@ -140,6 +140,15 @@ def test_what_is_hardly_http_gets_an_answer_and_no_harm_is_done(sent: bytes, sta
     running(test)
 
 
+def test_a_target_may_name_scheme_and_host() -> None:
+    async def test(server: Server, session: aiohttp.ClientSession) -> None:
+        assert 200 == status(await raw(server, head("GET", f"{server.url}/healthz?")))
+        assert 404 == status(await raw(server, head("GET", server.url)))
+        assert status(await raw(server, head("GET", "ftp://x/healthz"))) in (400, 404)
+
+    running(test)
+
+
 def test_a_method_that_a_path_has_not_is_told_which_there_are() -> None:
     async def test(server: Server, session: aiohttp.ClientSession) -> None:
         async with session.put(RECORDS) as found:

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headwater.api import verbs, wire
 from headwater.api.messages import HttpError
@@ -181,3 +183,53 @@ def test_a_request_out_of_its_bounds_is_unprocessable(body: bytes, kind: Any) ->
     with pytest.raises(HttpError) as caught:
         wire.request(body, kind)
     assert 422 == caught.value.status
+
+
+TEXT = st.text(max_size=12)
+WHOLE = st.integers(0, 2**62)
+PLACES = st.tuples(st.text("abc._-", min_size=1, max_size=9), st.integers(0, 2**31 - 1))
+OFFSETS = st.builds(GroupOffset, offset=WHOLE, metadata=TEXT, committed_ms=st.integers(-1, 2**62))
+
+
+@given(
+    st.builds(
+        Heartbeat,
+        group=TEXT,
+        member=TEXT,
+        epoch=WHOLE,
+        generation=WHOLE,
+        owned=st.dictionaries(PLACES, WHOLE, max_size=4),
+        revoke=st.lists(PLACES, max_size=4),
+        interval_ms=WHOLE,
+        topics=st.lists(TEXT, max_size=3),
+    )
+)
+def test_any_heartbeat_survives(beat: Heartbeat) -> None:
+    assert beat == wire.decode(wire.encode(beat), Heartbeat)
+
+
+@given(
+    st.builds(
+        verbs.GroupOffsets,
+        group=TEXT,
+        offsets=st.dictionaries(PLACES, OFFSETS, max_size=4),
+        member=TEXT,
+        generation=st.integers(-1, 2**62),
+    )
+)
+def test_any_offsets_survive(offsets: verbs.GroupOffsets) -> None:
+    assert offsets == wire.decode(wire.encode(offsets), verbs.GroupOffsets)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_bytes_are_data_or_refused(data: bytes) -> None:
+    for kind in (verbs.TopicInfo, Heartbeat, verbs.GroupInfo, list[AclRule], verbs.Upload, verbs.KeyInfo):
+        try:
+            wire.decode(data, kind)
+        except InvalidRequest:
+            pass
+    for body in (wire.CommitOffsets, wire.Beat, wire.ChangeAcls, wire.CreateKey):
+        try:
+            wire.request(data, body)
+        except (InvalidRequest, HttpError):
+            pass
