@@ -11,6 +11,7 @@ from headwater.api.service import Service
 from headwater.client import Consumer, Producer
 from headwater.errors import AlreadyExists, Conflict, HeadwaterError, Indeterminate, Throttled, Unavailable
 from headwater.log.namespace import Namespace
+from headwater.log.options import Options
 from headwater.sim.faults import CALM, Faults, SimBucket, SimStore
 from headwater.sim.latency import Profile
 from headwater.sim.loop import SimClock, run, sim_loop
@@ -35,7 +36,12 @@ class Rough:
         store = SimStore(self.bucket, loop=sim_loop(), rng=random.Random(seed), profile=QUICK, faults=faults)
         while True:
             try:
-                return Service(await Namespace.open(store, "ns", clock=self.clock, rng=random.Random(seed)))
+                # The engine gives up soon, so that much of what is unknown is the client's to find out.
+                options = Options(commit_timeout_s=1.0, store_retry_s=3.0)
+                opened = await Namespace.open(
+                    store, "ns", clock=self.clock, rng=random.Random(seed), options=None if calm else options
+                )
+                return Service(opened)
             except HeadwaterError:
                 await self.clock.sleep(1)
 
