@@ -136,6 +136,8 @@ def test_read_process_write_by_a_group_is_exactly_once(seed: int) -> None:
                                 await t.send("out", record.value)
                         places = consumer.positions()
                         await t.send_offsets({tp: places[tp] for tp in found if tp in places}, consumer)
+                        if rough.rng.random() < 0.1:
+                            raise Unavailable("The worker died.")
 
         async def worker(name: str) -> None:
             while not finished.is_set():
