@@ -23,7 +23,7 @@ from headwater.client import Admin, Consumer, Producer
 
 FUNCTIONS = ("produce", "fetch", "groups", "admin", "maintain")
 RECORDS = 500
-BIG_BYTES = 9_000_000  # more than a function's request may have: goes by a presigned PUT
+BIG_BYTES = 7_000_000  # more than a request to a function may have: goes by a presigned PUT
 UNZIPPED_MB_MAX = 250  # Lambda's own bound
 COMMAND_S = 300.0
 WAIT_S = 90.0
@@ -197,7 +197,7 @@ async def big_batch(to: Deployment, notes: list[str]) -> None:
         to.url("groups"),
         token=to.token,
         value_serializer="json",
-        batch_size=16 << 20,
+        batch_size=8 << 20,
         linger_ms=200,
         compression="none",
     )
