@@ -134,12 +134,12 @@ class Chain:
             started = self._checks_started
             try:
                 await self._catch_up()
-                self._check_failed = None
             except HeadwaterError as error:
-                self._check_failed = error  # for those who wait behind this look: theirs would fare no better
+                # For those who wait behind this look: theirs would fare no better.
+                self._checks_done, self._check_failed = started, error
                 raise
-            finally:
-                self._checks_done = started
+            # A look that is cancelled says nothing: those behind it must look themselves.
+            self._checks_done, self._check_failed = started, None
 
     async def grown(self, seq: int, timeout_s: float) -> bool:
         """Wait until something above ``seq`` is folded in this process, at most ``timeout_s``."""

@@ -363,6 +363,29 @@ def test_concurrent_refreshes_share_the_work_and_none_is_answered_by_an_older_lo
     simulate(main())
 
 
+def test_a_look_that_was_cancelled_answers_nobody() -> None:
+    async def main() -> None:
+        world = World()
+        chain = world.chain()
+        await chain.refresh()
+        first_gate, second_gate = Gate(), Gate()
+        world.store.will("get", first_gate, second_gate)
+        first = asyncio.ensure_future(chain.refresh())
+        await sim_loop().sleep(0.001)
+        second, third = asyncio.ensure_future(chain.refresh()), asyncio.ensure_future(chain.refresh())
+        await sim_loop().sleep(0.001)
+        first_gate.opened.set()
+        await first
+        await sim_loop().sleep(0.001)
+        assert 1 == second_gate.waiting
+        await world.grow(1)  # acknowledged before the second look, which saw nothing of it
+        second.cancel()
+        await third
+        world.same(chain)
+
+    simulate(main())
+
+
 def test_concurrent_refreshes_share_a_failure_too() -> None:
     async def main() -> None:
         world = World()
