@@ -30,7 +30,7 @@ from headwater.log.intents import (
 )
 from headwater.log.journal import Draft, Journal
 from headwater.log.payload import Piece, assemble
-from headwater.log.state import Outcome
+from headwater.log.state import Outcome, once
 from headwater.log.state.fold import LATE
 from headwater.log.tags import decode_tag, encode_tag
 from headwater.log.together import together
@@ -184,7 +184,7 @@ class Committer:
         from a snapshot meanwhile (R5) must rely on the memory of ids, which reaches back WINDOW manifests.
         """
         state, piece = self.chain.state, pending.piece
-        known = state.recent.get(piece.intent.id)
+        known = state.recent.get(piece.intent.id) or once.answered(state, piece.intent)
         if known is not None:
             return known
         tip = piece.tip if piece.tip is not None else pending.tip

@@ -331,7 +331,7 @@ class Once(Op, frozen=True):
     """Do the rest of this intent once for ``key``; a repetition gets the first outcome (Idempotency-Key).
 
     ``request`` is a fingerprint: the same key with another request is refused as ``key_reused``. Keys are
-    remembered for ``ONCE_KEEP_MS`` of manifest time, the newest ``ONCE_MAX`` of them.
+    remembered for ``ONCE_KEEP_MS`` of manifest time, the newest ``ONCE_MAX`` of them, and all for WINDOW manifests.
     """
 
     key: Annotated[str, Meta(min_length=1, max_length=64)]

@@ -13,6 +13,7 @@ from headwater.log.state import Group, Member, State, assignors
 from tests.log.helpers_refusal import No
 
 ONCE_MS = 3_600_000
+WINDOW = 512
 
 
 def new_group(time: int) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class GroupModel:
                     group["target"] = self._target(group)
                 self._reconcile(group)
         self.touched_groups, self.touched_topics = {}, set()
-        self.once = {k: d for k, d in self.once.items() if d[1] + ONCE_MS >= self.time}
+        self.once = {k: d for k, d in self.once.items() if d[1] + ONCE_MS >= self.time or d[2][0] + WINDOW >= self.seq}
 
     def _target(self, group: dict[str, Any]) -> dict[str, set[tuple[int, int]]]:
         members = [

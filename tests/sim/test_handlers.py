@@ -22,6 +22,18 @@ def test_a_seed_of_functions_keeps_every_promise(seed: int) -> None:
     assert [] == judge(seed, "functions")["violations"]
 
 
+# Seeds that found a bug, and what it was.
+REGRESSIONS = {
+    1002: "a request that a killed function had published was committed again when its key was forgotten",
+    1078: "the same, after days",
+}
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS, ids=[f"{seed}: {story}" for seed, story in REGRESSIONS.items()])
+def test_what_a_seed_of_functions_found_does_not_come_back(seed: int) -> None:
+    assert [] == judge(seed, "functions")["violations"]
+
+
 def test_the_same_seed_of_functions_gives_the_same_history_twice() -> None:
     for seed in (3, 75):
         first, again = simulate(seed), simulate(seed)

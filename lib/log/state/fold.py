@@ -54,7 +54,7 @@ def apply(state: State, manifest: Manifest) -> list[Outcome]:
     if touched.groups or touched.topics:
         members.settle(state, touched)
     if state.once:
-        once.forget_old(state)
+        once.forget_old(state, WINDOW)
     _forget_idle_producers(state)
     return outcomes
 

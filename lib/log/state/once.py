@@ -38,13 +38,29 @@ def remember(state: State, intent: Intent, outcome: Outcome) -> None:
         state.once[wish.key] = Done(wish.request, state.time_ms, outcome)
 
 
-def forget_old(state: State) -> None:
-    """Forget keys older than ``ONCE_KEEP_MS`` of manifest time, and the oldest beyond ``ONCE_MAX``."""
+def forget_old(state: State, window: int) -> None:
+    """Forget keys older than ``ONCE_KEEP_MS`` of manifest time, and the oldest beyond ``ONCE_MAX``.
+
+    But none within ``window`` manifests (R4). A repetition that was published before its key was decided may still be
+    committed by anybody until then, however much later that is.
+    """
     while state.once:
         key, oldest = next(iter(state.once.items()))
-        if len(state.once) <= ONCE_MAX and oldest.time_ms + ONCE_KEEP_MS >= state.time_ms:
+        young = len(state.once) <= ONCE_MAX and oldest.time_ms + ONCE_KEEP_MS >= state.time_ms
+        if young or oldest.outcome.seq + window >= state.seq:
             return
         del state.once[key]
+
+
+def answered(state: State, intent: Intent) -> Outcome | None:
+    """What the fold would make of the intent now, if its key is known: whoever asks before writing need not write.
+
+    A repetition that is written although its key is known could be committed when the key is forgotten.
+    """
+    try:
+        return known(state, intent) if intent.ops and state.once else None
+    except Refused as refused:
+        return Outcome(state.seq, refused.code, refused.message)
 
 
 def _wish(intent: Intent) -> Once | None:
