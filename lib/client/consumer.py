@@ -88,7 +88,7 @@ class Consumer:
         partition_assignment_strategy: str = "",
         max_poll_records: int = 500,
         fetch_max_bytes: int = 4 * MIB,
-        fetch_max_wait_ms: float = 5_000,
+        fetch_max_wait_ms: float = 10_000,
         metadata_max_age_ms: float = 30_000,
         isolation_level: Literal["read_committed"] = "read_committed",
         key_deserializer: DeserializerLike = None,

@@ -141,7 +141,8 @@ class Reader:
             left_s = deadline_s - self.chain.clock.elapsed_s()
             if fetched.chunks or fetched.next_offset > offset or left_s < WAIT_S_MIN:
                 return fetched
-            if not await self.chain.grown(fetched.commit, min(poll_s, left_s)):
+            # Many partitions may be waited for at once: who finds that somebody has just looked need not look as well.
+            if not await self.chain.grown(fetched.commit, min(poll_s, left_s)) and self.chain.age_s() >= poll_s / 2:
                 await self.chain.refresh()
             poll_s = min(poll_s * 1.5, POLL_S_MAX)
 
