@@ -55,7 +55,8 @@ def cast(fleet: Fleet) -> list[tuple[str, Act]]:
     kinds: list[Act] = [tokens, idempotency_keys, sequences, transactions, long_transactions]
     found: list[tuple[str, Act]] = [(f"client{i}", fleet.rng.choice(kinds)) for i in range(fleet.fleet.clients)]
     found += [(f"reader{i}", reader) for i in range(fleet.fleet.readers)]
-    return found + [(f"member{i}", member) for i in range(fleet.fleet.members)]
+    found += [(f"member{i}", member) for i in range(fleet.fleet.members)]
+    return found + [(f"janitor{i}", janitor) for i in range(fleet.fleet.janitors)]
 
 
 async def ask(fleet: Fleet, method: str, path: str, body: object = None, *, query: str = "", **headers: str) -> Answer:
@@ -282,6 +283,14 @@ async def member(fleet: Fleet, name: str) -> None:
         lives += 1
         await _live(fleet, f"{name}-{lives}", rng)
         await fleet.rest(rng)
+
+
+async def janitor(fleet: Fleet, name: str) -> None:
+    """Asks for upkeep now and then, as the schedule does; it must harm nobody who is still at work."""
+    rng = _rng(fleet, name)
+    while not fleet.over():
+        await ask(fleet, "POST", "/maintain")
+        await fleet.rest(rng, 3.0)
 
 
 async def _live(fleet: Fleet, me: str, rng: random.Random) -> None:

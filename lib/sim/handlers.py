@@ -52,6 +52,7 @@ class FleetPlan:
     members: int
     timeout_s: float
     loss: float
+    janitors: int
 
     @classmethod
     def draw(cls, seed: int) -> FleetPlan:
@@ -63,6 +64,7 @@ class FleetPlan:
             members=rng.choice([0, 0, 2, 3]),
             timeout_s=rng.choice([3.0, 10.0, 30.0]),
             loss=rng.choice([0.0, 0.02, 0.1]),
+            janitors=rng.choice([0, 1]),
         )
 
 

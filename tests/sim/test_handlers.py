@@ -49,7 +49,7 @@ def test_a_sweep_of_functions_kills_some_and_says_how_to_see_it_again() -> None:
 
 def test_plans_of_fleets_cover_every_kind_of_client() -> None:
     plans = [FleetPlan.draw(seed) for seed in range(100)]
-    for name in ("readers", "members", "loss"):
+    for name in ("readers", "members", "loss", "janitors"):
         assert any(getattr(plan, name) for plan in plans)
         assert not all(getattr(plan, name) for plan in plans)
 
