@@ -141,3 +141,16 @@ CONSUMER_READ_BYTES_MIN = 64 * KIB  # … but each of them is worth a read for a
 CONSUMER_CHANGES_KEPT = 64  # ids of an instance's last changes, for whoever lost an answer: a KiB of its document
 CONSUMER_TRIES_MAX = 8  # how often a poll begins anew because another one moved the instance
 PATTERN_CHARS_MAX = 249  # a topic pattern: as long as a topic's name
+
+# -- clients ----------------------------------------------------------------------------------------------
+
+CLIENT_REQUEST_BYTES_MAX = 4 * MIB  # one request to a service: a function takes 6 MB, of which base64 leaves 4.5
+CLIENT_DIRECT_BYTES_MAX = 32 * MIB  # one append straight to a bucket: half of the writer's buffer
+CLIENT_ANSWER_BYTES_MAX = 4 * HTTP_BODY_BYTES_MAX  # far above what a service answers; a wrong one must not fill us
+CLIENT_TRIES_MAX = 6  # of one HTTP request; callers with a deadline of their own go on after that
+CLIENT_FETCHES_MAX = 32  # fetches at once of one consumer; with more partitions than this they take turns
+CLIENT_ROWS_MAX = 1 << 18  # rows of a table that a producer puts into one batch
+CLIENT_KEYS_CACHED_MAX = 1 << 14  # keys of one topic whose partition a producer remembers
+CLIENT_UNSEEN_MAX = 1_024  # failures that nobody has looked at and that a producer's flush remembers
+CLIENT_METADATA_AGE_S = 300.0  # a producer looks a topic up again after this, as in Kafka
+CLIENT_COMMIT_S = 60.0  # how long a consumer tries to commit offsets against a silent or throttling service

@@ -18,13 +18,12 @@ from headwater.client.membership import GroupOptions, Membership
 from headwater.client.records import GroupMetadata, OffsetAndMetadata, TopicPartition
 from headwater.client.subscription import Subscription, place, told
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, NotFound, Throttled, Unavailable
+from headwater.limits import CLIENT_COMMIT_S
 from headwater.log.outcomes import UnknownMember
 
 if TYPE_CHECKING:
     from headwater.api.verbs import GroupOffset, Heartbeat, Verbs
     from headwater.client.transaction import OffsetsLike
-
-COMMIT_S = 60.0  # how long a commit is tried again against a silent or throttling service
 
 
 class Assignment:
@@ -281,7 +280,7 @@ class Assignment:
 
     async def _send(self, wish: object) -> None:
         """A commit of offsets may be sent twice: the second one says the same."""
-        backoff, deadline_s = Backoff(self.clock, self.rng), self.clock.elapsed_s() + COMMIT_S
+        backoff, deadline_s = Backoff(self.clock, self.rng), self.clock.elapsed_s() + CLIENT_COMMIT_S
         while True:
             try:
                 return await self.verbs.commit_offsets(wish)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from headwater.client.gathering import RECORD_OVERHEAD_BYTES, Headers
 from headwater.client.serializers import Serializer, plain
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, InvalidRequest
-from headwater.limits import RECORD_BYTES_MAX
+from headwater.limits import CLIENT_KEYS_CACHED_MAX, CLIENT_METADATA_AGE_S, RECORD_BYTES_MAX
 from headwater.types import Header
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 HeadersLike: TypeAlias = Mapping[str, bytes | str | None] | Iterable[tuple[str, bytes | str | None]]
 Partitioner: TypeAlias = Literal["murmur2"] | Callable[[bytes | None, int], int]
-KEYS_CACHED_MAX = 1 << 14  # keys whose partition is remembered, for each topic
-METADATA_MAX_AGE_S = 300.0  # a topic's partitions are looked up again after this (Kafka: metadata.max.age.ms)
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -119,7 +117,7 @@ class Topics:
 
     async def _ask(self, topic: str) -> TopicInfo:
         info = await self.verbs.topic(topic)
-        self._known[topic] = (len(info.partitions), self.clock.elapsed_s() + METADATA_MAX_AGE_S)
+        self._known[topic] = (len(info.partitions), self.clock.elapsed_s() + CLIENT_METADATA_AGE_S)
         self.commit = max(self.commit, info.commit)
         return info
 
@@ -138,7 +136,7 @@ class Topics:
         if partition is None:
             from headwater.log.partitioner import partition_of
 
-            if len(chosen) >= KEYS_CACHED_MAX:
+            if len(chosen) >= CLIENT_KEYS_CACHED_MAX:
                 chosen.clear()
             partition = chosen[row.key] = partition_of(row.key, partitions)
         return partition

@@ -12,13 +12,12 @@ from headwater.client.lanes import Lane
 from headwater.client.records import TopicPartition
 from headwater.clock import Clock
 from headwater.errors import Indeterminate, NotFound, OffsetOutOfRange, Throttled, Unavailable
-from headwater.limits import READ_AHEAD_BYTES_MAX
+from headwater.limits import CLIENT_FETCHES_MAX, READ_AHEAD_BYTES_MAX
 
 if TYPE_CHECKING:
     from headwater.api.verbs import Verbs
 
 Reset = Literal["earliest", "latest", "none"]
-FETCHES_MAX = 32  # requests at once; with more partitions than this they take turns
 SHARED_WAIT_MS = 100.0  # a long poll while others wait for a turn
 
 
@@ -51,7 +50,7 @@ class Fetcher:
         self.lanes: dict[TopicPartition, Lane] = {}
         self.is_patient = False  # whether a topic that is gone is left to whoever assigns the partitions
         self._news = news
-        self._slots = asyncio.Semaphore(FETCHES_MAX)
+        self._slots = asyncio.Semaphore(CLIENT_FETCHES_MAX)
 
     # -- lanes come and go -------------------------------------------------------------------------------
 
@@ -126,7 +125,7 @@ class Fetcher:
 
     async def _fetch(self, lane: Lane) -> None:
         async with self._slots:
-            wait_ms = self.wait_ms if len(self.lanes) <= FETCHES_MAX else min(self.wait_ms, SHARED_WAIT_MS)
+            wait_ms = self.wait_ms if len(self.lanes) <= CLIENT_FETCHES_MAX else min(self.wait_ms, SHARED_WAIT_MS)
             fetched = await self.verbs.fetch(
                 lane.tp.topic,
                 lane.tp.partition,

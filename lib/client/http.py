@@ -38,7 +38,7 @@ from headwater.client.signing import Signer
 from headwater.client.transport import Transport, checked_url, segment
 from headwater.clock import Clock
 from headwater.errors import Corrupt, Indeterminate, InvalidRequest
-from headwater.limits import HTTP_WAIT_MS_MAX, MIB
+from headwater.limits import CLIENT_REQUEST_BYTES_MAX, HTTP_WAIT_MS_MAX
 from headwater.log import frame
 from headwater.log.reader import Chunk
 
@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TP = tuple[str, int]
-REQUEST_BYTES_MAX = 4 * MIB  # a function takes 6 MB, of which base64 leaves 4.5; larger batches are uploaded
-TIMEOUT_S = 60.0
+TIMEOUT_S = 60.0  # of one request, long polls apart
 _UPLOADED = "upload/"  # in a token of ours: the batch lies there already
 FRESH_S = 1.0  # a commit number heard this long ago still makes a token
 
@@ -126,7 +125,7 @@ class HttpVerbs:
         # A token of ours carries the key of the first call, so that the second one is the same request.
         token, _, known = token.partition("#")
         numbered = all(batch.producer_id >= 0 and batch.sequence >= 0 for _, _, batch in batches)
-        is_large = len(batches) == 1 and len(batches[0][2].data) > REQUEST_BYTES_MAX
+        is_large = len(batches) == 1 and len(batches[0][2].data) > CLIENT_REQUEST_BYTES_MAX
         if known.startswith(_UPLOADED) or (is_large and not (once or known)):
             uploaded = await self._upload(*batches[0], token=token, known=known.removeprefix(_UPLOADED))
             if uploaded is not None:

@@ -21,7 +21,15 @@ from headwater.client.sender import Sender, SendOptions
 from headwater.client.serializers import SerializerLike, serializer
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, InvalidRequest
-from headwater.limits import BATCH_BYTES_MAX, MIB, WRITE_BUFFER_BYTES_MAX
+from headwater.limits import (
+    BATCH_BYTES_MAX,
+    CLIENT_DIRECT_BYTES_MAX,
+    CLIENT_REQUEST_BYTES_MAX,
+    CLIENT_ROWS_MAX,
+    CLIENT_UNSEEN_MAX,
+    MIB,
+    WRITE_BUFFER_BYTES_MAX,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,10 +40,6 @@ if TYPE_CHECKING:
     from headwater.client.transaction import Transaction
     from headwater.log.codec_schema import Compression
 
-REMOTE_REQUEST_BYTES_MAX = 4 * MIB  # a function takes 6 MB, of which base64 leaves 4.5
-DIRECT_REQUEST_BYTES_MAX = 32 * MIB
-BATCH_ROWS_MAX = 1 << 18  # rows of a table that go into one batch
-UNSEEN_MAX = 1_024  # failed futures that ``flush`` remembers
 COMPRESSIONS: dict[str | None, Compression] = {"zstd": "zstd", "lz4": "lz4", "none": None, None: None}
 
 
@@ -96,7 +100,7 @@ class Producer:
         self.rng = self._connection.rng
         self._serializers = serializer(key_serializer), serializer(value_serializer)
         self._partitioner: Partitioner = partitioner
-        self.request_bytes_max = REMOTE_REQUEST_BYTES_MAX if self._connection.is_remote else DIRECT_REQUEST_BYTES_MAX
+        self.request_bytes_max = CLIENT_REQUEST_BYTES_MAX if self._connection.is_remote else CLIENT_DIRECT_BYTES_MAX
         self._options = SendOptions(
             idempotent=enable_idempotence,
             requests_max=max_in_flight,
@@ -107,7 +111,7 @@ class Producer:
         self._buffered = self._unyielded = 0
         self._door = asyncio.Lock()
         self._room = asyncio.Event()
-        self._failed: deque[Told[Any]] = deque(maxlen=UNSEEN_MAX)
+        self._failed: deque[Told[Any]] = deque(maxlen=CLIENT_UNSEEN_MAX)
         self._topics: Topics | None = None
         self._sender: Sender | None = None
         self._transactions: Any = None
@@ -256,7 +260,7 @@ class Producer:
         """
         sender, _ = self._running()
         await sender.flush()
-        failed, self._failed = self._failed, deque(maxlen=UNSEEN_MAX)
+        failed, self._failed = self._failed, deque(maxlen=CLIENT_UNSEEN_MAX)
         errors = [delivery.hush() for delivery in failed if delivery.unseen]
         for error in errors:
             if error is not None:
@@ -350,5 +354,5 @@ def _pieces(table: pa.Table, batch_bytes: int) -> list[pa.Table]:
     rows = table.num_rows
     if not rows:
         return []
-    step = min(max(rows * batch_bytes // max(table.nbytes, 1), 1), BATCH_ROWS_MAX)
+    step = min(max(rows * batch_bytes // max(table.nbytes, 1), 1), CLIENT_ROWS_MAX)
     return [table.slice(at, step) for at in range(0, rows, step)]

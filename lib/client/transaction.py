@@ -3,7 +3,7 @@
     async with Producer(url, transactional_id="enricher") as producer:
         async with producer.transaction() as t:
             await t.send("out", value)
-            await t.send_offsets(consumer.position_map(), consumer)
+            await t.send_offsets(consumer.positions(), consumer)
 
 Nothing is sent before the commit, which is one request and one conditional write; so an abort costs nothing, and no
 reader ever waits for an open transaction. Only what exceeds one request is sent ahead, as part of a transaction of

@@ -32,7 +32,7 @@ from headwater.errors import (
     Unauthorized,
     Unavailable,
 )
-from headwater.limits import HTTP_BODY_BYTES_MAX
+from headwater.limits import CLIENT_ANSWER_BYTES_MAX, CLIENT_TRIES_MAX
 from headwater.log import outcomes
 
 if TYPE_CHECKING:
@@ -41,10 +41,8 @@ if TYPE_CHECKING:
     from headwater.client.signing import Signer
 
 JSON = "application/json"
-TRIES_MAX = 6  # of one request; callers with a deadline of their own go on after that
-CONNECT_S = 10.0
-STREAM_BYTES = 1 << 19
-ANSWER_BYTES_MAX = 4 * HTTP_BODY_BYTES_MAX  # far above what a service answers: bounds what a wrong one can make us hold
+CONNECT_S = 10.0  # to be connected
+STREAM_BYTES = 1 << 19  # a larger body is sent in pieces
 _PLAIN_FIELDS = frozenset({"error", "message", "applied", "what_now", "error_code"})
 
 
@@ -117,13 +115,13 @@ class Transport:
             sent["content-type"] = kind
         reads = method == "GET"
         backoff, unknown = Backoff(self.clock, self.rng), False
-        for tries in range(1, TRIES_MAX + 1):
+        for tries in range(1, CLIENT_TRIES_MAX + 1):
             try:
                 return await self._once(method, url, sent, body, wait_s)
             except (_Silence, HeadwaterError) as caught:
                 unknown = unknown or isinstance(caught, _Silence)
                 again = repeatable if isinstance(caught, _Silence) else _is_turned_away(caught)
-                if tries == TRIES_MAX or not again:
+                if tries == CLIENT_TRIES_MAX or not again:
                     self._give_up(caught, reads=reads, unknown=unknown)
                 pause_s = backoff.next_s(caught)
             await self.clock.sleep(pause_s)
@@ -135,11 +133,11 @@ class Transport:
         Raises ``Unavailable``: not done, or done without a word; either way nothing is committed by it.
         """
         backoff = Backoff(self.clock, self.rng)
-        for tries in range(1, TRIES_MAX + 1):
+        for tries in range(1, CLIENT_TRIES_MAX + 1):
             try:
                 return await self._once_outside(method, url, headers, body)
             except Unavailable as error:
-                if tries == TRIES_MAX:
+                if tries == CLIENT_TRIES_MAX:
                     raise
                 pause_s = backoff.next_s(error)
             await self.clock.sleep(pause_s)
@@ -327,7 +325,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     size = 0
     async for piece in response.content.iter_any():
         size += len(piece)
-        if size > ANSWER_BYTES_MAX:
-            raise _Silence(f"The answer has more than {ANSWER_BYTES_MAX} bytes.")
+        if size > CLIENT_ANSWER_BYTES_MAX:
+            raise _Silence(f"The answer has more than {CLIENT_ANSWER_BYTES_MAX} bytes.")
         pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
