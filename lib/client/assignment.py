@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from headwater.client.backoff import Backoff
 from headwater.client.fetching import Fetcher
@@ -50,6 +50,7 @@ class Assignment:
         self._max_age_s = metadata_max_age_s
         self._news = news
         self._following = asyncio.Lock()
+        self._follower: asyncio.Task[Any] | None = None
         self._committing = asyncio.Lock()
         self._committed: dict[TopicPartition, int] = {}  # what is known to be committed, to spare idle commits
         self._membership: Membership | None = None
@@ -64,21 +65,36 @@ class Assignment:
         """Read what is to be read as of now: join, take, give up. Raises what the verbs raise; call it again then."""
         if self._is_settled():
             return
+        async with self._alone():
+            await self._follow()
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """One change of the assignment at a time. Raises ``InvalidRequest`` for a listener that polls: it would wait
+        for itself.
+        """
+        if self._follower is not None and self._follower is asyncio.current_task():
+            raise InvalidRequest("A rebalance listener is called inside a poll and cannot poll itself.")
         async with self._following:
-            self._fetcher.is_patient = self._subscription.is_automatic
-            if self._subscription.manual is not None:
-                await self._replace(self._subscription.manual)
-            elif not self._subscription.is_automatic:
-                await self._leave()
-            elif not self._terms.group:
-                await self._look()
-            else:
-                await self._heed()
-            self._asked = self._asking()
-            if self._auto_commit_s is not None and self._committer is None:
-                self._committer = asyncio.get_running_loop().create_task(
-                    self._commit_on(), name="headwater-auto-commit"
-                )
+            self._follower = asyncio.current_task()
+            try:
+                yield
+            finally:
+                self._follower = None
+
+    async def _follow(self) -> None:
+        self._fetcher.is_patient = self._subscription.is_automatic
+        if self._subscription.manual is not None:
+            await self._replace(self._subscription.manual)
+        elif not self._subscription.is_automatic:
+            await self._leave()
+        elif not self._terms.group:
+            await self._look()
+        else:
+            await self._heed()
+        self._asked = self._asking()
+        if self._auto_commit_s is not None and self._committer is None:
+            self._committer = asyncio.get_running_loop().create_task(self._commit_on(), name="headwater-auto-commit")
 
     def look_again_s(self) -> float:
         """How long a poll may wait before topics must be looked at again."""
@@ -101,7 +117,7 @@ class Assignment:
             self._committer.cancel()
             await asyncio.wait([self._committer])
         try:
-            async with self._following:
+            async with self._alone():
                 await self._leave()
         finally:
             await self._fetcher.drop(list(self._fetcher.lanes))

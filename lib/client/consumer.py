@@ -185,11 +185,11 @@ class Consumer:
                 raise
 
     async def _let_go(self, *, processed: bool) -> None:
-        assignment, self._assignment, self._fetcher = self._assignment, None, None
         try:
-            if assignment is not None:
-                await assignment.close(processed=processed)
+            if self._assignment is not None:
+                await self._assignment.close(processed=processed)
         finally:
+            self._assignment = self._fetcher = None
             await self._connection.close()
 
     # -- what to read -----------------------------------------------------------------------------------

@@ -346,6 +346,8 @@ class Producer:
     def _running(self, *, any_kind: bool = False) -> tuple[Sender, Topics]:
         if self._topics is None or (self._sender is None and not any_kind):
             raise InvalidRequest("This producer is not running: use it as `async with …`, or await start() first.")
+        if self._sender is not None and self._sender.failure is not None:
+            raise RuntimeError("The producer broke down and sends nothing any more.") from self._sender.failure
         return self._sender, self._topics  # type: ignore[return-value]
 
 

@@ -57,6 +57,7 @@ class Sender:
         self.clock = clock
         self.rng = rng
         self.identity: ProducerId | None = None
+        self.failure: BaseException | None = None  # a bug that ended the loop: nothing is sent any more
         self._settled = settled  # hears of each item once everybody else has
         self._sequences: dict[TP, int] = {}
         self._busy: set[TP] = set()
@@ -96,9 +97,10 @@ class Sender:
 
     def _broken(self, loop: asyncio.Task[None]) -> None:
         """A bug ended the loop: nobody may be left waiting for what it will never send."""
-        error = None if loop.cancelled() else loop.exception()
-        for item in self.gathering.drop() if error is not None else ():
-            self._fail(item, error or Unavailable("The sender has stopped."))
+        self.failure = None if loop.cancelled() else loop.exception()
+        if self.failure is not None:
+            for item in self.gathering.drop():
+                self._fail(item, self.failure)
 
     # -- the loop ------------------------------------------------------------------------------------
 

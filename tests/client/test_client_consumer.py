@@ -429,6 +429,63 @@ def test_what_was_processed_is_committed_before_it_is_given_up() -> None:
     simulate(main())
 
 
+def test_a_listener_may_seek_and_commit_and_must_not_poll() -> None:
+    async def main() -> None:
+        async with world(t=2) as (w, verbs):
+            for partition in range(2):
+                await fill(w, verbs, partition=partition)
+            consumer = w.consumer(verbs, group_id="g", enable_auto_commit=False)
+
+            class Listener(RebalanceListener):
+                async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+                    for tp in assigned:
+                        await consumer.seek(tp, 7)
+
+                async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+                    await consumer.commit({tp: await consumer.position(tp) for tp in revoked})
+                    with pytest.raises(InvalidRequest):
+                        await consumer.getone()
+
+            consumer.subscribe("t", listener=Listener())
+            async with consumer:
+                assert [b"7", b"7", b"8", b"8", b"9", b"9"] == sorted(await drain(consumer, 6))
+                async with w.consumer(await w.verbs(), "t", group_id="g") as second:
+                    while len(second.assignment()) != 1:
+                        await consumer.getmany(timeout_ms=300)
+                        await second.getmany(timeout_ms=300)
+                    (taken,) = second.assignment()
+                    assert 10 == await second.position(taken)
+
+    simulate(main())
+
+
+def test_an_error_of_a_listener_reaches_the_poll_and_the_next_poll_tries_again() -> None:
+    async def main() -> None:
+        async with world(t=1) as (w, verbs):
+            await fill(w, verbs)
+            errors = [ZeroDivisionError(), ZeroDivisionError()]
+
+            class Listener(RebalanceListener):
+                def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+                    if errors:
+                        raise errors.pop()
+
+            async with w.consumer(verbs, group_id="g") as consumer:
+                consumer.subscribe("t", listener=Listener())
+                await drain(consumer, 10)
+                await consumer.commit()
+                await verbs.leave("g", consumer.group_metadata().member)
+                await w.clock.sleep(5)
+                with pytest.raises(ZeroDivisionError):
+                    await consumer.getmany()
+                await consumer.getmany(timeout_ms=500)
+                assert {T0} == consumer.assignment()
+                assert 10 == await consumer.position(T0)
+                errors.clear()
+
+    simulate(main())
+
+
 def test_a_member_that_died_is_replaced_and_its_records_are_read_again_from_its_commit() -> None:
     async def main() -> None:
         async with world(t=2) as (w, verbs):

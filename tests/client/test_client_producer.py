@@ -10,6 +10,7 @@ import pytest
 from headwater.client import Producer, RecordMetadata
 from headwater.errors import Fenced, Forbidden, Indeterminate, InvalidRequest, NotFound, Unavailable
 from headwater.log.partitioner import partition_of
+from headwater.sim.loop import sim_loop
 from tests.client.helpers_client import Between, lose_the_answer, numbers, refuse, simulate, values, world
 
 
@@ -404,6 +405,30 @@ def test_compression_is_what_was_asked_for() -> None:
                     await producer.send("t", b"abcd" * 10_000)
                 sizes[compression] = len(between.of("produce")[0][0][0][0][2].data)
             assert sizes["zstd"] < sizes["lz4"] < 10_000 < 40_000 < sizes["none"]
+
+    simulate(main())
+
+
+def test_a_bug_below_leaves_nobody_waiting() -> None:
+    async def main() -> None:
+        async with world(t=1) as (w, verbs):
+            between = Between(verbs)
+            between.plan("init_producer", refuse(ZeroDivisionError()))
+            producer = w.producer(between)
+            await producer.start()
+            with pytest.raises(ZeroDivisionError):
+                await producer.send_and_wait("t", b"x")
+            with pytest.raises(RuntimeError):
+                await producer.send("t", b"x")
+            with pytest.raises(RuntimeError):
+                await producer.stop()
+            between.plan("produce", refuse(ZeroDivisionError()))
+            async with w.producer(between) as producer:
+                with pytest.raises(Indeterminate):
+                    await producer.send_and_wait("t", b"x")
+                await producer.send_and_wait("t", b"y")
+                # The loop of the simulation tells of the task that failed; here that is the point.
+                assert 1 == len([error for error in sim_loop().unseen() if isinstance(error, ZeroDivisionError)])
 
     simulate(main())
 
