@@ -183,7 +183,7 @@ class Assignment:
             self._membership = Membership(self.verbs, self._terms, clock=self.clock, rng=self.rng, news=self._news)
         if self._membership.is_lost:
             await self._lose()
-        if not self._membership.member or self._membership.is_lost:
+        if self._membership.latest is None or self._membership.is_lost:
             topics = await self._subscription.resolve(self.verbs)
             self._looked_s = self.clock.elapsed_s()
             self._applied = None

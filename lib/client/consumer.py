@@ -11,6 +11,7 @@ is given records has all of them in work until its next poll, and only then are 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -163,7 +164,8 @@ class Consumer:
         try:
             await self._assignment.follow()
         except BaseException:
-            await self._let_go(processed=False)
+            with contextlib.suppress(HeadwaterError):  # the first error is the story to tell
+                await self._let_go(processed=False)
             raise
 
     async def stop(self) -> None:

@@ -59,9 +59,13 @@ class Membership:
         self._task: asyncio.Task[None] | None = None
 
     async def join(self, topics: Sequence[str]) -> None:
-        """Enter the group under a fresh id, and begin to beat. Raises what ``Verbs.heartbeat`` raises."""
+        """Enter the group, and begin to beat. Raises what ``Verbs.heartbeat`` raises; call it again then.
+
+        The id is a fresh one, unless an earlier call broke off: that one may have entered, and is not left as a ghost.
+        """
         await self._halt()
-        self.member = f"{self.options.client or 'consumer'}-{self.rng.getrandbits(80):020x}"
+        if not self.member or self.is_lost or self.latest is not None:
+            self.member = f"{self.options.client or 'consumer'}-{self.rng.getrandbits(80):020x}"
         self.is_lost, self.error, self.latest = False, None, None
         self._topics = tuple(topics)
         self.polled()
@@ -85,10 +89,10 @@ class Membership:
     async def leave(self) -> None:
         """Leave the group, so that it need not wait for the session to end. A second call does nothing."""
         await self._halt()
-        if self.latest is not None and not self.is_lost and not self.options.instance:
+        if self.member and not self.is_lost and not self.options.instance:
             # A static member keeps its place: who comes back under its name within the session finds it (KIP-345).
             await self.verbs.leave(self.options.group, self.member)
-        self.latest = None
+        self.member, self.latest = "", None
 
     # -- below ---------------------------------------------------------------------------------------------
 

@@ -12,9 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from headwater.api import routes
+from headwater.api.server import Server
 from headwater.client import TopicPartition
-from headwater.client.blocking import Admin, Consumer, Producer
+from headwater.client.blocking import Admin, Consumer, Producer, _Thread
 from headwater.errors import InvalidRequest, NotFound
+from headwater.store.memory import MemoryStore
+from tests.api.helpers_http import app_over
 
 T0 = TopicPartition("t", 0)
 
@@ -193,6 +197,22 @@ def test_admin_has_the_methods_of_the_asynchronous_one(url: str) -> None:
             admin.no_such_method()
         with pytest.raises(AttributeError):
             admin._verbs_of_mine  # noqa: B018
+
+
+def test_it_speaks_http_as_well() -> None:
+    thread = _Thread("server")
+    server = Server(app_over(MemoryStore(), routes=routes.table(routes.EVERYTHING)))
+    thread.call(server.start())
+    try:
+        with Admin(server.url) as admin, Producer(server.url) as producer:
+            admin.create_topics(["t"])
+            assert 0 == producer.send_and_wait("t", "over HTTP").offset
+        options: dict[str, Any] = {"group_id": "g", "auto_offset_reset": "earliest", "fetch_max_wait_ms": 50}
+        with Consumer(server.url, "t", **options) as consumer:
+            assert b"over HTTP" == next(consumer).value
+    finally:
+        thread.call(server.stop())
+        thread.close()
 
 
 def test_a_directory_keeps_it_between_scripts(tmp_path: Path) -> None:

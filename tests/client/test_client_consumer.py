@@ -18,7 +18,7 @@ from headwater.client import (
     Undecodable,
 )
 from headwater.errors import Fenced, InvalidRequest, NotFound, OffsetOutOfRange, Unavailable
-from tests.client.helpers_client import FIXED, Between, World, numbers, refuse, simulate, world
+from tests.client.helpers_client import FIXED, Between, World, lose_the_answer, numbers, refuse, simulate, world
 
 T0 = TopicPartition("t", 0)
 T1 = TopicPartition("t", 1)
@@ -610,6 +610,54 @@ def test_a_deleted_topic_goes_away_from_its_members() -> None:
                 await consumer.getmany(timeout_ms=500)
             await fill(w, verbs)
             assert list(numbers(10)) == await drain(consumer, 10)
+
+    simulate(main())
+
+
+def test_a_join_that_broke_off_leaves_no_ghost_behind() -> None:
+    async def main() -> None:
+        async with world(t=1) as (w, verbs):
+            between = Between(verbs)
+            between.plan("heartbeat", lose_the_answer(Unavailable("away")))
+            consumer = w.consumer(between, "t", group_id="g")
+            with pytest.raises(Unavailable):
+                await consumer.start()
+            assert [] == list((await verbs.group("g")).members)
+
+            async def slow(real: Any, *args: Any, **kwargs: Any) -> Any:
+                await real(*args, **kwargs)
+                await w.clock.sleep(5)
+
+            async with w.consumer(between, group_id="g") as consumer:
+                consumer.subscribe("t")
+                between.plan("heartbeat", slow)
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await consumer.getmany(timeout_ms=10_000)
+                await consumer.getmany(timeout_ms=1_000)
+                assert {T0} == consumer.assignment()
+                assert 1 == len((await verbs.group("g")).members)
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_poll_that_is_cancelled_at_any_moment_loses_nothing(seed: int) -> None:
+    async def main() -> None:
+        rng = random.Random(seed)
+        async with world(FIXED, t=3) as (w, verbs):
+            for partition in range(3):
+                await fill(w, verbs, count=30, partition=partition, start=100 * partition)
+            found: list[bytes] = []
+            async with w.consumer(verbs, "t", group_id="g", max_poll_records=4) as consumer:
+                while len(found) < 90:
+                    try:
+                        async with asyncio.timeout(rng.uniform(0, 0.3)):
+                            records = await consumer.getmany(timeout_ms=1_000)
+                    except TimeoutError:
+                        continue
+                    found += [record.value for each in records.values() for record in each]
+            assert 90 == len(set(found)) == len(found)
 
     simulate(main())
 
