@@ -2,7 +2,8 @@
 
 It keeps objects in a folder with a fixed name that it never removes: here they lie below TMPDIR. Hypercorn, the server
 that binds only the address it was told to, is stopped from another thread, which its loop may not notice. And its
-CloudFormation cannot move an alias to a new version, so that no function with an alias could be deployed twice.
+CloudFormation replaces an alias and its URL whenever their function changes: it makes them anew under the same name,
+and then removes that name as the old one. So no function with an alias could be deployed twice.
 """
 
 import tempfile
@@ -13,10 +14,11 @@ import localstack.services.s3.provider as s3_provider
 from localstack.runtime.main import main
 from localstack.runtime.server.hypercorn import HypercornRuntimeServer
 from localstack.services.cloudformation.resource_provider import OperationStatus, ProgressEvent
+from localstack.services.lambda_.resource_providers.aws_lambda_permission import LambdaPermissionProvider
+from localstack.services.lambda_.resource_providers.aws_lambda_url import LambdaUrlProvider
 from localstack.services.lambda_.resource_providers.lambda_alias import LambdaAliasProvider
 
 told_to_stop = HypercornRuntimeServer.shutdown
-create_alias = LambdaAliasProvider.create
 
 
 def shutdown(self: Any) -> None:
@@ -36,16 +38,9 @@ def move_alias(self: Any, request: Any) -> Any:
     )
 
 
-def create_or_move_alias(self: Any, request: Any) -> Any:
-    """Create the alias, unless an earlier deployment has done it."""
-    try:
-        return create_alias(self, request)
-    except request.aws_client_factory.lambda_.exceptions.ResourceConflictException:
-        return move_alias(self, request)
-
-
 s3_provider.DEFAULT_S3_TMP_DIR = str(Path(tempfile.gettempdir()) / "s3")
 HypercornRuntimeServer.shutdown = shutdown
-LambdaAliasProvider.create = create_or_move_alias
 LambdaAliasProvider.update = move_alias
+for provider in (LambdaAliasProvider, LambdaUrlProvider, LambdaPermissionProvider):
+    provider.SCHEMA = {**provider.SCHEMA, "createOnlyProperties": []}  # nothing of them makes a replacement necessary
 main()
