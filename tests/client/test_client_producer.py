@@ -8,9 +8,14 @@ import pyarrow as pa
 import pytest
 
 from headwater.client import Producer, RecordMetadata
+from headwater.client.gathering import Gathering, Item, Told
 from headwater.errors import Fenced, Forbidden, Indeterminate, InvalidRequest, NotFound, Unavailable
+from headwater.limits import PRODUCER_BATCHES
+from headwater.log.batch import batch_of_records
+from headwater.log.outcomes import UnknownProducer
 from headwater.log.partitioner import partition_of
 from headwater.sim.loop import sim_loop
+from headwater.types import Record
 from tests.client.helpers_client import Between, lose_the_answer, numbers, refuse, simulate, values, world
 
 
@@ -405,6 +410,61 @@ def test_compression_is_what_was_asked_for() -> None:
                     await producer.send("t", b"abcd" * 10_000)
                 sizes[compression] = len(between.of("produce")[0][0][0][0][2].data)
             assert sizes["zstd"] < sizes["lz4"] < 10_000 < 40_000 < sizes["none"]
+
+    simulate(main())
+
+
+def test_a_producer_that_was_forgotten_goes_on_as_another_one() -> None:
+    async def main() -> None:
+        async with world(t=1) as (w, verbs):
+            between = Between(verbs)
+            async with w.producer(between) as producer:
+                await producer.send_and_wait("t", b"a")
+                between.plan("produce", refuse(UnknownProducer("forgotten")))
+                between.plan("init_producer", refuse(UnknownProducer("forgotten")))
+                assert 1 == (await producer.send_and_wait("t", b"b")).offset
+                between.plan("produce", *[refuse(UnknownProducer("forgotten"))] * 2)
+                with pytest.raises(UnknownProducer):
+                    await producer.send_and_wait("t", b"refused twice")
+                assert 2 == (await producer.send_and_wait("t", b"c")).offset
+            assert [b"a", b"b", b"c"] == await values(verbs, "t")
+
+    simulate(main())
+
+
+def test_who_may_not_produce_hears_so_for_each_record_and_may_try_again() -> None:
+    async def main() -> None:
+        async with world(t=1) as (w, verbs):
+            between = Between(verbs)
+            between.plan("init_producer", refuse(Forbidden("not you")))
+            async with w.producer(between) as producer:
+                futures = [await producer.send("t", b"x") for _ in range(3)]
+                await asyncio.wait(futures)
+                assert all(isinstance(future.exception(), Forbidden) for future in futures)
+                assert 0 == producer._buffered
+                await producer.send_and_wait("t", b"y")
+
+    simulate(main())
+
+
+def test_a_request_is_bounded_and_partitions_take_turns() -> None:
+    async def main() -> None:
+        gathering = Gathering(batch_bytes=100, linger_s=0.0, compression=None)
+        for partition in range(4):
+            for _ in range(8):
+                place = ("t", partition)
+                gathering.append(place, None, b"x", 1, (), nbytes=100, now_s=0.0, delivery=Told())
+        taken: list[tuple[str, int]] = []
+        while items := gathering.take(1.0, set(), 700):
+            assert 700 >= sum(item.nbytes for item in items)
+            each = [item.tp for item in items]
+            assert PRODUCER_BATCHES >= max(each.count(place) for place in each)
+            taken += each
+        assert {("t", partition): 8 for partition in range(4)} == {place: taken.count(place) for place in taken}
+        assert 4 == len(set(taken[:21])), "nobody waits until another partition is empty"
+        large = Item("t", 0, 0.0, batch_of_records([Record(value=bytes(5_000))], default_timestamp=1, compression=None))
+        gathering.add(large)
+        assert [large] == gathering.take(1.0, set(), 700)
 
     simulate(main())
 
