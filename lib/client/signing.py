@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from headwater.errors import InvalidRequest, Unauthorized
 
-_FUNCTION_URL = re.compile(r"[a-z0-9]+\.lambda-url\.([a-z0-9-]+)\.(on\.aws|localhost\.localstack\.cloud.*)$")
+_FUNCTION_URL = re.compile(r"\.lambda-url\.([a-z0-9-]+)\.")  # AWS's own, and those of emulators
 
 
 class Signer:

@@ -354,6 +354,7 @@ def test_requests_are_signed_so_that_a_verifier_takes_them_and_like_ones_are_no_
 
 def test_the_region_is_that_of_the_function_url(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "eu-central-1" == region_of("https://abc123.lambda-url.eu-central-1.on.aws/")
+    assert "ap-south-1" == region_of("http://abc.lambda-url.ap-south-1.localhost:4566")
     assert "us-east-1" == region_of("https://example.com")
     monkeypatch.delenv("AWS_REGION")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
