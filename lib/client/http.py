@@ -71,6 +71,7 @@ class HttpVerbs:
         if (auth == "token") != (token is not None) and auth is not None:
             raise InvalidRequest("auth='token' goes with a token, and a token with nothing else.")
         self.namespace = namespace
+        self.request_bytes_max = CLIENT_REQUEST_BYTES_MAX  # producers ask for it
         self.clock = clock
         self.rng = rng
         signer = Signer(url, region=region, rng=rng) if auth == "iam" else None

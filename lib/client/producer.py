@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from headwater.client.connection import Connection, ConnectOptions, shown
@@ -24,7 +25,6 @@ from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.limits import (
     BATCH_BYTES_MAX,
     CLIENT_DIRECT_BYTES_MAX,
-    CLIENT_REQUEST_BYTES_MAX,
     CLIENT_ROWS_MAX,
     CLIENT_UNSEEN_MAX,
     MIB,
@@ -100,11 +100,10 @@ class Producer:
         self.rng = self._connection.rng
         self._serializers = serializer(key_serializer), serializer(value_serializer)
         self._partitioner: Partitioner = partitioner
-        self.request_bytes_max = CLIENT_REQUEST_BYTES_MAX if self._connection.is_remote else CLIENT_DIRECT_BYTES_MAX
+        self.request_bytes_max = CLIENT_DIRECT_BYTES_MAX  # less where a service stands in between
         self._options = SendOptions(
             idempotent=enable_idempotence,
             requests_max=max_in_flight,
-            request_bytes_max=self.request_bytes_max,
             delivery_timeout_s=self.delivery_timeout_s,
         )
         self._buffer_bytes_max = buffer_memory
@@ -126,6 +125,8 @@ class Producer:
         if self._topics is not None:
             return
         verbs = await self._connection.open()
+        self.request_bytes_max = getattr(verbs, "request_bytes_max", CLIENT_DIRECT_BYTES_MAX)
+        self._options = replace(self._options, request_bytes_max=self.request_bytes_max)
         self._topics = Topics(
             verbs, partitioner=self._partitioner, batch_bytes=self.batch_size, clock=self.clock, rng=self.rng
         )

@@ -405,6 +405,27 @@ def test_nobody_there_is_unavailable_and_a_wrong_url_is_invalid() -> None:
     asyncio.run(main())
 
 
+def test_a_producer_keeps_its_requests_within_what_a_function_takes() -> None:
+    async def main() -> None:
+        async with served("http") as url, connect(url) as verbs:
+            await verbs.create_topic("t", 1)
+            sizes: list[int] = []
+            call = verbs._http.call  # type: ignore[attr-defined]
+
+            async def seen(method: str, path: str, **more: Any) -> Any:
+                sizes.append(len(more.get("body", b"")))
+                return await call(method, path, **more)
+
+            verbs._http.call = seen  # type: ignore[attr-defined]
+            async with Producer(verbs, compression="none", linger_ms=1_000) as producer:
+                for _ in range(20):
+                    await producer.send("t", bytes(900_000))
+            assert 5_000_000 > max(sizes)
+            assert 20 == (await verbs.offset_of("t", 0)).offset
+
+    asyncio.run(main())
+
+
 def test_another_namespace_is_another_log() -> None:
     async def main() -> None:
         async with (
