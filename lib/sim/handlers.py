@@ -147,7 +147,8 @@ class Fleet(World):
 
     def _app(self, environment: Environment, budget_s: float) -> App:
         plan, rng = self.plan, self.entropy()
-        clock = SimClock(self.loop, skew_ms=rng.randint(-plan.skew_ms, plan.skew_ms), process=environment)
+        skew_ms = rng.randint(-plan.skew_ms, plan.skew_ms)
+        clock = SimClock(self.loop, start_ms=self.bucket.wall_ms(), skew_ms=skew_ms, process=environment)
         faults = CALM if self.calm else plan.faults
         store = CountingStore(
             self.bucket, loop=self.loop, rng=rng, profile=plan.profile, faults=faults, process=environment
