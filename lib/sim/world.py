@@ -159,7 +159,7 @@ class World:
             process=process,
         )
         self.stores.append(store)
-        clock = SimClock(self.loop, skew_ms=skew_ms, process=process)
+        clock = SimClock(self.loop, start_ms=self.bucket.wall_ms(), skew_ms=skew_ms, process=process)
         return await Namespace.open(store, clock=clock, rng=rng, options=plan.options)
 
     def over(self) -> bool:

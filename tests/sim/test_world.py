@@ -18,9 +18,10 @@ from headwater.log.namespace import Namespace
 from headwater.log.reader import Fetched, Reader
 from headwater.log.state import Outcome, Partition, State
 from headwater.log.writer import Writer
+from headwater.sim.loop import run, sim_loop
 from headwater.sim.members import Crew
 from headwater.sim.sweep import judge, sweep
-from headwater.sim.world import Plan, simulate
+from headwater.sim.world import Plan, World, simulate
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -77,6 +78,17 @@ def test_plans_cover_every_kind_of_trouble() -> None:
     assert {0, 1, 2, 3, 5} == {crew.consumers for crew in crews}
     assert {0, 1} == {crew.janitors for crew in crews}
     assert {0, 1, 2, 3} == {crew.classics for crew in crews}
+
+
+def test_a_machine_that_starts_late_knows_the_time_of_day() -> None:
+    # Seed 1665: clocks of processes that started after days began at the beginning, so no deadline ever passed.
+    async def main() -> None:
+        world = World(Plan.draw(0), sim_loop())
+        await world.loop.sleep(3 * 86_400.0)
+        log = await world.handle(None, calm=True)
+        assert abs(log.chain.clock.wall_ms() - world.bucket.wall_ms()) <= 2_000
+
+    run(main())
 
 
 # -- planted bugs: first the hazards of DESIGN, then those that seeds have found in this engine ---------
