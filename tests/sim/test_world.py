@@ -324,7 +324,7 @@ PLANTS: dict[Plant, int] = {
     grant_in_the_old_generation: 60,
     believe_in_every_lease: 60,
     forget_to_renew: 60,
-    watch_nobody: 60,
+    watch_nobody: 120,
     answer_members_from_memory: 60,
     keep_the_assignments_of_the_last_generation: 60,
     keep_the_offsets_of_a_refused_intent: 100,
