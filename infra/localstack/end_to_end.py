@@ -343,7 +343,7 @@ def maintenance(to: Deployment, notes: list[str]) -> None:
     ]
     same([("rate(5 minutes)", "ENABLED")], [(r["ScheduleExpression"], r["State"]) for r in rules], "the schedule")
     answer = functions.invoke(
-        FunctionName=f"{arn}:live",
+        FunctionName=arn,
         Payload=json.dumps({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}),
     )
     report = json.loads(answer["Payload"].read())
