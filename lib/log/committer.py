@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import structs
 
@@ -80,8 +81,11 @@ class Committer:
         if known is not None:
             return known.outcome
         pending = Pending(piece, asyncio.get_running_loop().create_future(), ready)
-        # A caller that gave up must not make the loop complain about an outcome that nobody fetched.
+        # A caller that gave up must not make the loop complain about an outcome that nobody fetched, nor must a queue
+        # that was cut off while bytes were still being stored.
         pending.outcome.add_done_callback(_retrieved)
+        if ready is not None:
+            ready.add_done_callback(_retrieved)
         self._waiting[piece.intent.id] = pending
         self._queue.append(pending)
         if self._task is None or self._task.done():
@@ -442,6 +446,6 @@ def located(intent: Intent, key: str) -> Intent:
     )
 
 
-def _retrieved(future: asyncio.Future[Outcome]) -> None:
+def _retrieved(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
