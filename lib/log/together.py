@@ -15,6 +15,8 @@ async def together(*calls: Coroutine[Any, Any, T]) -> list[T]:
     As ``asyncio.gather``; but if one fails, the others are cancelled, and its error is raised when they have ended.
     So nothing is under way when the caller hears of it (R10). For reads only: a write must not be broken off.
     """
+    if len(calls) == 1:
+        return [await calls[0]]  # alone it outlives nobody, and a task would cost as much as a look at the tip
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)
