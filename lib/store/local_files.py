@@ -14,6 +14,7 @@ import heapq
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from stat import S_ISDIR, S_ISLNK
 
 from headwater.store.base import Body, parts_of
 
@@ -107,15 +108,20 @@ def write_parts(fd: int, body: Body) -> None:
 
 def make_folder(folder: bytes) -> list[bytes]:
     """Make the folder and those above it; the ones that were new, the topmost first."""
-    try:
-        os.mkdir(folder)
-    except FileExistsError:
-        if not os.path.isdir(folder):
-            raise NotADirectoryError(errno.ENOTDIR, "an object of that name") from None
-        return []
-    except FileNotFoundError:
-        return [*make_folder(os.path.dirname(folder)), *make_folder(folder)]
-    return [folder]
+    while True:
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            try:
+                mode = os.lstat(folder).st_mode
+            except FileNotFoundError:
+                continue  # a deleter found it empty, and removed it between the two calls
+            if not S_ISDIR(mode) and not (S_ISLNK(mode) and os.path.isdir(folder)):
+                raise NotADirectoryError(errno.ENOTDIR, "an object of that name") from None
+            return []
+        except FileNotFoundError:
+            return [*make_folder(os.path.dirname(folder)), *make_folder(folder)]
+        return [folder]
 
 
 def remove_empty_folders(folder: bytes, root: bytes) -> None:

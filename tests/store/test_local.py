@@ -285,6 +285,26 @@ def test_many_parts_and_short_writes_make_one_whole_object(tmp_path: Path, monke
     asyncio.run(work())
 
 
+def test_a_folder_that_a_deleter_removes_while_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = os.mkdir, []
+
+    def late(folder: bytes, *mode: int) -> None:
+        seen.append(folder)
+        if len(seen) == 1:
+            raise FileExistsError(errno.EEXIST, "there a moment ago")
+        real(folder, *mode)
+
+    folder = os.fsencode(tmp_path / "a")
+    monkeypatch.setattr(os, "mkdir", late)
+    assert [folder] == local_files.make_folder(folder)
+    assert [folder, folder] == seen
+    (tmp_path / "object").touch()
+    with pytest.raises(NotADirectoryError):
+        local_files.make_folder(os.fsencode(tmp_path / "object"))
+
+
 def test_writers_and_deleters_of_one_folder_do_not_trip_over_each_other(tmp_path: Path) -> None:
     async def work() -> None:
         store = LocalStore(tmp_path)
