@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and every process that is started from there
+# inherits it: programs that are to end by it never would.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline in wall time says more about the machine than about the code.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
