@@ -10,16 +10,16 @@ once are several commits: when one is refused the others are done, and the error
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Unpack
 
 from headwater.client.connection import Connection, ConnectOptions, shown
 from headwater.client.records import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 from headwater.client.subscription import place
 from headwater.clock import Clock
 from headwater.errors import InvalidRequest
+from headwater.log.together import to_the_end
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from headwater.api.verbs import AclRule, GroupInfo, KeyInfo, Lag, QuotaInfo, TopicInfo, Verbs, Where
     from headwater.client.transaction import OffsetsLike
 
-T = TypeVar("T")
 TP = tuple[str, int]
 
 
@@ -75,11 +74,11 @@ class Admin:
     ) -> list[TopicInfo]:
         """Create topics by name, with so many partitions each (1 if no number is given). Raises ``AlreadyExists``."""
         wanted = topics if isinstance(topics, Mapping) else dict.fromkeys(topics, 1)
-        return await _all(self._verbs.create_topic(name, count, config) for name, count in wanted.items())
+        return await to_the_end(self._verbs.create_topic(name, count, config) for name, count in wanted.items())
 
     async def delete_topics(self, topics: Iterable[str]) -> None:
         """Delete topics with all their records. Raises ``NotFound``."""
-        await _all(self._verbs.delete_topic(name) for name in topics)
+        await to_the_end(self._verbs.delete_topic(name) for name in topics)
 
     async def list_topics(self) -> list[str]:
         """The names of all topics that may be described."""
@@ -89,24 +88,24 @@ class Admin:
         """Topics with their partitions, offsets and configs; all of them if none is named. Raises ``NotFound``."""
         if topics is None:
             return list(await self._verbs.topics())
-        return await _all(self._verbs.topic(name) for name in topics)
+        return await to_the_end(self._verbs.topic(name) for name in topics)
 
     async def create_partitions(self, totals: Mapping[str, int]) -> None:
         """Grow topics to so many partitions. Keys then map to other partitions, as in Kafka."""
-        await _all(self._verbs.add_partitions(name, total) for name, total in totals.items())
+        await to_the_end(self._verbs.add_partitions(name, total) for name, total in totals.items())
 
     async def alter_configs(self, configs: Mapping[str, Mapping[str, str | None]]) -> None:
         """Set configs of topics; None takes one back to its default."""
-        await _all(self._verbs.alter_topic(name, config) for name, config in configs.items())
+        await to_the_end(self._verbs.alter_topic(name, config) for name, config in configs.items())
 
     async def delete_records(self, before: Mapping[TP, int]) -> dict[TopicPartition, int]:
         """Move the log starts of partitions forward to these offsets (-1: the end); where they are then."""
-        starts = await _all(self._verbs.delete_records(tp[0], tp[1], offset) for tp, offset in before.items())
+        starts = await to_the_end(self._verbs.delete_records(tp[0], tp[1], offset) for tp, offset in before.items())
         return dict(zip(map(place, before), starts, strict=True))
 
     async def list_offsets(self, partitions: Mapping[TP, Where]) -> dict[TopicPartition, OffsetAndTimestamp]:
         """The offsets of partitions at ``earliest``, ``latest``, or of the first record at or after a time in ms."""
-        found = await _all(self._verbs.offset_of(tp[0], tp[1], where) for tp, where in partitions.items())
+        found = await to_the_end(self._verbs.offset_of(tp[0], tp[1], where) for tp, where in partitions.items())
         return {
             place(tp): OffsetAndTimestamp(at.offset, at.timestamp) for tp, at in zip(partitions, found, strict=True)
         }
@@ -119,11 +118,11 @@ class Admin:
 
     async def describe_groups(self, groups: Iterable[str]) -> list[GroupInfo]:
         """Groups with their members and what those own. Raises ``NotFound``."""
-        return await _all(self._verbs.group(name) for name in groups)
+        return await to_the_end(self._verbs.group(name) for name in groups)
 
     async def delete_groups(self, groups: Iterable[str]) -> None:
         """Delete groups that have no members, with their offsets. Raises ``NotFound``, ``Conflict``."""
-        await _all(self._verbs.delete_group(name) for name in groups)
+        await to_the_end(self._verbs.delete_group(name) for name in groups)
 
     async def list_group_offsets(self, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
         """What a group has committed."""
@@ -208,14 +207,3 @@ class Admin:
             fetch_bytes_per_s=fetch_bytes_per_s,
             requests_per_s=requests_per_s,
         )
-
-
-async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
-    """Do all of it, and only then raise the first error."""
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    done: list[T] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        done.append(result)
-    return done

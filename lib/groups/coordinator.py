@@ -12,10 +12,9 @@ the same member make one decision between them. In a steady group nothing is com
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from headwater.errors import Conflict
 from headwater.groups.checks import check_member, check_subscription, check_terms
@@ -27,11 +26,10 @@ from headwater.log import keys
 from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownMember
 from headwater.log.state import Member, State
+from headwater.log.together import to_the_end
 
 if TYPE_CHECKING:
     from headwater.groups.maintenance import SweepReport
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +109,9 @@ class Coordinator:
             known = member_in(state, group, member, "consumer")
             changes = _changes(state, group, known, topics, assignor, released)
             # At the same time, since a member that is slow to renew should not be slow to release as well.
-            await together([self.keep(group, known)] if renew else [], [self._commit(changes)] if changes else [])
+            keeping = [self.keep(group, known)] if renew else []
+            committing = [self._commit(changes)] if changes else []
+            await to_the_end([*keeping, *committing])
         return self._answer(group, member)
 
     async def leave(self, group: str, member: str, *, reason: str = "") -> None:
@@ -139,16 +139,15 @@ class Coordinator:
 
         The lease comes first: whoever is in the group has one, so a missing one means that its member has left.
         """
-        await together([self.leases.renew(group, member, session_ms=session_ms)], [self.namespace.chain.refresh()])
+        await to_the_end([self.leases.renew(group, member, session_ms=session_ms), self.namespace.chain.refresh()])
         await self._expel_lost(group, member)
 
     async def keep(self, group: str, member: Member) -> None:
         """Renew the lease of ``member`` if it is due, and then look after the next one in the ring."""
         if not await self.leases.due(group, member.id, session_ms=member.session_ms):
             return
-        await together(
-            [self.leases.renew(group, member.id, session_ms=member.session_ms)], [self._watch(group, member.id)]
-        )
+        renewal = self.leases.renew(group, member.id, session_ms=member.session_ms)
+        await to_the_end([renewal, self._watch(group, member.id)])
 
     async def expel(self, group: str, reasons: Mapping[str, str]) -> list[str]:
         """Have members leave, for reasons that are for people; those who left by this call. One intent each."""
@@ -160,7 +159,7 @@ class Coordinator:
                 return False  # somebody else was first
             return True
 
-        gone = await together([one(member, reason) for member, reason in reasons.items()])
+        gone = await to_the_end([one(member, reason) for member, reason in reasons.items()])
         return [member for member, left in zip(reasons, gone, strict=True) if left]
 
     def now_ms(self) -> int:
@@ -222,17 +221,6 @@ def member_in(state: State, group: str, member: str, kind: str) -> Member:
     if found.kind != kind:
         raise Conflict(f"Group {group!r} has {found.kind} members; this is the {kind} protocol.")
     return known
-
-
-async def together(*calls: Iterable[Awaitable[T]]) -> list[T]:
-    """Do all of it at the same time, and return or raise only when nothing is in flight any more (R10)."""
-    results = await asyncio.gather(*(call for some in calls for call in some), return_exceptions=True)
-    done: list[T] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        done.append(result)
-    return done
 
 
 def _changes(

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headwater.errors import Conflict, NotFound
-from headwater.groups.coordinator import Coordinator, together
+from headwater.groups.coordinator import Coordinator
 from headwater.groups.leases import overdue
 from headwater.limits import LEASE_ORPHAN_MS, MANIFEST_INTENTS_MAX, OFFSETS_RETENTION_MS
 from headwater.log import intents as ops
 from headwater.log import keys
 from headwater.log.state import Group, State
+from headwater.log.together import to_the_end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ async def sweep(coordinator: Coordinator, *, idle_ms: int = OFFSETS_RETENTION_MS
         reasons = {name: overdue(member, leases[name], now_ms) for name, member in group.members.items()}
         if gone := {name: reason for name, reason in reasons.items() if reason}:
             lost[group.name] = gone
-    left = await together(coordinator.expel(name, reasons) for name, reasons in lost.items())
+    left = await to_the_end(coordinator.expel(name, reasons) for name, reasons in lost.items())
     state = await namespace.refresh()
     ended = await _try(coordinator, _overdue_joins(state, now_ms))
     expired = await _try(coordinator, _idle(state, now_ms, idle_ms))
@@ -95,7 +96,7 @@ async def _try(coordinator: Coordinator, changes: dict[str, ops.AnyOp]) -> list[
 
     done: list[str] = []
     for names in _chunks(list(changes), MANIFEST_INTENTS_MAX):
-        applied = await together(one(changes[name]) for name in names)
+        applied = await to_the_end(one(changes[name]) for name in names)
         done += [name for name, yes in zip(names, applied, strict=True) if yes]
     return done
 

@@ -1,9 +1,9 @@
-"""Several requests at the same time, none of which outlives the others' failure."""
+"""Several calls at the same time, none of which outlives the others' failure (R10)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,3 +25,16 @@ async def together(*calls: Coroutine[Any, Any, T]) -> list[T]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+async def to_the_end(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """What all of ``calls`` return, in their order; if some fail, the first error, once all of them have ended.
+
+    For writes, of which none may be broken off.
+    """
+    done: list[T] = []
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+        done.append(result)
+    return done
