@@ -31,8 +31,6 @@ from headwater.errors import (
     Unavailable,
 )
 from headwater.limits import (
-    BACKOFF_MS_MAX,
-    BACKOFF_MS_MIN,
     DOCUMENT_BYTES_MAX,
     DOCUMENT_KEEP_MS,
     SWEEP_MAX,
@@ -40,6 +38,7 @@ from headwater.limits import (
 from headwater.log.chain import Chain, naming
 from headwater.log.intents import decode_header, new_id
 from headwater.store.base import Stat
+from headwater.store.retry import Backoff
 
 ID_BITS = 160  # whoever does not hold the id cannot guess it
 _ID = re.compile(r"[a-z2-7]{32}")
@@ -136,7 +135,7 @@ class Documents(Generic[D]):
         """
         clock, silent = self.chain.clock, False
         deadline_s = clock.elapsed_s() + self.chain.options.store_retry_s
-        cap_ms = float(BACKOFF_MS_MIN)
+        backoff = Backoff(clock, self.chain.rng)
         while True:
             doc = decide(held)
             if doc is None:
@@ -150,8 +149,7 @@ class Documents(Generic[D]):
                 silent |= isinstance(error, Indeterminate)
                 if clock.elapsed_s() > deadline_s:
                     raise self._undecided(held.id, silent) from error
-            await clock.sleep(self.chain.rng.uniform(0.0, cap_ms) / 1_000)
-            cap_ms = min(cap_ms * 2, BACKOFF_MS_MAX)
+            await clock.sleep(backoff.next_s())
             held = await self._reload(held, silent)
 
     async def sweep(self) -> int:
@@ -159,18 +157,7 @@ class Documents(Generic[D]):
 
         Any process may do it at any time. Cost: 1 LIST for each 1,000 documents, 1 DELETE.
         """
-
-        async def listed() -> list[str]:
-            old: list[str] = []
-            async for stat in self.chain.store.list(f"{self.folder}/"):
-                if stat.date_ms >= 0 and stat.date_ms - stat.modified_ms > DOCUMENT_KEEP_MS and len(old) < SWEEP_MAX:
-                    old.append(stat.key)
-            return old
-
-        old = await self.chain.retry(listed)
-        if old:
-            await self.chain.retry(lambda: self.chain.store.delete(old))
-        return len(old)
+        return await delete_older(self.chain, f"{self.folder}/", DOCUMENT_KEEP_MS)
 
     async def _reload(self, held: Held[D], silent: bool) -> Held[D]:
         try:
@@ -213,3 +200,22 @@ class Documents(Generic[D]):
         if silent:
             return Indeterminate(f"The change to {self.what} {name!r} was sent and no answer came.", token=name)
         return Unavailable(f"The {self.what} {name!r} could not be changed before the deadline; nothing was changed.")
+
+
+async def delete_older(chain: Chain, folder: str, keep_ms: int) -> int:
+    """Delete objects of ``folder`` that were last written more than ``keep_ms`` ago, and say how many those were.
+
+    By the store's clock (R7), and ``SWEEP_MAX`` at most. Cost: 1 LIST for each 1,000 objects, 1 DELETE.
+    """
+
+    async def listed() -> list[str]:
+        old: list[str] = []
+        async for stat in chain.store.list(folder):
+            if stat.date_ms >= 0 and stat.date_ms - stat.modified_ms > keep_ms and len(old) < SWEEP_MAX:
+                old.append(stat.key)
+        return old
+
+    old = await chain.retry(listed)
+    if old:
+        await chain.retry(lambda: chain.store.delete(old))
+    return len(old)

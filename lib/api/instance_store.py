@@ -14,21 +14,20 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct, structs
 
+from headwater.api.documents import delete_older
 from headwater.api.messages import HttpError
 from headwater.errors import Conflict, Indeterminate, InvalidRequest, NotFound, Throttled, Unavailable
 from headwater.limits import (
-    BACKOFF_MS_MAX,
-    BACKOFF_MS_MIN,
     CONSUMER_CHANGES_KEPT,
     CONSUMER_IDLE_MS,
     CONSUMER_WAIT_MS,
     DOCUMENT_BYTES_MAX,
-    SWEEP_MAX,
 )
 from headwater.log import frame, keys
 from headwater.log.chain import Chain, naming
 from headwater.log.intents import decode_known, new_id
 from headwater.store.base import Stat
+from headwater.store.retry import Backoff
 
 INSTANCE_NOT_FOUND = 40403
 INSTANCE_EXISTS = 40902
@@ -156,7 +155,8 @@ class InstanceStore:
         ours = new_id(chain.rng)
         doc = structs.replace(doc, changes=(ours, *held.doc.changes[: CONSUMER_CHANGES_KEPT - 1]))
         key, body = keys.consumer_key(doc.group, doc.name), _encoded(doc)
-        deadline_s, cap_ms = chain.clock.elapsed_s() + chain.options.store_retry_s, float(BACKOFF_MS_MIN)
+        deadline_s = chain.clock.elapsed_s() + chain.options.store_retry_s
+        backoff = Backoff(chain.clock, chain.rng)
         while True:
             try:
                 stat = await chain.store.put_if_match(key, body, held.etag)
@@ -170,8 +170,7 @@ class InstanceStore:
                 return None
             if chain.clock.elapsed_s() > deadline_s:
                 raise last
-            await chain.clock.sleep(chain.rng.uniform(0.0, cap_ms) / 1_000)
-            cap_ms = min(cap_ms * 2, BACKOFF_MS_MAX)
+            await chain.clock.sleep(backoff.next_s())
 
     async def change(self, group: str, name: str, decide: Callable[[Instance], Instance]) -> Instance:
         """Replace the instance by what ``decide`` makes of it, which may be asked several times; it has no effects.
@@ -233,18 +232,7 @@ async def sweep(chain: Chain) -> int:
     One that is created anew at that very moment may go with them; its client is told so and creates it again.
     Cost: 1 LIST for each 1,000 instances, 1 DELETE.
     """
-
-    async def listed() -> list[str]:
-        old: list[str] = []
-        async for stat in chain.store.list(keys.CONSUMERS):
-            if _age_ms(stat) > 2 * CONSUMER_IDLE_MS and len(old) < SWEEP_MAX:
-                old.append(stat.key)
-        return old
-
-    old = await chain.retry(listed)
-    if old:
-        await chain.retry(lambda: chain.store.delete(old))
-    return len(old)
+    return await delete_older(chain, keys.CONSUMERS, 2 * CONSUMER_IDLE_MS)
 
 
 _decoder = msgspec.json.Decoder(Instance)

@@ -7,10 +7,38 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from headwater.clock import Clock
-from headwater.errors import Indeterminate, StorageFull, Throttled, Unavailable
+from headwater.errors import HeadwaterError, Indeterminate, StorageFull, Throttled, Unavailable
 from headwater.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, STORE_RETRY_S
 
 T = TypeVar("T")
+
+
+class Backoff:
+    """The pauses of one call that is made again and again.
+
+    Each is drawn from ``[0, cap)``, the cap doubling from ``first_ms`` to ``BACKOFF_MS_MAX`` ("full jitter", from the
+    AWS Architecture Blog on exponential backoff); the time that an error says to wait comes on top of it.
+    """
+
+    def __init__(self, clock: Clock, rng: random.Random, *, first_ms: float = BACKOFF_MS_MIN) -> None:
+        self.clock = clock
+        self.rng = rng
+        self._cap_ms = float(first_ms)
+
+    def next_s(self, error: BaseException | None = None) -> float:
+        """The next pause after ``error``."""
+        asked_ms = error.data.get("retry_after_ms", 0) if isinstance(error, HeadwaterError) else 0
+        pause_ms = self.rng.uniform(0.0, self._cap_ms) + (asked_ms if isinstance(asked_ms, int | float) else 0)
+        self._cap_ms = min(self._cap_ms * 2, BACKOFF_MS_MAX)
+        return pause_ms / 1_000
+
+    async def pause(self, error: BaseException, deadline_s: float) -> bool:
+        """Wait, and say whether there is time for another try; it does not wait where there is not."""
+        pause_s = self.next_s(error)
+        if self.clock.elapsed_s() + pause_s > deadline_s:
+            return False
+        await self.clock.sleep(pause_s)
+        return True
 
 
 async def retrying(
@@ -21,20 +49,15 @@ async def retrying(
     For **reads, and writes that may be applied twice** (an unconditional PUT of the same bytes, DELETE). Never for a
     conditional write: its second answer says nothing about the first (C4); the journal resolves those (R2).
 
-    The pause is drawn from ``[0, cap)``, the cap doubling from ``BACKOFF_MS_MIN`` to ``BACKOFF_MS_MAX`` ("full
-    jitter", from the AWS Architecture Blog on exponential backoff); a throttling store's ``retry_after_ms`` comes on
-    top of it. When the next pause would end after ``deadline_s``, the last error is raised as it came.
+    When the next pause (see ``Backoff``) would end after ``deadline_s``, the last error is raised as it came.
     """
     deadline = clock.elapsed_s() + deadline_s
-    cap_ms = float(BACKOFF_MS_MIN)
+    backoff = Backoff(clock, rng)
     while True:
         try:
             return await call()
         except StorageFull:
             raise
         except (Throttled, Unavailable, Indeterminate) as error:
-            pause_s = (rng.uniform(0.0, cap_ms) + (error.retry_after_ms if isinstance(error, Throttled) else 0)) / 1_000
-            if clock.elapsed_s() + pause_s > deadline:
+            if not await backoff.pause(error, deadline):
                 raise
-        cap_ms = min(cap_ms * 2, BACKOFF_MS_MAX)
-        await clock.sleep(pause_s)
