@@ -252,6 +252,16 @@ def _platform_principal(request: Request) -> str:
     return principal_of(request.principal)
 
 
+def token_of(key: str, secret: str) -> str:
+    """The token that the bearer of an API key shows."""
+    return f"{TOKEN_PREFIX}{key}_{secret}"
+
+
+def digest_of(secret: str) -> str:
+    """What is kept of a secret: its SHA-256 in hex."""
+    return hashlib.sha256(secret.encode(errors="backslashreplace")).hexdigest()
+
+
 def _bearer(request: Request) -> tuple[str, str]:
     """The key's id and the secret's SHA-256 in hex; of a malformed header an id that no key has."""
     header = request.headers.get("authorization", "")
@@ -259,5 +269,5 @@ def _bearer(request: Request) -> tuple[str, str]:
     well_formed = scheme.lower() == "bearer" and len(header) <= AUTH_HEADER_BYTES_MAX
     key, mark, secret = token.strip().removeprefix(TOKEN_PREFIX).partition("_")
     well_formed &= token.strip().startswith(TOKEN_PREFIX) and bool(mark and secret)
-    digest = hashlib.sha256(secret[:AUTH_HEADER_BYTES_MAX].encode(errors="backslashreplace")).hexdigest()
+    digest = digest_of(secret[:AUTH_HEADER_BYTES_MAX])
     return (key, digest) if well_formed else ("", digest)

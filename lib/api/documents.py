@@ -10,7 +10,6 @@ it, whose answer was lost, has been applied.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from headwater.limits import (
 )
 from headwater.log.chain import Chain, naming
 from headwater.log.intents import decode_header, new_id
+from headwater.log.keys import fresh_name
 from headwater.store.base import Stat
 from headwater.store.retry import Backoff
 
@@ -85,7 +85,7 @@ class Documents(Generic[D]):
 
     async def create(self, doc: D) -> str:
         """Store a new document and say its id. Cost: 1 PUT."""
-        fresh = base64.b32encode(self.chain.rng.getrandbits(ID_BITS).to_bytes(ID_BITS // 8, "big")).decode().lower()
+        fresh = fresh_name(self.chain.rng, ID_BITS)
         body = self._encoded(structs.replace(doc, change=new_id(self.chain.rng)))
 
         async def put() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Sequence
 
 from headwater.api.access import CLUSTER, ROOT
+from headwater.api.auth import digest_of, token_of
 from headwater.api.names import check_name, check_number, check_principal, check_rule
 from headwater.api.service_base import ServiceBase, verb
 from headwater.api.verbs import AclRule, KeyInfo, QuotaInfo
 from headwater.errors import Forbidden, InvalidRequest, NotFound
 from headwater.limits import ACLS_MAX, SCOPES_MAX
 from headwater.log import intents as ops
+from headwater.log.keys import fresh_name
 from headwater.log.state import ApiKey
 
 _ID_BITS = 80
@@ -52,11 +53,12 @@ class AdminVerbs(ServiceBase):
         self._check("alter", "cluster")
         self._check_grant(principal, narrowed)
         rng = self._space.chain.rng
-        key = base64.b32encode(rng.getrandbits(_ID_BITS).to_bytes(_ID_BITS // 8, "big")).decode().lower()
-        secret = base64.urlsafe_b64encode(rng.getrandbits(_SECRET_BITS).to_bytes(_SECRET_BITS // 8, "big"))
+        key = fresh_name(rng, _ID_BITS)
+        random = rng.getrandbits(_SECRET_BITS).to_bytes(_SECRET_BITS // 8, "big")
+        secret = base64.urlsafe_b64encode(random).rstrip(b"=").decode()
         op = ops.SetKey(
             key=key,
-            hash=hashlib.sha256(secret.rstrip(b"=")).hexdigest(),
+            hash=digest_of(secret),
             principal=principal,
             scopes=narrowed,
             expires_ms=expires_ms,
@@ -67,7 +69,7 @@ class AdminVerbs(ServiceBase):
         made = self._state.keys.get(key)
         if made is None:
             raise NotFound(f"API key {key!r} was made, and revoked at once by somebody else.")
-        return _info(key, made), f"hw_{key}_{secret.rstrip(b'=').decode()}"
+        return _info(key, made), token_of(key, secret)
 
     @verb
     async def keys(self) -> Sequence[KeyInfo]:

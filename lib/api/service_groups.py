@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from headwater.api.names import check_name, check_places, check_topic
+from headwater.api.offsets import offsets_op
 from headwater.api.service_base import verb
 from headwater.api.service_write import WriteVerbs, check_offsets
 from headwater.api.verbs import TP, GroupInfo, GroupOffset, GroupOffsets, Heartbeat, Lag
@@ -74,7 +75,7 @@ class GroupVerbs(WriteVerbs):
         await self._enter()
         self._check_writes((), [offsets])
         if offsets.offsets:
-            await self._space.writer.commit(ops=[await self._offsets_op(offsets)])
+            await self._space.writer.commit(ops=[await offsets_op(self._space, offsets)])
 
     @verb
     async def committed(self, group: str) -> Mapping[TP, GroupOffset]:

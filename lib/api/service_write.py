@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from headwater.api import access
 from headwater.api.names import check_batches, check_metadata, check_name, check_number, check_places
+from headwater.api.offsets import offsets_op
 from headwater.api.service_base import ServiceBase, verb
 from headwater.api.verbs import Appended, Batch, GroupOffsets, ProducerId, Written
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Throttled
@@ -81,7 +82,7 @@ class WriteVerbs(ServiceBase):
             self._check_writes(batches, offsets)
             tid = await self._transactional_id(producer.id)
             self._pay("produce", sum(len(batch.data) for _, _, batch in batches))
-            commits = [await self._offsets_op(commit) for commit in offsets]
+            commits = [await offsets_op(self._space, commit) for commit in offsets]
             appends = await self._appends(batches, producer)
         end = ops.EndTransaction(pid=producer.id, epoch=producer.epoch)
         outcome = await self._space.writer.commit(appends, [end, *commits], token=token)
@@ -142,15 +143,6 @@ class WriteVerbs(ServiceBase):
                 batch = replace(batch, producer_id=producer.id, producer_epoch=producer.epoch, sequence=-1)
             appends.append(Append(topic=(await self._space.find_topic(topic)).id, partition=partition, batch=batch))
         return appends
-
-    async def _offsets_op(self, commit: GroupOffsets) -> ops.CommitOffsets:
-        entries = [
-            ops.OffsetEntry((await self._space.find_topic(topic)).id, partition, place.offset, place.metadata)
-            for (topic, partition), place in commit.offsets.items()
-        ]
-        return ops.CommitOffsets(
-            group=commit.group, offsets=entries, generation=commit.generation, member=commit.member
-        )
 
 
 def check_offsets(offsets: Sequence[GroupOffsets]) -> None:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from msgspec import field, structs
 
 from headwater.api.documents import Documents, Held
+from headwater.api.offsets import offsets_op
 from headwater.api.settle import Wish, committing, record, settle
 from headwater.api.verbs import GroupOffsets, ProducerId, Written
 from headwater.errors import Conflict, Fenced, InvalidRequest
@@ -181,16 +182,6 @@ class Transactions:
             return None
         _check_open(now)
         return committing(self.namespace, now.doc)
-
-
-async def offsets_op(namespace: Namespace, group: GroupOffsets) -> ops.CommitOffsets:
-    """The operation that commits ``group``, each offset with its own metadata. Raises as ``Namespace.offsets_op``."""
-    entries: list[ops.OffsetEntry] = []
-    for metadata in dict.fromkeys(place.metadata for place in group.offsets.values()):
-        places = {tp: place.offset for tp, place in group.offsets.items() if place.metadata == metadata}
-        entries += (await namespace.offsets_op(group.group, places, metadata=metadata)).offsets
-    op = await namespace.offsets_op(group.group, {}, group.generation, group.member)
-    return structs.replace(op, offsets=entries)
 
 
 def _ops(doc: TransactionDocument) -> list[ops.AnyOp]:

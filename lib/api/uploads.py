@@ -9,8 +9,6 @@ timestamps and CRC are taken from the bytes, since a wrong one would be ``Corrup
 
 from __future__ import annotations
 
-import base64
-
 from msgspec import structs
 
 from headwater.api.documents import Documents, Held
@@ -24,7 +22,7 @@ from headwater.log.intents import FORMAT, Chunk, SegmentHeader, encode_segment
 from headwater.log.namespace import Appended, Namespace
 from headwater.log.outcomes import ExpiredUpload, checked
 
-NAME_BITS = 75  # of the writer that a segment is named after: 15 characters, another one for each upload
+NAME_BITS = 75  # of the writer that a segment is named after: another one for each upload
 
 
 class UploadDocument(Wish, frozen=True, kw_only=True):
@@ -127,8 +125,7 @@ class Uploads:
 
     def _named(self, topic: int, name: str, partition: int, length: int, principal: str) -> UploadDocument:
         chain = self.namespace.chain
-        bits = chain.rng.getrandbits(NAME_BITS) << (-NAME_BITS % 8)
-        writer = base64.b32encode(bits.to_bytes(-(-NAME_BITS // 8), "big")).decode().rstrip("=").lower() + keys.STAGED
+        writer = keys.fresh_name(chain.rng, NAME_BITS) + keys.STAGED
         return UploadDocument(
             key=keys.segment_key(chain.state.seq, writer, 1),
             writer=writer,

@@ -10,7 +10,9 @@ Numbers are 20 digits wide, so that the order of keys is the order of numbers.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import random
 import re
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -128,6 +130,11 @@ def check_topic_name(name: str) -> str:
             f"{name[:80]!r} is no topic name: use 1 to {TOPIC_NAME_MAX} of A-Z a-z 0-9 . _ - (but not '.' or '..')."
         )
     return name
+
+
+def fresh_name(rng: random.Random, bits: int) -> str:
+    """A name of so many random bits in base32 (a-z, 2-7), which is good in a key and in a URL."""
+    return base64.b32encode(rng.getrandbits(bits).to_bytes(-(-bits // 8), "big")).decode().rstrip("=").lower()
 
 
 def is_namespace(name: str) -> bool:

@@ -6,7 +6,6 @@ chain ◄── house, lookup ◄── reader                what is read
 
 from __future__ import annotations
 
-import base64
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ class Namespace:
         self._owns_store = False
         self.store = PrefixedStore(store, f"{name}/")
         rng = rng or system_entropy()
-        writer = base64.b32encode(rng.getrandbits(50).to_bytes(7, "big")).decode().rstrip("=").lower()
+        writer = keys.fresh_name(rng, 50)
         self.chain = Chain(self.store, clock=clock or SystemClock(), rng=rng, options=options or Options())
         self.journal = Journal(self.chain, writer=writer)
         self.committer = Committer(self.journal)
@@ -254,19 +253,24 @@ class Namespace:
         places: Mapping[tuple[str, int], int],
         generation: int = -1,
         member: str = "",
-        metadata: str = "",
+        metadata: str | Mapping[tuple[str, int], str] = "",
     ) -> ops.CommitOffsets:
-        """The operation that commits offsets, checked, for use in a larger intent."""
+        """The operation that commits offsets, checked, for use in a larger intent.
+
+        ``metadata`` is for all of them, or for each by its place.
+        """
         if not group or len(group.encode()) > NAME_BYTES_MAX:
             raise InvalidRequest(f"A group's name has 1 to {NAME_BYTES_MAX} bytes; {group[:40]!r} does not.")
-        if len(metadata) > METADATA_BYTES_MAX:
-            raise InvalidRequest(f"Offset metadata has at most {METADATA_BYTES_MAX} characters, not {len(metadata)}.")
+        for noted in [metadata] if isinstance(metadata, str) else metadata.values():
+            if len(noted) > METADATA_BYTES_MAX:
+                raise InvalidRequest(f"Offset metadata has at most {METADATA_BYTES_MAX} characters, not {len(noted)}.")
         entries = []
         for (topic, partition), offset in places.items():
             found = await self.find_topic(topic)
+            noted = metadata if isinstance(metadata, str) else metadata.get((topic, partition), "")
             if offset < 0:
                 raise InvalidRequest(f"An offset is 0 or more, not {offset} (topic {topic!r}, partition {partition}).")
-            entries.append(ops.OffsetEntry(found.id, partition, offset, metadata))
+            entries.append(ops.OffsetEntry(found.id, partition, offset, noted))
         return ops.CommitOffsets(group=group, offsets=entries, generation=generation, member=member)
 
     async def _change(self, op: ops.AnyOp) -> Outcome:
