@@ -58,7 +58,6 @@ class App:
         rng: random.Random,
         namespace: str = "default",
         served: Iterable[str] = (),
-        host: str = "",
         answer_bytes_max: int = HTTP_FETCH_BYTES_MAX,
         wait_ms_max: float = HTTP_WAIT_MS_MAX,
         log: Callable[[str], object] | None = None,
@@ -72,7 +71,6 @@ class App:
         self._open = open_namespace
         self._authenticator = authenticator
         self._served = tuple(served) or (namespace,)
-        self._host = host
         self._answer_bytes_max = answer_bytes_max
         self._wait_ms_max = wait_ms_max
         self._log = log or sys.stderr.write
@@ -210,8 +208,8 @@ class App:
     async def opened(self, name: str) -> Namespace:
         """The namespace, opened once; the one that was used longest ago makes room."""
         found = self._namespaces.pop(name, None)
-        if found is not None and found.done() and (found.cancelled() or found.exception() is not None):
-            found = None
+        if found is not None and found.done() and _open_in(found) is None:
+            found = None  # it could not be opened then
         if found is None:
             found = asyncio.ensure_future(self._open(name))
             found.add_done_callback(_heard)
@@ -228,9 +226,9 @@ class App:
     async def _make_room(self) -> None:
         while len(self._namespaces) > NAMESPACES_OPEN_MAX:
             name = next(iter(self._namespaces))
-            oldest = self._namespaces.pop(name)
-            if oldest.done() and not oldest.cancelled() and oldest.exception() is None:
-                await oldest.result().drain()
+            oldest = _open_in(self._namespaces.pop(name))
+            if oldest is not None:
+                await oldest.drain()
 
     async def named(self) -> list[str]:
         """The namespaces that are served: those that are named one by one, and those of the bucket that fit a pattern.
@@ -249,11 +247,8 @@ class App:
 
     def open_namespaces(self) -> list[Namespace]:
         """Those that are open now."""
-        return [
-            found.result()
-            for found in self._namespaces.values()
-            if found.done() and not found.cancelled() and found.exception() is None
-        ]
+        found = (_open_in(opening) for opening in self._namespaces.values())
+        return [namespace for namespace in found if namespace is not None]
 
     async def drain(self) -> None:
         """Return when nothing is in flight in any namespace (R10)."""
@@ -271,6 +266,13 @@ class App:
         self._namespaces.clear()
         if self._close is not None:
             await self._close()
+
+
+def _open_in(opening: asyncio.Future[Namespace]) -> Namespace | None:
+    """The namespace, if it is open by now."""
+    if not opening.done() or opening.cancelled() or opening.exception() is not None:
+        return None
+    return opening.result()
 
 
 def _heard(opening: asyncio.Future[Namespace]) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from headwater.api import wire
+from headwater.api.errors_http import PARTITION_NOT_FOUND
 from headwater.api.messages import Call, HttpError, Request, Response, Route
 from headwater.api.verbs import ProducerId
 from headwater.errors import InvalidRequest
@@ -51,7 +52,7 @@ def partition_of(call: Call) -> int:
     """The ``{partition}`` of the path. Raises ``HttpError`` 404 for what is no number."""
     text = call.parts["partition"]
     if not _WHOLE.match(text) or int(text) >= 2**31:
-        raise HttpError(404, f"{text[:40]!r} is no partition.", error_code=40402)
+        raise HttpError(404, f"{text[:40]!r} is no partition.", error_code=PARTITION_NOT_FOUND)
     return int(text)
 
 

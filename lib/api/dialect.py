@@ -26,14 +26,13 @@ from typing import Any, Final
 import msgspec
 
 from headwater.api import asking, media, rest_records
+from headwater.api.errors_http import PARTITION_NOT_FOUND
 from headwater.api.messages import Call, Handler, HttpError, Response, Route
 from headwater.api.rest_records import Columns, Format
 from headwater.api.routes import WRITE
 from headwater.api.verbs import Appended, PartitionInfo, TopicInfo
 from headwater.errors import Indeterminate, InvalidRequest
 from headwater.types import Batch
-
-PARTITION_NOT_FOUND: Final = 40402
 
 ANSWERS: Final = (media.KAFKA_V2, media.JSON, media.KAFKA_JSON, media.KAFKA_BINARY)
 TAKES: Final = (media.KAFKA_JSON, media.KAFKA_BINARY, media.JSON)

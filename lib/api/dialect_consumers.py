@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 from urllib.parse import quote
 
-import msgspec
 from msgspec import Meta, Struct
 
-from headwater.api import asking, media
+from headwater.api import asking, media, wire
+from headwater.api.dialect import ANSWERS, answer
 from headwater.api.messages import Call, Handler, HttpError, Response, Route
 from headwater.api.rest_records import Format
 from headwater.api.routes import GROUPS, body_schema
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from headwater.api.instances import Instances
 
 INVALID_CONFIG: Final = 42204
-ANSWERS: Final = (media.KAFKA_V2, media.JSON, media.KAFKA_JSON, media.KAFKA_BINARY)
 TAKES: Final = ANSWERS
 RECORDS: Final = (media.KAFKA_JSON, media.KAFKA_BINARY, media.KAFKA_V2, media.JSON)
 FORMATS: Final[Mapping[str, Format]] = {media.KAFKA_JSON: "json", media.KAFKA_BINARY: "binary"}
@@ -137,12 +136,7 @@ def _body(call: Call, kind: type[B]) -> B:
         raise HttpError(
             415, f"This path takes {', '.join(TAKES)}, not {named[:80] or 'a body without a content type'}."
         )
-    try:
-        return msgspec.json.decode(call.request.body, type=kind)
-    except msgspec.ValidationError as error:
-        raise HttpError(422, f"The body does not fit: {error}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"The body is no JSON: {error}.") from error
+    return wire.request(call.request.body, kind)
 
 
 # -- the life of an instance -----------------------------------------------------------------------------
@@ -158,7 +152,7 @@ async def create(call: Call) -> Response:
     group = call.parts["group"]
     name = await _instances(call).create(group, name, _settings(given))
     base = f"{call.request.base_url}/consumers/{quote(group, safe='')}/instances/{quote(name, safe='')}"
-    return _answer(call, {"instance_id": name, "base_uri": base})
+    return answer(call, {"instance_id": name, "base_uri": base})
 
 
 async def delete(call: Call) -> Response:
@@ -233,7 +227,7 @@ async def subscription(call: Call) -> Response:
         for place in doc.places:
             places.setdefault(place.topic, []).append(place.partition)
     listed = [{topic: sorted(partitions)} for topic, partitions in sorted(places.items())]
-    return _answer(call, {"topics": list(doc.topics), "partitions": listed})
+    return answer(call, {"topics": list(doc.topics), "partitions": listed})
 
 
 async def unsubscribe(call: Call) -> Response:
@@ -251,7 +245,7 @@ async def assign(call: Call) -> Response:
 async def assignments(call: Call) -> Response:
     """The partitions that the instance reads, as of its last poll."""
     doc = await _instances(call).described(*_named(call))
-    return _answer(call, {"partitions": [{"topic": p.topic, "partition": p.partition} for p in doc.places]})
+    return answer(call, {"partitions": [{"topic": p.topic, "partition": p.partition} for p in doc.places]})
 
 
 # -- where it reads --------------------------------------------------------------------------------------
@@ -319,13 +313,13 @@ async def commit(call: Call) -> Response:
         given = _body(call, OffsetsBody).offsets
         offsets = {(o.topic, o.partition): GroupOffset(offset=o.offset, metadata=o.metadata or "") for o in given}
     done = await _instances(call).commit(*_named(call), offsets)
-    return _answer(call, _offsets(done))
+    return answer(call, _offsets(done))
 
 
 async def committed(call: Call) -> Response:
     """What the group has committed for the partitions in the body, or for those that the instance reads."""
     places = _places(_body(call, PlacesBody).partitions) if call.request.body else None
-    return _answer(call, {"offsets": _offsets(await _instances(call).committed(*_named(call), places))})
+    return answer(call, {"offsets": _offsets(await _instances(call).committed(*_named(call), places))})
 
 
 def _offsets(offsets: Mapping[TP, GroupOffset]) -> list[dict[str, object]]:
@@ -357,11 +351,6 @@ def _instances(call: Call) -> Instances:
     from headwater.api.instances import Instances
 
     return Instances(call.namespace, call.verbs, call.principal)
-
-
-def _answer(call: Call, value: object) -> Response:
-    kind = media.chosen(call.request, ANSWERS)
-    return Response(headers={"content-type": kind}, body=msgspec.json.encode(value))
 
 
 # -- the table -------------------------------------------------------------------------------------------

@@ -30,11 +30,6 @@ KAFKA_ERROR = 50002
 KAFKA_RETRIABLE_ERROR = 50003
 
 
-def status_of(error: HeadwaterError) -> int:
-    """The HTTP status of an error."""
-    return error.status
-
-
 def code_of(error: HeadwaterError) -> int:
     """The ``error_code`` of an error."""
     if isinstance(error, HttpError):
@@ -52,7 +47,7 @@ def respond(error: HeadwaterError, *, dialect: bool = False) -> Response:
     """An error as an answer; the body is the same in the dialect, whose own clients read its first two fields."""
     body = {"error_code": code_of(error), **error.as_dict()}
     return Response(
-        status=status_of(error),
+        status=error.status,
         headers={"content-type": KAFKA_JSON if dialect else JSON, **headers_of(error)},
         body=msgspec.json.encode(body),
     )

@@ -28,9 +28,7 @@ from headwater.limits import (
     CONSUMER_TRIES_MAX,
 )
 from headwater.log.outcomes import UnknownMember
-from headwater.log.reader import POLL_S_MAX, POLL_S_MIN
-
-LEFT_S_MIN = 0.001  # less time than this is none: a wait for it might end before the clock has moved
+from headwater.log.reader import POLL_S_MAX, POLL_S_MIN, WAIT_S_MIN
 
 
 class _Moved(Exception):
@@ -150,7 +148,7 @@ class _Attempt:
             seq = self.chain.state.seq
             await self._read()
             left_s = self.poll.left_s(self.doc)
-            if self._size() >= min(self.doc.settings.bytes_min, self.poll.bytes_max) or left_s < LEFT_S_MIN:
+            if self._size() >= min(self.doc.settings.bytes_min, self.poll.bytes_max) or left_s < WAIT_S_MIN:
                 return
             if not await self.chain.grown(seq, min(pause_s, left_s)):
                 await self.chain.refresh()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import structs
 
+from headwater.api.errors_http import PARTITION_NOT_FOUND
 from headwater.api.instance_store import Instance, InstanceStore, Mode, Place, Settings
 from headwater.api.messages import HttpError
 from headwater.api.verbs import TP, GroupOffset, GroupOffsets, TopicInfo, Verbs
@@ -29,7 +30,6 @@ from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownMember
 
 ILLEGAL_STATE = 40903
-PARTITION_NOT_FOUND = 40402
 
 
 class Instances:

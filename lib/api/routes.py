@@ -55,13 +55,9 @@ def table(function: str) -> tuple[Route, ...]:
 
         routes += [*routes_groups.ROUTES, *dialect_consumers.ROUTES]
     if function in ("produce", "fetch", "groups", "admin", EVERYTHING):
-        from headwater.api import dialect
+        from headwater.api import dialect, routes_admin  # whose reads of topics are what every client begins with
 
-        routes += dialect.ROUTES
-    if function in ("produce", "fetch", "groups", "admin", EVERYTHING):
-        from headwater.api import routes_admin  # its reads of topics are what every client begins with
-
-        routes += routes_admin.ROUTES
+        routes += [*dialect.ROUTES, *routes_admin.ROUTES]
     if function in ("maintain", EVERYTHING):
         from headwater.api import upkeep
 

@@ -252,7 +252,8 @@ async def _cancel_others() -> None:
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks, timeout=0.1) if tasks else None
+    if tasks:
+        await asyncio.wait(tasks, timeout=0.1)
 
 
 def _on_restore(forget: Callable[[], None]) -> None:

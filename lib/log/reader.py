@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from headwater.errors import Corrupt, InvalidRequest, NotFound, OffsetOutOfRange
 from headwater.limits import BATCH_BYTES_MAX, READS_MAX
@@ -26,6 +26,8 @@ from headwater.types import Codec
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 LOOK_AGAIN_MAX = 3  # R6: how often a vanished object sends us back to the state before we call it lost
 ENTRIES_MAX = 1 << 18  # chunks of one fetch; a log of the tiniest ones gives as many bytes as memory likes to hold
@@ -148,14 +150,7 @@ class Reader:
 
     async def _look(self, topic: str, partition: int, offset: int, bytes_max: int) -> Fetched:
         """One fetch from the state as it is; looks again while objects vanish under it (R6)."""
-        for _ in range(LOOK_AGAIN_MAX):
-            try:
-                return await self._fetch_now(topic, partition, offset, bytes_max)
-            except _Vanished as vanished:
-                last = vanished
-                await self.chain.refresh()
-                await self.chain.adopt_pages()
-        raise _lost(topic, partition, last.key)
+        return await self._found(topic, partition, lambda: self._fetch_now(topic, partition, offset, bytes_max))
 
     async def locate(
         self, topic: str, partition: int, offset: int, *, bytes_max: int, entries_max: int = ENTRIES_MAX
@@ -164,14 +159,24 @@ class Reader:
 
         At most ``entries_max`` chunks. Raises the same errors. Cost: nothing near the end of the log, else the index.
         """
+        return await self._found(
+            topic, partition, lambda: self._locate_now(topic, partition, offset, bytes_max, entries_max)
+        )
+
+    async def _found(self, topic: str, partition: int, look: Callable[[], Awaitable[T]]) -> T:
+        """What ``look`` finds; it looks again, in the newest state, while objects vanish under it (R6)."""
         for _ in range(LOOK_AGAIN_MAX):
             try:
-                return await self._locate_now(topic, partition, offset, bytes_max, entries_max)
+                return await look()
             except _Vanished as vanished:
                 last = vanished
                 await self.chain.refresh()
                 await self.chain.adopt_pages()
-        raise _lost(topic, partition, last.key)
+        raise Corrupt(
+            f"Topic {topic!r}, partition {partition} needs the object {last.key!r}, which does not exist. "
+            "Run `headwater verify`.",
+            key=last.key,
+        )
 
     async def _fetch_now(self, topic: str, partition: int, offset: int, bytes_max: int) -> Fetched:
         located = await self._locate_now(topic, partition, offset, bytes_max)
@@ -333,14 +338,6 @@ class _Vanished(Exception):
     def __init__(self, key: str) -> None:
         super().__init__(key)
         self.key = key
-
-
-def _lost(topic: str, partition: int, key: str) -> Corrupt:
-    return Corrupt(
-        f"Topic {topic!r}, partition {partition} needs the object {key!r}, which does not exist. "
-        "Run `headwater verify`.",
-        key=key,
-    )
 
 
 def _hole(topic: str, partition: int, start: int, end: int) -> Corrupt:
