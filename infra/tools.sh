@@ -1,4 +1,4 @@
-# Sourced by scripts/deploy and scripts/test-localstack: the tools of deployment, each in an environment of its own
+# Sourced by scripts/deploy, scripts/test-localstack and infra/build: the tools of deployment, each in an environment of its own
 # below .localstack/, so that none of them meets the library's dependencies.
 
 tools=".localstack"
