@@ -11,7 +11,7 @@ from headwater.api.service_write import WriteVerbs, check_offsets
 from headwater.api.verbs import TP, GroupInfo, GroupOffset, GroupOffsets, Heartbeat, Lag
 from headwater.errors import InvalidRequest
 from headwater.groups import describe
-from headwater.limits import SUBSCRIBED_MAX
+from headwater.limits import REBALANCE_MS, SESSION_MS, SUBSCRIBED_MAX
 from headwater.log import intents as ops
 
 
@@ -28,8 +28,8 @@ class GroupVerbs(WriteVerbs):
         released: Sequence[TP] = (),
         instance: str = "",
         assignor: str = "",
-        session_ms: int = 45_000,
-        rebalance_ms: int = 300_000,
+        session_ms: int = SESSION_MS,
+        rebalance_ms: int = REBALANCE_MS,
         client: str = "",
         joining: bool = False,
         renew: bool = True,

@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from headwater.groups.coordinator import Heartbeat
 from headwater.groups.describe import GroupInfo, Lag, MemberInfo
+from headwater.limits import REBALANCE_MS, SESSION_MS
 from headwater.log.intents import AclRule
 from headwater.log.namespace import Appended
 from headwater.log.reader import Chunk, Fetched
@@ -282,8 +283,8 @@ class Verbs(Protocol):
         released: Sequence[TP] = (),
         instance: str = "",
         assignor: str = "",
-        session_ms: int = 45_000,
-        rebalance_ms: int = 300_000,
+        session_ms: int = SESSION_MS,
+        rebalance_ms: int = REBALANCE_MS,
         client: str = "",
         joining: bool = False,
         renew: bool = True,

@@ -25,7 +25,15 @@ from msgspec import Meta, Struct
 from headwater.api.messages import HttpError
 from headwater.api.verbs import AclRule, GroupOffset, GroupOffsets, ProducerId
 from headwater.errors import InvalidRequest
-from headwater.limits import ACLS_MAX, INTENT_OPS_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, SUBSCRIBED_MAX
+from headwater.limits import (
+    ACLS_MAX,
+    INTENT_OPS_MAX,
+    METADATA_BYTES_MAX,
+    NAME_BYTES_MAX,
+    REBALANCE_MS,
+    SESSION_MS,
+    SUBSCRIBED_MAX,
+)
 from headwater.log.intents import Operation, Pattern, Resource
 from headwater.types import Buffer
 
@@ -206,8 +214,8 @@ class Beat(Body, frozen=True):
     released: list[Place] = []
     instance: _Name = ""
     assignor: _Name = ""
-    session_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 45_000
-    rebalance_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 300_000
+    session_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = SESSION_MS
+    rebalance_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = REBALANCE_MS
     client: _Name = ""
     joining: bool = False
     renew: bool = True

@@ -34,7 +34,7 @@ from headwater.client.serializers import DeserializerLike, deserializer
 from headwater.client.subscription import RebalanceListener, Subscription, place
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, InvalidRequest
-from headwater.limits import BATCH_RECORDS_MAX, MIB
+from headwater.limits import BATCH_RECORDS_MAX, MIB, SESSION_MS
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -83,7 +83,7 @@ class Consumer:
         auto_offset_reset: Reset = "latest",
         enable_auto_commit: bool = True,
         auto_commit_interval_ms: float = 5_000,
-        session_timeout_ms: int = 45_000,
+        session_timeout_ms: int = SESSION_MS,
         heartbeat_interval_ms: int = 3_000,
         max_poll_interval_ms: int = 300_000,
         partition_assignment_strategy: str = "",

@@ -38,7 +38,7 @@ from headwater.client.signing import Signer
 from headwater.client.transport import Transport, checked_url, segment
 from headwater.clock import Clock
 from headwater.errors import Corrupt, Indeterminate, InvalidRequest
-from headwater.limits import CLIENT_REQUEST_BYTES_MAX, HTTP_WAIT_MS_MAX
+from headwater.limits import CLIENT_REQUEST_BYTES_MAX, HTTP_WAIT_MS_MAX, REBALANCE_MS, SESSION_MS
 from headwater.log import frame
 from headwater.log.reader import Chunk
 
@@ -278,8 +278,8 @@ class HttpVerbs:
         released: Sequence[TP] = (),
         instance: str = "",
         assignor: str = "",
-        session_ms: int = 45_000,
-        rebalance_ms: int = 300_000,
+        session_ms: int = SESSION_MS,
+        rebalance_ms: int = REBALANCE_MS,
         client: str = "",
         joining: bool = False,
         renew: bool = True,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from headwater.client.backoff import Backoff, poked
 from headwater.clock import Clock
 from headwater.errors import Indeterminate, Throttled, Unavailable
+from headwater.limits import SESSION_MS
 from headwater.log.outcomes import UnknownMember
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class GroupOptions:
     instance: str = ""
     client: str = ""
     assignor: str = ""
-    session_ms: int = 45_000
+    session_ms: int = SESSION_MS
     heartbeat_ms: int = 3_000
     max_poll_ms: int = 300_000
 

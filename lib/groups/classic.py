@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from headwater.errors import Conflict, Fenced, InvalidRequest, NotFound
 from headwater.groups.checks import check_member, check_name, check_terms
 from headwater.groups.coordinator import Coordinator, member_in
-from headwater.limits import GROUP_POLL_MS_MAX, GROUP_POLL_MS_MIN
+from headwater.limits import GROUP_POLL_MS_MAX, GROUP_POLL_MS_MIN, REBALANCE_MS, SESSION_MS
 from headwater.log import intents as ops
 from headwater.log.outcomes import Rebalancing
 from headwater.log.state import Group, Member
@@ -53,8 +53,8 @@ async def join_classic(
     protocol_type: str,
     protocols: Sequence[tuple[str, bytes]],
     instance: str = "",
-    session_ms: int = 45_000,
-    rebalance_ms: int = 300_000,
+    session_ms: int = SESSION_MS,
+    rebalance_ms: int = REBALANCE_MS,
     delay_ms: int = 0,
     client: str = "",
     timeout_ms: int | None = None,

@@ -20,7 +20,7 @@ from headwater.errors import Conflict
 from headwater.groups.checks import check_member, check_subscription, check_terms
 from headwater.groups.describe import TP, named, unsettled
 from headwater.groups.leases import Leases, overdue, renewal_ms
-from headwater.limits import HEARTBEAT_FLUX_MS, OFFSETS_RETENTION_MS
+from headwater.limits import HEARTBEAT_FLUX_MS, OFFSETS_RETENTION_MS, REBALANCE_MS, SESSION_MS
 from headwater.log import intents as ops
 from headwater.log import keys
 from headwater.log.namespace import Namespace
@@ -67,8 +67,8 @@ class Coordinator:
         released: Sequence[TP] = (),
         instance: str = "",
         assignor: str = "",
-        session_ms: int = 45_000,
-        rebalance_ms: int = 300_000,
+        session_ms: int = SESSION_MS,
+        rebalance_ms: int = REBALANCE_MS,
         client: str = "",
         joining: bool = False,
         renew: bool = True,
