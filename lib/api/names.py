@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from headwater.api.access import ANYBODY, CLUSTER, ROOT
 from headwater.errors import InvalidRequest
+from headwater.groups import checks
 from headwater.limits import (
     CONFIG_BYTES_MAX,
     CONFIGS_MAX,
     INTENT_APPENDS_MAX,
     INTENT_OPS_MAX,
     METADATA_BYTES_MAX,
-    NAME_BYTES_MAX,
     PARTITION_MAX,
     TOPIC_NAME_MAX,
 )
@@ -38,15 +38,10 @@ NUMBER_MAX = 2**62  # what the log's own integers can carry
 
 
 def check_name(what: str, name: str, *, empty: bool = False) -> str:
-    """A name of 1 to ``NAME_BYTES_MAX`` bytes. Raises ``InvalidRequest``."""
+    """A name as ``groups.checks`` has it, that is no part of a path either. Raises ``InvalidRequest``."""
     if not isinstance(name, str):
         raise InvalidRequest(f"A {what} is text, not {type(name).__name__}.")
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"The {what} {name[:40]!r} is no valid Unicode.") from error
-    if not (1 - empty) <= size <= NAME_BYTES_MAX:
-        raise InvalidRequest(f"A {what} has {1 - empty} to {NAME_BYTES_MAX} bytes; this one has {size}.")
+    checks.check_name(what, name, empty=empty)
     if name in (".", "..") or _CONTROL.search(name):
         raise InvalidRequest(f"{name[:40]!r} is no {what}: it is a part of a path, or has control characters.")
     return name

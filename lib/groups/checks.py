@@ -19,7 +19,7 @@ def check_name(what: str, name: str, *, empty: bool = False) -> str:
     except UnicodeEncodeError as error:
         raise InvalidRequest(f"The {what} {name[:40]!r} is no valid Unicode.") from error
     if not (1 - empty) <= size <= NAME_BYTES_MAX:
-        raise InvalidRequest(f"A {what} has 1 to {NAME_BYTES_MAX} bytes; {name[:40]!r} has {size}.")
+        raise InvalidRequest(f"A {what} has {1 - empty} to {NAME_BYTES_MAX} bytes; this one has {size}.")
     if any(ord(char) < 32 or ord(char) == 127 for char in name):
         raise InvalidRequest(f"A {what} has no control characters; {name[:40]!r} has some.")
     return name
