@@ -46,14 +46,15 @@ class StagedVerbs(WriteVerbs):
         check_name("transaction's id", transaction)
         await self._enter()
         transactions = self._space.shared(Transactions)
-        doc = (await transactions.documents.load(transaction, self.principal)).doc
+        held = await transactions.documents.load(transaction, self.principal)
+        doc = held.doc
         if doc.state == "open":  # rights may have been taken away since; what is committed already is only told
             await self._transactional_id(doc.pid)
             for topic in doc.names.values():
                 self._check("write", "topic", topic)
             for commit in doc.offsets:
                 self._check("read", "group", commit.group)
-        return await transactions.commit(transaction, principal=self.principal)
+        return await transactions.commit(transaction, principal=self.principal, held=held)
 
     @verb
     async def abort(self, transaction: str) -> None:
@@ -91,5 +92,8 @@ class StagedVerbs(WriteVerbs):
             await self._check_producer(producer.id)
         uploads = self._space.shared(Uploads)
         # The right may have been taken away since the upload was begun.
-        self._check("write", "topic", (await uploads.documents.load(upload, self.principal)).doc.name)
-        return await uploads.append(upload, token=token, producer=producer, sequence=sequence, principal=self.principal)
+        held = await uploads.documents.load(upload, self.principal)
+        self._check("write", "topic", held.doc.name)
+        return await uploads.append(
+            upload, token=token, producer=producer, sequence=sequence, principal=self.principal, held=held
+        )

@@ -82,8 +82,11 @@ class Uploads:
         producer: ProducerId | None = None,
         sequence: int = -1,
         principal: str = "",
+        held: Held[UploadDocument] | None = None,
     ) -> Appended:
         """Check the uploaded batch and append it. A second call answers the same, also after a crash in the first.
+
+        ``held`` is the document if the caller has just loaded it, which saves a GET.
 
         ``token`` may be an ``Indeterminate``'s; it is not needed, since the upload itself remembers. A refused
         append (a sequence out of order, say) leaves the upload open, to be tried again.
@@ -95,7 +98,7 @@ class Uploads:
 
         Cost: 1 GET of the object, a commit, 3 GETs and 2 PUTs. CPU: one decode, to check every record.
         """
-        held = await self.documents.load(upload, principal)
+        held = held or await self.documents.load(upload, principal)
         if held.doc.state == "open":
             chunk = await self._checked(held, _numbers(producer, sequence))
             await self.namespace.refresh()  # the window of the intent begins at its tip
