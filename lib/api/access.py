@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from headwater.errors import Forbidden
-from headwater.log.intents import AclRule, Operation, Resource
+from headwater.log.operations import AclRule, Operation, Resource
 from headwater.log.state import State
 
 __all__ = ["ANYBODY", "CLUSTER", "INTERNAL", "ROOT", "Rules", "allowed", "check", "rules_of"]

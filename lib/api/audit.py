@@ -14,8 +14,8 @@ import msgspec
 
 from headwater.errors import AlreadyExists
 from headwater.limits import AUDIT_RETENTION_MS
-from headwater.log.intents import CreateTopic
 from headwater.log.namespace import Namespace
+from headwater.log.operations import CreateTopic
 from headwater.log.writer import Append
 from headwater.types import Record
 

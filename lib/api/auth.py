@@ -37,8 +37,8 @@ from headwater.limits import (
 
 if TYPE_CHECKING:
     from headwater.api.messages import Request
-    from headwater.log.intents import AclRule
     from headwater.log.namespace import Namespace
+    from headwater.log.operations import AclRule
     from headwater.log.state import ApiKey
 
 MODES: Final = ("iam", "token", "sigv4", "none")

@@ -23,7 +23,7 @@ from headwater.limits import (
     TOPIC_NAME_MAX,
 )
 from headwater.log import keys
-from headwater.log.intents import AclRule
+from headwater.log.operations import AclRule
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONFIG = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}\Z")

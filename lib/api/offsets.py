@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from headwater.api.verbs import GroupOffsets
-from headwater.log.intents import CommitOffsets
 from headwater.log.namespace import Namespace
+from headwater.log.operations import CommitOffsets
 
 
 async def offsets_op(namespace: Namespace, commit: GroupOffsets) -> CommitOffsets:

@@ -12,7 +12,7 @@ from headwater.api.service_base import ServiceBase, verb
 from headwater.api.verbs import AclRule, KeyInfo, QuotaInfo
 from headwater.errors import Forbidden, InvalidRequest, NotFound
 from headwater.limits import ACLS_MAX, SCOPES_MAX
-from headwater.log import intents as ops
+from headwater.log import operations as ops
 from headwater.log.keys import fresh_name
 from headwater.log.state import ApiKey
 

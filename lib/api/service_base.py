@@ -14,8 +14,8 @@ from headwater.api.names import check_name, check_principal
 from headwater.api.quotas import Kind, Quotas
 from headwater.errors import HeadwaterError
 from headwater.limits import ACCESS_STALE_S
-from headwater.log.intents import AclRule, AnyOp, Operation, Resource
 from headwater.log.namespace import Namespace
+from headwater.log.operations import AclRule, AnyOp, Operation, Resource
 from headwater.log.state import Outcome, State
 
 T = TypeVar("T")

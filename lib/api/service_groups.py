@@ -12,7 +12,7 @@ from headwater.api.verbs import TP, GroupInfo, GroupOffset, GroupOffsets, Heartb
 from headwater.errors import InvalidRequest
 from headwater.groups import describe
 from headwater.limits import REBALANCE_MS, SESSION_MS, SUBSCRIBED_MAX
-from headwater.log import intents as ops
+from headwater.log import operations as ops
 
 
 class GroupVerbs(WriteVerbs):

@@ -10,7 +10,7 @@ from headwater.api.service_base import ServiceBase, verb
 from headwater.api.verbs import OffsetAt, PartitionInfo, TopicInfo, Where
 from headwater.errors import InvalidRequest, NotFound
 from headwater.limits import PARTITION_MAX
-from headwater.log import intents as ops
+from headwater.log import operations as ops
 from headwater.log.state import State, Topic
 
 

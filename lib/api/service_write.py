@@ -14,7 +14,7 @@ from headwater.api.service_base import ServiceBase, verb
 from headwater.api.verbs import Appended, Batch, GroupOffsets, ProducerId, Written
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Throttled
 from headwater.limits import INTENT_OPS_MAX
-from headwater.log import intents as ops
+from headwater.log import operations as ops
 from headwater.log.outcomes import KeyReused, UnknownProducer
 from headwater.log.state import Outcome
 from headwater.log.writer import Append

@@ -18,8 +18,9 @@ from headwater.api.documents import Document, Documents, Held
 from headwater.errors import HeadwaterError, Indeterminate, NotFound
 from headwater.limits import WINDOW
 from headwater.log.history import state_at
-from headwater.log.intents import AnyOp, Chunk, new_id
+from headwater.log.intents import new_id
 from headwater.log.namespace import Namespace
+from headwater.log.operations import AnyOp, Chunk
 from headwater.log.state import Outcome
 
 RENEW_MAX = 8  # a wish that falls out of the window so often in one call is left to the next call

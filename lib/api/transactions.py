@@ -24,7 +24,8 @@ from headwater.api.settle import Wish, committing, record, settle
 from headwater.api.verbs import GroupOffsets, ProducerId, Written
 from headwater.errors import Conflict, Fenced, InvalidRequest
 from headwater.limits import INTENT_APPENDS_MAX, TRANSACTION_ADDS_MAX, TRANSACTION_MS_MAX
-from headwater.log import intents as ops
+from headwater.log import operations as ops
+from headwater.log.intents import Intent, check_intent, new_id
 from headwater.log.namespace import Appended, Namespace
 from headwater.log.outcomes import ExpiredTransaction, UnknownProducer, checked
 from headwater.log.writer import Append
@@ -101,7 +102,7 @@ class Transactions:
         # Refuse before bytes are stored for nothing. Two adders at once are judged again by the change itself.
         _check_count(held.doc, len(appends))
         chunks = await self.namespace.writer.stage(appends) if appends else []
-        mark = ops.new_id(self.namespace.chain.rng)
+        mark = new_id(self.namespace.chain.rng)
 
         def added(now: Held[TransactionDocument]) -> TransactionDocument | None:
             if mark in now.doc.adds:
@@ -229,7 +230,7 @@ def _with(
         adds=[*doc.adds, mark],
     )
     # What is in the document must become an intent that every process can read.
-    ops.check_intent(ops.Intent(id="x" * 12, tip=2**40, appends=grown.chunks, ops=_ops(grown)))
+    check_intent(Intent(id="x" * 12, tip=2**40, appends=grown.chunks, ops=_ops(grown)))
     return grown
 
 

@@ -16,7 +16,7 @@ from headwater.api import asking
 from headwater.api.messages import Call, Response, Route
 from headwater.api.routes import MAINTAIN
 from headwater.errors import Conflict, HeadwaterError, NotFound
-from headwater.log import intents as ops
+from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 
 SNAPSHOT_PART: Final = 4  # a quarter of the manifests that make a snapshot due make it worth while for upkeep

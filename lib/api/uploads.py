@@ -18,8 +18,9 @@ from headwater.api.verbs import ProducerId, Upload
 from headwater.errors import Conflict, InvalidRequest, NotFound
 from headwater.limits import BATCH_BYTES_MAX, PRESIGN_S, UPLOAD_MS
 from headwater.log import frame, keys
-from headwater.log.intents import FORMAT, Chunk, SegmentHeader, encode_segment
+from headwater.log.intents import FORMAT, SegmentHeader, encode_segment
 from headwater.log.namespace import Appended, Namespace
+from headwater.log.operations import Chunk
 from headwater.log.outcomes import ExpiredUpload, checked
 
 NAME_BITS = 75  # of the writer that a segment is named after: another one for each upload

@@ -15,8 +15,8 @@ from typing import Literal, Protocol, TypeAlias
 from headwater.groups.coordinator import Heartbeat
 from headwater.groups.describe import GroupInfo, Lag, MemberInfo
 from headwater.limits import REBALANCE_MS, SESSION_MS
-from headwater.log.intents import AclRule
 from headwater.log.namespace import Appended
+from headwater.log.operations import AclRule
 from headwater.log.reader import Chunk, Fetched
 from headwater.types import Batch
 

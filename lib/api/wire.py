@@ -34,7 +34,7 @@ from headwater.limits import (
     SESSION_MS,
     SUBSCRIBED_MAX,
 )
-from headwater.log.intents import Operation, Pattern, Resource
+from headwater.log.operations import Operation, Pattern, Resource
 from headwater.types import Buffer
 
 T = TypeVar("T")

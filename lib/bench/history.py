@@ -6,8 +6,9 @@ import random
 
 from headwater.clock import SystemClock
 from headwater.log import keys
-from headwater.log.intents import FORMAT, Chunk, CreateTopic, Intent, Manifest, encode_manifest, new_id
+from headwater.log.intents import FORMAT, Intent, Manifest, encode_manifest, new_id
 from headwater.log.namespace import Namespace
+from headwater.log.operations import Chunk, CreateTopic
 from headwater.log.options import Options
 from headwater.log.state import State
 from headwater.store.base import ObjectStore

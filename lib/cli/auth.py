@@ -246,7 +246,7 @@ def _rule(
 ) -> AclRule:
     import msgspec
 
-    from headwater.log.intents import AclRule
+    from headwater.log.operations import AclRule
 
     pattern = "prefix" if prefix else "literal"
     return msgspec.convert([principal, operation, resource, name, pattern, allow], AclRule)

@@ -11,7 +11,8 @@ from headwater.cli import formats
 from headwater.errors import Corrupt, NotFound
 from headwater.limits import WINDOW
 from headwater.log import batch, frame, index, keys, snapshot
-from headwater.log.intents import Chunk, Intent, decode_manifest, decode_segment
+from headwater.log.intents import Intent, decode_manifest, decode_segment
+from headwater.log.operations import Chunk
 from headwater.log.state import State
 from headwater.store.base import ObjectStore
 

@@ -143,14 +143,14 @@ def alter(
         raise click.UsageError("Say what to alter: --partitions, --config or --unset.")
 
     async def work(namespace: Namespace) -> dict[str, Any]:
-        from headwater.log import intents
+        from headwater.log import operations
 
         found = await namespace.find_topic(name)
-        ops: list[intents.AnyOp] = []
+        ops: list[operations.AnyOp] = []
         if partitions is not None:
-            ops.append(intents.AddPartitions(topic=found.id, total=partitions))
+            ops.append(operations.AddPartitions(topic=found.id, total=partitions))
         if configs or unsets:
-            ops.append(intents.AlterTopic(topic=found.id, config={**dict(configs), **dict.fromkeys(unsets)}))
+            ops.append(operations.AlterTopic(topic=found.id, config={**dict(configs), **dict.fromkeys(unsets)}))
         await namespace.writer.commit(ops=ops)
         return describe_topic(namespace.topic(name))
 

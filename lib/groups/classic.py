@@ -17,7 +17,7 @@ from headwater.errors import Conflict, Fenced, InvalidRequest, NotFound
 from headwater.groups.checks import check_member, check_name, check_terms
 from headwater.groups.coordinator import Coordinator, member_in
 from headwater.limits import GROUP_POLL_MS_MAX, GROUP_POLL_MS_MIN, REBALANCE_MS, SESSION_MS
-from headwater.log import intents as ops
+from headwater.log import operations as ops
 from headwater.log.outcomes import Rebalancing
 from headwater.log.state import Group, Member
 

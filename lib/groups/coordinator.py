@@ -21,8 +21,8 @@ from headwater.groups.checks import check_member, check_subscription, check_term
 from headwater.groups.describe import TP, named, unsettled
 from headwater.groups.leases import Leases, overdue, renewal_ms
 from headwater.limits import HEARTBEAT_FLUX_MS, OFFSETS_RETENTION_MS, REBALANCE_MS, SESSION_MS
-from headwater.log import intents as ops
 from headwater.log import keys
+from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownMember
 from headwater.log.state import Member, State

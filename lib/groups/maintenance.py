@@ -9,8 +9,8 @@ from headwater.errors import Conflict, NotFound
 from headwater.groups.coordinator import Coordinator
 from headwater.groups.leases import overdue
 from headwater.limits import LEASE_ORPHAN_MS, MANIFEST_INTENTS_MAX, OFFSETS_RETENTION_MS
-from headwater.log import intents as ops
 from headwater.log import keys
+from headwater.log import operations as ops
 from headwater.log.state import Group, State
 from headwater.log.together import to_the_end
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from headwater.clock import Clock
-from headwater.errors import Corrupt, HeadwaterError, NotFound
+from headwater.errors import Corrupt, HeadwaterError, InvalidRequest, NotFound
 from headwater.limits import CATCH_UP_PARALLEL_MAX, INLINE_CACHE_BYTES, MANIFEST_BYTES_MAX
 from headwater.log import index, keys, snapshot
 from headwater.log.cache import ByteCache
@@ -29,7 +29,7 @@ from headwater.log.intents import Manifest, decode_manifest
 from headwater.log.options import Options
 from headwater.log.state import Outcome, State, apply
 from headwater.log.together import together
-from headwater.store.base import ObjectStore
+from headwater.store.base import Blob, ObjectStore
 from headwater.store.retry import retrying
 
 T = TypeVar("T")
@@ -48,13 +48,23 @@ class _Fresh:
 class Chain:
     """The state of a namespace as far as this process has folded it, and the means to fold further."""
 
-    def __init__(self, store: ObjectStore, *, clock: Clock, rng: random.Random, options: Options) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        options: Options,
+        sibling: Callable[[str], ObjectStore] | None = None,
+    ) -> None:
         self.store = store
+        self.sibling = sibling  # the store of another namespace of this bucket: a branch reads what it shares there
         self.clock = clock
         self.rng = rng
         self.options = options
         self.state = State()
         self.bytes_folded = 0
+        self.adopted = 0  # the snapshot whose pages are in use
         self.loads = 0  # how often this process started (again) from a snapshot, so that it missed manifests
         self.inline = ByteCache(INLINE_CACHE_BYTES)  # manifests with payload: a tailing reader has its data already
         self.listeners: list[Listener] = []
@@ -157,6 +167,31 @@ class Chain:
         except NotFound:
             return None
 
+    async def read(self, key: str, *, start: int = 0, end: int | None = None, state: State | None = None) -> Blob:
+        """Bytes of an object that ``state`` (the present one) names. Rides out a silent or throttling store.
+
+        Raises:
+            NotFound: it is gone: merged, archived or compacted, and collected. Look again in a newer state (R6).
+
+        Cost: 1 GET.
+        """
+        home = self.home(key, state or self.state)
+        return await self.retry(lambda: home.get(key, start=start, end=end))
+
+    def home(self, key: str, state: State) -> ObjectStore:
+        """The namespace in which an object lies that ``state`` names: of a branch, perhaps that of an origin."""
+        if not state.origins:
+            return self.store
+        age = keys.age_of(key)
+        for origin in state.origins:
+            if age <= origin.seq:
+                if self.sibling is None:
+                    raise InvalidRequest(
+                        f"{key!r} lies in namespace {origin.namespace!r}, and only {self.store.url} is open."
+                    )
+                return self.sibling(origin.namespace)
+        return self.store
+
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
         """Do a read, or a write that may be repeated, until it answers or ``store_retry_s`` is over."""
         return await retrying(call, clock=self.clock, rng=self.rng, deadline_s=self.options.store_retry_s)
@@ -205,6 +240,7 @@ class Chain:
         # Nothing is certain before the first cold start, nor after a fold that broke off: then any state is better.
         if state.seq > self.state.seq or self._known_at is None:
             self.state = state
+            self.adopted = 0
             self.loads += 1
         self.known(known_at)
         self._wake()
@@ -276,13 +312,17 @@ class Chain:
         return State() if boundary == 1 else None
 
     async def adopt_pages(self) -> None:
-        """Let go of tail entries that a snapshot has paged out; for processes that only read."""
+        """Take over the pages of the newest snapshot: others sealed, merged and pruned them, and may collect ours.
+
+        Cost: 1 GET, and 1 more if there is a snapshot that this process has neither written nor seen here.
+        """
         seq = await self._read_latest()
-        if seq <= self.state.paged:
+        if seq < self.state.paged or seq == self.adopted:
             return
         found = await self._read_snapshot(seq)
         if found is not None:
             index.adopt(self.state, found.pages, found.paged)
+            self.adopted = seq
 
 
 def read_manifest(data: bytes, seq: int) -> Manifest:

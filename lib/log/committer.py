@@ -20,15 +20,7 @@ from msgspec import structs
 from headwater.errors import Corrupt, HeadwaterError, Indeterminate, InvalidRequest, NotFound
 from headwater.limits import INLINE_BYTES_MAX, MANIFEST_INTENTS_MAX, WINDOW
 from headwater.log import frame, keys
-from headwater.log.intents import (
-    FORMAT,
-    Intent,
-    Manifest,
-    SegmentHeader,
-    decode_segment,
-    encode_segment,
-    header_cost,
-)
+from headwater.log.intents import FORMAT, Intent, Manifest, SegmentHeader, decode_segment, encode_segment, header_cost
 from headwater.log.journal import Draft, Journal
 from headwater.log.payload import Piece, assemble
 from headwater.log.state import Outcome, once

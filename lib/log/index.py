@@ -5,7 +5,8 @@ seals the tails into a page, an object ``index/<first>-<last>`` that holds exact
 manifests ``first..last`` made readable, sorted by partition and offset. Whoever seals the same range
 writes the same entries, so pages need no agreement. ``INDEX_FANOUT`` pages of one level merge into one
 of the next (a log-structured merge tree), so a log of n manifests has O(log n) pages until they reach
-``INDEX_PAGE_ENTRIES_MAX``.
+``INDEX_PAGE_ENTRIES_MAX``. What archive, log start or the end of a topic have made dead by then is left
+out when pages merge; such a page is named by the state that said so, ``index/<first>-<last>-<pruned>``.
 
 A page is a frame; its header has a directory of runs (one a partition), and each run is a byte range
 of the payload that can be fetched by itself: zlib over msgpack.
@@ -86,8 +87,11 @@ def seal(state: State) -> tuple[PageRef, bytes] | None:
 
 
 def adopt(state: State, pages: list[PageRef], paged: int) -> None:
-    """Take over the pages of another process's snapshot, which cover manifests up to ``paged``."""
-    if paged <= state.paged or paged > state.seq:
+    """Take over the pages of another process's snapshot, which cover manifests up to ``paged``.
+
+    Not if some leave out what is dead by a later state than this one: here it may still be alive.
+    """
+    if paged < state.paged or paged > state.seq or any(page.pruned > state.seq for page in pages):
         return
     dropped = 0
     for topic in state.topics.values():
@@ -109,15 +113,44 @@ def plan_merge(pages: list[PageRef]) -> list[PageRef]:
     return last if same_level and sum(page.entries for page in last) <= INDEX_PAGE_ENTRIES_MAX else []
 
 
-def merge(refs: list[PageRef], bodies: list[bytes]) -> tuple[PageRef, bytes]:
-    """One page of the next level from neighbours. Cost: decodes and encodes all of them."""
+def merge(refs: list[PageRef], bodies: list[bytes], state: State) -> tuple[PageRef, bytes | None]:
+    """One page of the next level from neighbours, or of the same level from one alone, without what is dead by now.
+
+    The bytes are None if nothing is left. Cost: decodes and encodes all of them.
+    """
     runs: dict[Place, list[Entry]] = defaultdict(list)
+    present = 0
     for body in bodies:
         header, base = decode_header(body)
         for run in header.runs:
-            runs[run.topic, run.partition] += decode_run(run, body[base + run.pos : base + run.pos + run.len])
-    ref = PageRef(refs[0].first, refs[-1].last, refs[0].level + 1, sum(page.entries for page in refs))
-    return ref, encode(ref, runs)
+            present += run.rows
+            if run.end > _hot(state, run.topic, run.partition):
+                runs[run.topic, run.partition] += decode_run(run, body[base + run.pos : base + run.pos + run.len])
+    kept = {}
+    for (topic, partition), entries in runs.items():
+        hot = _hot(state, topic, partition)
+        if living := [entry for entry in entries if entry.end > hot]:
+            kept[topic, partition] = living
+    count = sum(len(entries) for entries in kept.values())
+    # The same entries must come from whoever makes a page of this name: once something was left out, by which state.
+    pruned = state.seq if count < present or any(ref.pruned for ref in refs) else 0
+    ref = PageRef(refs[0].first, refs[-1].last, refs[0].level + (len(refs) > 1), count, pruned)
+    return ref, encode(ref, kept) if count else None
+
+
+def dead_rows(header: PageHeader, state: State) -> int:
+    """About how many entries of a page nobody can read any more: by offsets, where a run is partly dead."""
+    dead = 0
+    for run in header.runs:
+        below = min(max(_hot(state, run.topic, run.partition) - run.base, 0), run.end - run.base)
+        dead += run.rows * below // max(run.end - run.base, 1)
+    return dead
+
+
+def _hot(state: State, topic: int, partition: int) -> int:
+    """Entries that end at or below this are dead; all are, if their topic was deleted."""
+    found = state.partition(topic, partition)
+    return 1 << 63 if found is None else found.hot
 
 
 def encode(ref: PageRef, runs: dict[Place, list[Entry]]) -> bytes:

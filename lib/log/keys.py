@@ -1,8 +1,11 @@
 """Names of objects inside a namespace: encode and parse, one pair for each kind.
 
     manifest/<seq>                          segment/<tip>-<writer>-<n>[.<tag>]
-    snapshot/<seq>                          index/<first>-<last>
-    boundary/<seq>                          latest
+    snapshot/<seq>                          index/<first>-<last>[-<pruned>]
+    boundary/<seq>                          latest, collected, maintained
+    archive/topic=<t>/partition=<p>/<base>-<end>-<nonce>-<tip>.parquet
+    files/<tip>-<topic id>-<partition>-<nonce>
+    branch/<seq>-<namespace>
     lease/<group>/<member>                  consumer/<group>/<instance>
 
 Numbers are 20 digits wide, so that the order of keys is the order of numbers.
@@ -21,6 +24,11 @@ from headwater.errors import Corrupt, InvalidRequest
 from headwater.limits import TOPIC_NAME_MAX
 
 LATEST = "latest"
+COLLECTED = "collected"  # a hint: the boundary up to which everything was swept
+MAINTAINED = "maintained"  # a hint: up to when there is nothing to maintain
+ARCHIVE = "archive/"
+FILE_PAGES = "files/"
+BRANCHES = "branch/"
 MANIFESTS = "manifest/"
 SEGMENTS = "segment/"
 SNAPSHOTS = "snapshot/"
@@ -33,7 +41,12 @@ STAGED = "0"  # ends the writer's name in a segment of bytes alone; writers' nam
 
 _SEGMENT = re.compile(r"segment/([0-9]{20})-([0-9a-z]{1,32})-([0-9]{1,12})(?:\.([A-Za-z0-9_-]+))?\Z")
 _NUMBERED = re.compile(r"[a-z]+/([0-9]{20})\Z")
-_INDEX = re.compile(r"index/([0-9]{20})-([0-9]{20})\Z")
+_INDEX = re.compile(r"index/([0-9]{20})-([0-9]{20})(?:-([0-9]{20}))?\Z")
+_ARCHIVE = re.compile(
+    r"archive/topic=([A-Za-z0-9._-]+)/partition=([0-9]{1,6})/([0-9]{20})-([0-9]{20})-([a-z2-7]{4,16})-([0-9]{20})\.parquet\Z"
+)
+_FILE_PAGE = re.compile(r"files/([0-9]{20})-([0-9]{1,19})-([0-9]{1,6})-([a-z2-7]{4,16})\Z")
+_BRANCH = re.compile(r"branch/([0-9]{20})-([a-z0-9][a-z0-9._-]{0,62})\Z")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]+\Z")
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 _PART_MAX = 200  # bytes of a free name inside a key; two of them and a prefix stay far below a key's 1,024
@@ -69,9 +82,29 @@ def boundary_key(seq: int) -> str:
     return f"{BOUNDARIES}{seq:020d}"
 
 
-def index_key(first: int, last: int) -> str:
-    """The key of the page of what manifests ``[first, last]`` made readable."""
-    return f"{INDEXES}{first:020d}-{last:020d}"
+def index_key(first: int, last: int, pruned: int = 0) -> str:
+    """The key of the page of what manifests ``[first, last]`` made readable and the state ``pruned`` still needed."""
+    return f"{INDEXES}{first:020d}-{last:020d}{f'-{pruned:020d}' if pruned else ''}"
+
+
+def archive_folder(topic: str, partition: int) -> str:
+    """Where a partition's files lie, named as Hive, Spark and DuckDB read it."""
+    return f"{ARCHIVE}topic={topic}/partition={partition}/"
+
+
+def archive_key(topic: str, partition: int, base: int, end: int, tip: int, nonce: str) -> str:
+    """The key of a file of the offsets ``[base, end)``, made at ``tip``; the ``nonce`` makes it nobody else's."""
+    return f"{archive_folder(topic, partition)}{base:020d}-{end:020d}-{nonce}-{tip:020d}.parquet"
+
+
+def file_page_key(tip: int, topic: int, partition: int, nonce: str) -> str:
+    """The key of a list of files of one partition, made at ``tip``."""
+    return f"{FILE_PAGES}{tip:020d}-{topic}-{partition}-{nonce}"
+
+
+def branch_key(seq: int, namespace: str) -> str:
+    """The key that says: ``namespace`` is a branch of this one as of commit ``seq``, and may need its objects."""
+    return f"{BRANCHES}{seq:020d}-{namespace}"
 
 
 def segment_key(tip: int, writer: str, number: int, tag: str = "") -> str:
@@ -115,12 +148,65 @@ def parse_numbered_key(key: str) -> int:
     return int(match[1])
 
 
-def parse_index_key(key: str) -> tuple[int, int]:
-    """The manifests ``[first, last]`` that an index page covers. Raises ``Corrupt``."""
+def parse_index_key(key: str) -> tuple[int, int, int]:
+    """The manifests ``[first, last]`` that an index page covers, and the state it is pruned by. Raises ``Corrupt``."""
     match = _INDEX.match(key)
     if match is None:
         raise Corrupt(f"The key {key[:120]!r} is not the name of an index page.", key=key)
-    return int(match[1]), int(match[2])
+    return int(match[1]), int(match[2]), int(match[3] or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveKey:
+    """A file's name, taken apart. ``tip`` is the newest manifest that its writer knew (R4)."""
+
+    topic: str
+    partition: int
+    base: int
+    end: int
+    tip: int
+
+
+def parse_archive_key(key: str) -> ArchiveKey:
+    """Raises ``Corrupt`` for a key that no archiver of ours makes."""
+    match = _ARCHIVE.match(key)
+    if match is None:
+        raise Corrupt(f"The key {key[:200]!r} is not the name of a file of the archive.", key=key)
+    return ArchiveKey(match[1], int(match[2]), int(match[3]), int(match[4]), int(match[6]))
+
+
+def parse_file_page_key(key: str) -> int:
+    """The tip at which a list of files was made. Raises ``Corrupt``."""
+    match = _FILE_PAGE.match(key)
+    if match is None:
+        raise Corrupt(f"The key {key[:120]!r} is not the name of a list of files.", key=key)
+    return int(match[1])
+
+
+def parse_branch_key(key: str) -> tuple[int, str]:
+    """The commit and the namespace of a branch. Raises ``Corrupt``."""
+    match = _BRANCH.match(key)
+    if match is None:
+        raise Corrupt(f"The key {key[:120]!r} does not name a branch.", key=key)
+    return int(match[1]), match[2]
+
+
+def age_of(key: str) -> int:
+    """The first commit that may need the object: what a branch made later than that shares with its origin.
+
+    Raises:
+        Corrupt: the key is none of an object that commits name.
+    """
+    if key.startswith(SEGMENTS):
+        return parse_segment_key(key).tip + 1
+    if key.startswith(ARCHIVE):
+        return parse_archive_key(key).tip + 1
+    if key.startswith(FILE_PAGES):
+        return parse_file_page_key(key) + 1
+    if key.startswith(INDEXES):
+        _, last, pruned = parse_index_key(key)
+        return max(last, pruned)
+    return parse_numbered_key(key)
 
 
 def check_topic_name(name: str) -> str:

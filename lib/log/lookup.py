@@ -1,7 +1,9 @@
-"""Which chunks hold an offset or a time: the tails in memory, then index pages in the store.
+"""Which chunks or archive files hold an offset or a time: what the state lists, then pages in the store.
 
 Of a page only the directory and the runs that are asked for are fetched; both never change and are
 cached. A page may vanish when it was merged away and collected: the caller refreshes and asks again (R6).
+
+Whoever reads "as of" an earlier commit gives that commit's state; otherwise it is the present one.
 """
 
 from __future__ import annotations
@@ -9,16 +11,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 
-from headwater.log import index, keys
+from headwater.log import files, index, keys
 from headwater.log.chain import Chain
 from headwater.log.house import House
 from headwater.log.index import PageHeader, Run
-from headwater.log.state import Entry, PageRef, Partition
+from headwater.log.operations import File, FilePage
+from headwater.log.state import Entry, PageRef, Partition, State
 from headwater.log.together import together
 
 HEAD_BYTES_GUESS = 64 * 1024
 DIRECTORIES_MAX = 256  # directories kept in memory
 RUN_ENTRIES_MAX = 1 << 18  # decoded entries kept in memory
+FILE_PAGES_KEPT = 16  # lists of archive files kept in memory, about 1 MB each
 
 
 class Lookup:
@@ -30,33 +34,74 @@ class Lookup:
         self._directories: OrderedDict[str, tuple[PageHeader, int]] = OrderedDict()
         self._runs: OrderedDict[tuple[str, int, int], list[Entry]] = OrderedDict()
         self._run_entries = 0
+        self._files: OrderedDict[str, list[File]] = OrderedDict()
 
-    async def entries(self, topic: int, partition: int, offset: int) -> AsyncIterator[Entry]:
+    async def entries(
+        self, topic: int, partition: int, offset: int, state: State | None = None
+    ) -> AsyncIterator[Entry]:
         """Entries of the partition that end above ``offset``, in offset order, up to the end as known now.
 
-        Pages are opened only when the iteration reaches them. Raises ``NotFound`` if a page has gone (R6).
+        Those below ``Partition.hot`` may be missing: they are dead. Pages are opened only when the iteration reaches
+        them. Raises ``NotFound`` if a page has gone (R6).
         """
-        found = self.chain.state.partition(topic, partition)
+        state = state or self.chain.state
+        found = state.partition(topic, partition)
         if found is None:
             return
         tail = index.from_offset(found.tail, offset)
-        runs = await self._runs_above(topic, partition, offset, found, tail)
-        async for entry in self._in_order(runs, tail, offset):
+        runs = await self._runs_above(topic, partition, offset, found, tail, state)
+        async for entry in self._in_order(runs, tail, offset, state):
             yield entry
 
-    async def first_reaching(self, topic: int, partition: int, timestamp: int) -> AsyncIterator[Entry]:
-        """Entries whose newest record is at or above ``timestamp``, in offset order, from the log start on."""
-        found = self.chain.state.partition(topic, partition)
+    async def first_reaching(
+        self, topic: int, partition: int, timestamp: int, state: State | None = None
+    ) -> AsyncIterator[Entry]:
+        """Hot entries whose newest record is at or above ``timestamp``, in offset order."""
+        state = state or self.chain.state
+        found = state.partition(topic, partition)
         if found is None:
             return
-        tail = [entry for entry in found.tail if entry.max >= timestamp]
-        runs = await self._runs_above(topic, partition, found.start, found, [])
+        tail = [entry for entry in found.tail if entry.max >= timestamp and entry.end > found.hot]
+        runs = await self._runs_above(topic, partition, found.hot, found, [], state)
         runs = [pair for pair in runs if pair[1].max_ms >= timestamp]
-        async for entry in self._in_order(runs, tail, found.start):
+        async for entry in self._in_order(runs, tail, found.hot, state):
             if entry.max >= timestamp and entry.codec != "gap":
                 yield entry
 
-    async def _in_order(self, runs: list[tuple[PageRef, Run]], tail: list[Entry], offset: int) -> AsyncIterator[Entry]:
+    async def files(
+        self, topic: int, partition: int, offset: int, state: State | None = None, *, timestamp: int | None = None
+    ) -> AsyncIterator[File]:
+        """Archive files of the partition that end above ``offset``, in offset order.
+
+        With ``timestamp`` those only whose newest record is at or above it. Cost: 1 GET for each page of files that
+        the iteration reaches and that is not in memory.
+        """
+        found = (state or self.chain.state).partition(topic, partition)
+        if found is None or found.archive is None:
+            return
+        offset = max(offset, found.start)
+        listed: list[FilePage | File] = [*found.archive.pages, *found.archive.files]
+        for item in listed:
+            if item.end <= offset or (timestamp is not None and item.max < timestamp):
+                continue
+            for file in await self.listed(item, state) if isinstance(item, FilePage) else [item]:
+                if file.end > offset and (timestamp is None or file.max >= timestamp):
+                    yield file
+
+    async def listed(self, page: FilePage, state: State | None = None) -> list[File]:
+        """The files of a page; change nothing in the list. Raises ``NotFound`` if it has gone (R6)."""
+        known = self._files.get(page.key)
+        if known is None:
+            blob = await self.chain.read(page.key, state=state)
+            known = self._files[page.key] = files.decode(page, blob.data)
+        self._files.move_to_end(page.key)
+        while len(self._files) > FILE_PAGES_KEPT:
+            self._files.popitem(last=False)
+        return known
+
+    async def _in_order(
+        self, runs: list[tuple[PageRef, Run]], tail: list[Entry], offset: int, state: State
+    ) -> AsyncIterator[Entry]:
         """The entries of ``runs`` (by base) and ``tail`` that end above ``offset``, by base; runs are read one by one.
 
         A reservation that was released late lies in a later page than its neighbours, or in the tail: so only
@@ -64,7 +109,7 @@ class Lookup:
         """
         held: list[Entry] = []
         for i, (ref, run) in enumerate(runs):
-            held = index.overlapping([*held, *await self._load_run(ref, run)], offset)
+            held = index.overlapping([*held, *await self._load_run(ref, run, state)], offset)
             to_come = [later.base for _, later in runs[i + 1 : i + 2]] + [entry.base for entry in tail[:1]]
             ready = [entry for entry in held if not to_come or entry.base < min(to_come)]
             held = held[len(ready) :]
@@ -74,12 +119,12 @@ class Lookup:
             yield entry
 
     async def _runs_above(
-        self, topic: int, partition: int, offset: int, found: Partition, tail: list[Entry]
+        self, topic: int, partition: int, offset: int, found: Partition, tail: list[Entry], state: State
     ) -> list[tuple[PageRef, Run]]:
         if _covers(tail, offset, found.stable_end):
             return []  # the common case of a reader near the end: everything it can read is in the tail
-        pages = list(self.chain.state.pages)
-        directories = await together(*(self._directory(ref) for ref in pages))
+        pages = list(state.pages)
+        directories = await together(*(self._directory(ref, state) for ref in pages))
         runs = [
             (ref, run)
             for ref, (header, _) in zip(pages, directories, strict=True)
@@ -88,8 +133,8 @@ class Lookup:
         ]
         return sorted(runs, key=lambda pair: pair[1].base)
 
-    async def _directory(self, ref: PageRef) -> tuple[PageHeader, int]:
-        key = keys.index_key(ref.first, ref.last)
+    async def _directory(self, ref: PageRef, state: State) -> tuple[PageHeader, int]:
+        key = keys.index_key(ref.first, ref.last, ref.pruned)
         known = self._directories.get(key)
         if known is not None:
             self._directories.move_to_end(key)
@@ -98,28 +143,28 @@ class Lookup:
         if page is not None:
             # Not remembered: somebody else may store the same entries, packed by another build of zlib.
             return index.decode_header(page)
-        page = await self._read(key, 0, HEAD_BYTES_GUESS)
+        page = await self._read(key, 0, HEAD_BYTES_GUESS, state)
         if len(page) == HEAD_BYTES_GUESS:
             needed = index.header_bytes(page)
             if needed > len(page):
-                page = await self._read(key, 0, needed)
+                page = await self._read(key, 0, needed, state)
         found = self._directories[key] = index.decode_header(page, whole=False)
         while len(self._directories) > DIRECTORIES_MAX:
             self._directories.popitem(last=False)
         return found
 
-    async def _load_run(self, ref: PageRef, run: Run) -> list[Entry]:
-        key = keys.index_key(ref.first, ref.last)
+    async def _load_run(self, ref: PageRef, run: Run, state: State) -> list[Entry]:
+        key = keys.index_key(ref.first, ref.last, ref.pruned)
         place = (key, run.topic, run.partition)
         known = self._runs.get(place)
         if known is not None:
             self._runs.move_to_end(place)
             return known
-        header, base = await self._directory(ref)
+        header, base = await self._directory(ref, state)
         page = self.house.page(ref)
         run = next(found for found in header.runs if (found.topic, found.partition) == place[1:])
         start = base + run.pos
-        packed = page[start : start + run.len] if page else await self._read(key, start, start + run.len)
+        packed = page[start : start + run.len] if page else await self._read(key, start, start + run.len, state)
         entries = index.decode_run(run, packed)
         if place not in self._runs:  # another task may have been as fast
             self._runs[place] = entries
@@ -128,8 +173,8 @@ class Lookup:
             self._run_entries -= len(self._runs.popitem(last=False)[1])
         return entries
 
-    async def _read(self, key: str, start: int, end: int) -> bytes:
-        return (await self.chain.retry(lambda: self.chain.store.get(key, start=start, end=end))).data
+    async def _read(self, key: str, start: int, end: int, state: State) -> bytes:
+        return (await self.chain.read(key, start=start, end=end, state=state)).data
 
 
 def _covers(tail: list[Entry], offset: int, stable_end: int) -> bool:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from headwater.clock import Clock, SystemClock, system_entropy
 from headwater.errors import InvalidRequest, NotFound
 from headwater.limits import METADATA_BYTES_MAX, NAME_BYTES_MAX, PARTITION_MAX
-from headwater.log import intents as ops
 from headwater.log import keys
+from headwater.log import operations as ops
 from headwater.log.chain import Chain
 from headwater.log.committer import Committer
 from headwater.log.house import House
@@ -71,7 +71,13 @@ class Namespace:
         self.store = PrefixedStore(store, f"{name}/")
         rng = rng or system_entropy()
         writer = keys.fresh_name(rng, 50)
-        self.chain = Chain(self.store, clock=clock or SystemClock(), rng=rng, options=options or Options())
+        self.chain = Chain(
+            self.store,
+            clock=clock or SystemClock(),
+            rng=rng,
+            options=options or Options(),
+            sibling=lambda other: PrefixedStore(store, f"{keys.check_namespace(other)}/"),
+        )
         self.journal = Journal(self.chain, writer=writer)
         self.committer = Committer(self.journal)
         self.house = House(self.chain, writer=writer)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, NotFound, Throttled, Unavailable
 from headwater.limits import NAME_BYTES_MAX
-from headwater.log import intents as ops
+from headwater.log import operations as ops
+from headwater.log.intents import new_id
 from headwater.log.state import Outcome
 from headwater.log.writer import Append
 from headwater.types import Batch
@@ -107,7 +108,7 @@ class Transaction:
         self._small_bytes = 0
         self._offsets: list[ops.CommitOffsets] = []
         self._spilling = asyncio.Lock()
-        self._identity = ops.new_id(producer.namespace.chain.rng)
+        self._identity = new_id(producer.namespace.chain.rng)
         self._token = ""
         self.state = "open"
 

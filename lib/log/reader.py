@@ -324,7 +324,7 @@ class Reader:
         if held is None:
             async with self._slots:
                 try:
-                    data = (await self.chain.retry(lambda: self.chain.store.get(key, start=start, end=end))).data
+                    data = (await self.chain.read(key, start=start, end=end)).data
                 except NotFound:
                     raise _Vanished(key) from None
         else:

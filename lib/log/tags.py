@@ -13,13 +13,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from headwater.errors import Corrupt
-from headwater.log.intents import (
+from headwater.log.intents import Intent
+from headwater.log.operations import (
     Bytes,
     Chunk,
     Count,
     Crc,
     Epoch,
-    Intent,
     IntentId,
     Length,
     OrNone,

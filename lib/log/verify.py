@@ -93,7 +93,7 @@ class Listing:
 
     manifests: list[int] = field(default_factory=list)
     snapshots: list[int] = field(default_factory=list)
-    pages: list[tuple[int, int]] = field(default_factory=list)
+    pages: list[tuple[int, int, int]] = field(default_factory=list)
     segments: dict[str, int] = field(default_factory=dict)
     boundary: int = 1
     latest: bool = False
@@ -241,13 +241,13 @@ async def _check_index(
             continue
         where = f"Topic {topic.name!r}, partition {number}"
         try:
-            entries = [entry async for entry in lookup.entries(topic.id, number, place.start)]
+            entries = [entry async for entry in lookup.entries(topic.id, number, place.hot) if entry.end > place.hot]
         except (Corrupt, NotFound) as error:
             report.add("index", str(error.data.get("key", "")), f"{where}: the index cannot be read: {error}")
             continue
         total = sum(digest(topic.id, number, entry) for entry in entries) % (1 << 64)
         covered = sorted([*entries, *(held.entry for held in place.held)], key=lambda entry: entry.base)
-        _check_dense(where, covered, place.start, place.next, report)
+        _check_dense(where, covered, place.hot, place.next, report)
         if live.complete and (total, len(entries)) != live.of(topic.id, number):
             report.add("index", "", f"{where}: pages and tails do not name the chunks that the manifests name.")
 

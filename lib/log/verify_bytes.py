@@ -33,9 +33,9 @@ class Bytes:
         self._broken: set[str] = set()
 
     def live(self, place: Place, entry: Entry) -> bool:
-        """Whether a reader can still reach the chunk: its topic exists and its offsets are not trimmed away."""
+        """Whether a reader can still reach the chunk: its topic exists, it is neither trimmed nor archived."""
         partition = self.final.partition(*place)
-        return partition is not None and entry.end > partition.start
+        return partition is not None and entry.end > partition.hot
 
     async def check(self, entries: Sequence[tuple[Place, Entry]], held: dict[str, bytes] | None = None) -> None:
         """Check the live chunks among ``entries``; each object is read once, or not at all if ``held`` has it."""

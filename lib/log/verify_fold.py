@@ -11,7 +11,8 @@ import msgspec
 from headwater.errors import Corrupt, NotFound
 from headwater.log import index, keys
 from headwater.log.chain import Chain
-from headwater.log.intents import EndReserve, ExpireReserve, InitProducer, Manifest, decode_manifest
+from headwater.log.intents import Manifest, decode_manifest
+from headwater.log.operations import EndReserve, ExpireReserve, InitProducer
 from headwater.log.state import Entry, Outcome, State, apply
 from headwater.log.verify_bytes import Bytes
 from headwater.log.verify_sums import Place, Spans, Sums, digest
@@ -36,7 +37,7 @@ class Refold:
         self.report = report
         self.on_progress = on_progress
         self.live = Sums()
-        self._spans = Spans(end for first, last in listing.pages for end in (first - 1, last))
+        self._spans = Spans(end for first, last, _ in listing.pages for end in (first - 1, last))
         self._recent: deque[tuple[int, list[tuple[Place, Entry]]]] = deque(maxlen=RECENT_MAX)
         self._ids: tuple[set[int], set[int]] = (set(), set())
         self._snapshots = set(listing.snapshots)
@@ -209,15 +210,16 @@ class Refold:
 
     async def _check_pages(self, state: State, newest: State) -> None:
         for ref in newest.pages:
-            if (ref.first, ref.last) not in self.listing.pages:
-                key = keys.index_key(ref.first, ref.last)
+            if (ref.first, ref.last, ref.pruned) not in self.listing.pages:
+                key = keys.index_key(ref.first, ref.last, ref.pruned)
                 self.report.add("missing", key, f"The index page does not exist and snapshot {newest.seq} needs it.")
-        for done, (first, last) in enumerate(self.listing.pages):
+        for done, (first, last, pruned) in enumerate(self.listing.pages):
             self.on_progress("pages", done, len(self.listing.pages))
-            runs = await self._read_page(first, last)
+            runs = await self._read_page(first, last, pruned)
             if runs is not None:
                 self.report.count("pages")
-                self._check_page(first, last, runs, state)
+                if not pruned:
+                    self._check_page(first, last, runs, state)
 
     def _check_page(self, first: int, last: int, runs: dict[Place, list[Entry]], state: State) -> None:
         if not self._spans.covers(first, last):
@@ -233,8 +235,8 @@ class Refold:
                 where = f"topic {place[0]}, partition {place[1]}"
                 self.report.add("index", key, f"Its chunks of {where} are not those of manifests {first} to {last}.")
 
-    async def _read_page(self, first: int, last: int) -> dict[Place, list[Entry]] | None:
-        key = keys.index_key(first, last)
+    async def _read_page(self, first: int, last: int, pruned: int) -> dict[Place, list[Entry]] | None:
+        key = keys.index_key(first, last, pruned)
         try:
             data = (await self.chain.retry(lambda: self.chain.store.get(key))).data
             header, start = index.decode_header(data)
@@ -253,7 +255,7 @@ class Refold:
         for ref in state.pages:
             if ref.last < first:
                 continue
-            runs = await self._read_page(ref.first, ref.last)
+            runs = await self._read_page(ref.first, ref.last, ref.pruned)
             placed = [(place, entry) for place, run in (runs or {}).items() for entry in run if entry.seq >= first]
             await reachable.check(sorted(placed, key=lambda pair: (pair[1].obj, pair[1].pos)))
         for topic in state.topics.values():

@@ -19,7 +19,8 @@ from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Unav
 from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, OBJECT_BYTES_MAX
 from headwater.log import frame, keys
 from headwater.log.committer import Committer, parse_token
-from headwater.log.intents import FORMAT, AnyOp, Chunk, Intent, SegmentHeader, check_intent, encode_segment, new_id
+from headwater.log.intents import FORMAT, Intent, SegmentHeader, check_intent, encode_segment, new_id
+from headwater.log.operations import AnyOp, Chunk
 from headwater.log.outcomes import checked
 from headwater.log.payload import Piece
 from headwater.log.state import Outcome

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from headwater.errors import Conflict, Corrupt, Fenced, HeadwaterError, Indeterminate, NotFound
-from headwater.log import intents as ops
 from headwater.log import keys
+from headwater.log import operations as ops
 from headwater.log.committer import located
+from headwater.log.intents import decode_segment
 from headwater.log.journal import Draft
 from headwater.log.namespace import Appended, Namespace
 from headwater.log.outcomes import OutOfOrder, UnknownProducer
@@ -276,7 +277,7 @@ async def busybody(world: World, process: Process, log: Namespace) -> None:
             found = [stat.key async for stat in log.store.list(keys.SEGMENTS)]
             merged = []
             for key in rng.sample(found, min(len(found), rng.randint(1, 8))):
-                header = ops.decode_segment((await log.store.get(key)).data)
+                header = decode_segment((await log.store.get(key)).data)
                 if header.intents:
                     merged.append((key, [located(intent, key) for intent in header.intents]))
             deadline_s = log.chain.clock.elapsed_s() + 5.0

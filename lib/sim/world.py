@@ -21,8 +21,9 @@ from importlib import import_module
 from typing import Any
 
 from headwater.errors import Corrupt, HeadwaterError, Indeterminate
-from headwater.log import intents as ops
 from headwater.log import keys
+from headwater.log import operations as ops
+from headwater.log.intents import decode_manifest
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.sim import actors, members
@@ -276,7 +277,7 @@ async def sweep_manifests(world: World) -> None:
             if seq > newest or found.modified_ms > old_ms:
                 break
             boundary = seq + 1
-            manifest = ops.decode_manifest(found.data, seq)
+            manifest = decode_manifest(found.data, seq)
             if all(chunk.obj for intent in manifest.intents for chunk in intent.appends):
                 doomed.append(key)
         if boundary == 1:

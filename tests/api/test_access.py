@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from headwater.api.access import CLUSTER, Rules, allowed, check, check_some, rules_of
 from headwater.clock import stopwatch_s
 from headwater.errors import Forbidden
-from headwater.log.intents import AclRule
+from headwater.log.operations import AclRule
 from headwater.log.state import State
 
 

@@ -23,8 +23,8 @@ from headwater.api.messages import Request
 from headwater.api.service import Service
 from headwater.errors import HeadwaterError, InvalidRequest, Throttled, Unauthorized, Unavailable
 from headwater.limits import AUTH_FRESH_S, AUTH_HEADER_BYTES_MAX, AUTH_RETRY_S, SIGV4_SKEW_S
-from headwater.log.intents import AclRule, RevokeKey, SetKey
 from headwater.log.namespace import Namespace
+from headwater.log.operations import AclRule, RevokeKey, SetKey
 from headwater.sim.loop import SimClock, sim_loop
 from headwater.store.base import ObjectStore
 from tests.log.helpers import memory, opened, simulate

@@ -31,8 +31,8 @@ from headwater.limits import (
     SCOPES_MAX,
     TOPIC_NAME_MAX,
 )
-from headwater.log.intents import ChangeAcls, SetQuota
 from headwater.log.namespace import Namespace
+from headwater.log.operations import ChangeAcls, SetQuota
 from headwater.log.outcomes import UnknownProducer
 from headwater.store.memory import MemoryStore
 from tests.log.helpers import blob, memory, opened, simulate

@@ -14,8 +14,8 @@ from headwater.api.verbs import AclRule, GroupOffset, GroupOffsets
 from headwater.errors import Conflict, Forbidden, NotFound, OffsetOutOfRange, Throttled
 from headwater.limits import PRESIGN_S
 from headwater.log import frame
-from headwater.log.intents import SetQuota
 from headwater.log.namespace import Namespace
+from headwater.log.operations import SetQuota
 from headwater.log.outcomes import UnknownProducer
 from headwater.store.base import ObjectStore
 from tests.log.helpers import blob, memory, opened, simulate

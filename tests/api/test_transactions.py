@@ -15,8 +15,8 @@ from headwater.api.verbs import GroupOffset, GroupOffsets, ProducerId, Written
 from headwater.errors import Conflict, Fenced, HeadwaterError, Indeterminate, InvalidRequest, NotFound, Unavailable
 from headwater.limits import DOCUMENT_KEEP_MS, TRANSACTION_MS_MAX, WINDOW
 from headwater.log import keys
-from headwater.log.intents import RaiseFloor
 from headwater.log.namespace import Namespace
+from headwater.log.operations import RaiseFloor
 from headwater.log.outcomes import ExpiredTransaction, UnknownProducer
 from headwater.sim.loop import sim_loop
 from headwater.store.memory import MemoryStore

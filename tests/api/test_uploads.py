@@ -16,9 +16,10 @@ from headwater.api.verbs import ProducerId, Upload
 from headwater.errors import Conflict, Fenced, HeadwaterError, InvalidRequest, NotFound
 from headwater.limits import BATCH_BYTES_MAX, PRESIGN_S, UPLOAD_MS, WINDOW
 from headwater.log.batch import batch_of_records
-from headwater.log.intents import RaiseFloor, decode_segment
+from headwater.log.intents import decode_segment
 from headwater.log.keys import parse_segment_key
 from headwater.log.namespace import Appended, Namespace
+from headwater.log.operations import RaiseFloor
 from headwater.log.outcomes import ExpiredUpload, OutOfOrder
 from headwater.log.verify import verify
 from headwater.sim.loop import sim_loop

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.log import intents
+from headwater.log import operations
 from headwater.log.namespace import Namespace
 from headwater.store import open_store
 from tests.cli.conftest import Headwater
@@ -25,7 +25,9 @@ def read(hw: Headwater) -> Headwater:
 def join(store: Path, group: str) -> None:
     async def main() -> None:
         async with await Namespace.open(open_store(f"file://{store}"), owns_store=True) as log:
-            await log.writer.commit(ops=[intents.JoinGroup(group=group, member="m-1", topics=["a"], client="worker")])
+            await log.writer.commit(
+                ops=[operations.JoinGroup(group=group, member="m-1", topics=["a"], client="worker")]
+            )
 
     asyncio.run(main())
 

@@ -30,7 +30,7 @@ from headwater.errors import (
     Unavailable,
 )
 from headwater.log.batch import encode_arrow
-from headwater.log.intents import AclRule
+from headwater.log.operations import AclRule
 from headwater.log.outcomes import OutOfOrder, UnknownMember, UnknownProducer
 from headwater.store.memory import MemoryStore
 from tests.api.helpers_http import app_over

@@ -6,7 +6,7 @@ import pytest
 
 from headwater.errors import NotFound
 from headwater.groups.describe import GroupInfo, Lag, MemberInfo, group_info, lag
-from headwater.log.intents import (
+from headwater.log.operations import (
     CommitOffsets,
     DeleteTopic,
     InitProducer,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from headwater.log import intents as ops
+from headwater.log import operations as ops
 from headwater.log.state import Group, Member, State, assignors
 from tests.log.helpers import Fold
 

@@ -11,10 +11,11 @@ from headwater.log import frame
 from headwater.log.chain import Chain
 from headwater.log.committer import Committer
 from headwater.log.house import House
-from headwater.log.intents import AnyOp, Chunk, CreateTopic, InitProducer, Intent, Manifest, encode_manifest
+from headwater.log.intents import Intent, Manifest, encode_manifest
 from headwater.log.journal import Journal
 from headwater.log.lookup import Lookup
 from headwater.log.namespace import Namespace
+from headwater.log.operations import AnyOp, Chunk, CreateTopic, InitProducer
 from headwater.log.options import Options
 from headwater.log.reader import Reader
 from headwater.log.state import Outcome, State, apply

@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from headwater.log import intents as ops
+from headwater.log import operations as ops
+from headwater.log.intents import Intent
 from headwater.log.state import Group, Member, State, assignors
 from tests.log.helpers_refusal import No
 
@@ -328,7 +329,7 @@ class GroupModel:
     def _Once(self, op: ops.Once) -> None:  # noqa: N802
         """Looked at before and after all others."""
 
-    def done_once(self, intent: ops.Intent) -> tuple[list[int], dict[str, int]] | None:
+    def done_once(self, intent: Intent) -> tuple[list[int], dict[str, int]] | None:
         wish = next((op for op in intent.ops if isinstance(op, ops.Once)), None)
         if wish is None or wish.key not in self.once:
             return None
@@ -337,7 +338,7 @@ class GroupModel:
             raise No("key_reused")
         return bases, {**values, "first": first}
 
-    def note_once(self, intent: ops.Intent, bases: list[int], values: dict[str, int]) -> None:
+    def note_once(self, intent: Intent, bases: list[int], values: dict[str, int]) -> None:
         for wish in intent.ops:
             if isinstance(wish, ops.Once):
                 self.once[wish.key] = (wish.request, self.time, (self.seq, bases, values))

@@ -10,7 +10,8 @@ import random
 from typing import Any
 
 from headwater.limits import INTENT_OPS_MAX, WINDOW
-from headwater.log import intents as ops
+from headwater.log import operations as ops
+from headwater.log.intents import Intent, Manifest
 from headwater.log.state import State
 from tests.log.helpers_groups import GroupModel, group_ops, seen_group, seen_rules
 from tests.log.helpers_refusal import No
@@ -35,7 +36,7 @@ class Model(GroupModel):
         self.used: list[int] = []  # producer ids, the one used longest ago first
         self.answers: dict[str, tuple[int, tuple[Any, ...]]] = {}
 
-    def apply(self, manifest: ops.Manifest) -> list[tuple[Any, ...]]:
+    def apply(self, manifest: Manifest) -> list[tuple[Any, ...]]:
         self.seq, self.time = manifest.seq, max(self.time, manifest.time)
         found = [self._decide(intent) for intent in manifest.intents]
         self.settle()
@@ -46,7 +47,7 @@ class Model(GroupModel):
             self._forget(self.used[0])
         return found
 
-    def _decide(self, intent: ops.Intent) -> tuple[Any, ...]:
+    def _decide(self, intent: Intent) -> tuple[Any, ...]:
         seq, answer = self.answers.get(intent.id, (-WINDOW, ()))
         if seq > self.seq - WINDOW:
             return answer
@@ -61,7 +62,7 @@ class Model(GroupModel):
         self.answers[intent.id] = (self.seq, answer)
         return answer
 
-    def _attempt(self, intent: ops.Intent) -> tuple[list[int], dict[str, int]]:
+    def _attempt(self, intent: Intent) -> tuple[list[int], dict[str, int]]:
         done = self.done_once(intent)
         if done is not None:
             return done
@@ -354,20 +355,20 @@ class Maker:
     def __init__(self, rng: random.Random, model: Model) -> None:
         self.rng = rng
         self.model = model
-        self.made: list[ops.Intent] = []
+        self.made: list[Intent] = []
 
-    def intent(self) -> ops.Intent:
+    def intent(self) -> Intent:
         rng, seq = self.rng, self.model.seq
         if len(self.made) < 3:
             acts = [ops.CreateTopic(name="abc"[len(self.made)], partitions=3), ops.InitProducer(tid="x")]
-            self.made.append(ops.Intent(id=f"id-{len(self.made)}", tip=seq, ops=acts))
+            self.made.append(Intent(id=f"id-{len(self.made)}", tip=seq, ops=acts))
             return self.made[-1]
         if rng.random() < 0.06:
             return rng.choice(self.made[-40:])  # a repetition, perhaps a late one
         tip = seq if rng.random() < 0.95 else rng.choice([max(seq - WINDOW, 0), max(seq + 1 - WINDOW, 0), seq + 1, 0])
         acts = [self._op() for _ in range(rng.choice([0, 0, 0, 1, 1, 1, 1, 1, 2, 3]))]
         appends = [self._chunk() for _ in range(rng.choice([0, 1, 1, 2, 3]))]
-        made = ops.Intent(id=f"id-{len(self.made)}", tip=tip, appends=appends, ops=acts)
+        made = Intent(id=f"id-{len(self.made)}", tip=tip, appends=appends, ops=acts)
         self.made.append(made)
         return made
 

@@ -14,7 +14,8 @@ from headwater.limits import CATCH_UP_PARALLEL_MAX, MANIFEST_BYTES_MAX, STALE_AF
 from headwater.log import chain as chain_module
 from headwater.log import keys, snapshot
 from headwater.log.chain import Chain
-from headwater.log.intents import CreateTopic, Intent, Manifest
+from headwater.log.intents import Intent, Manifest
+from headwater.log.operations import CreateTopic
 from headwater.log.options import Options
 from headwater.log.state import Outcome, State
 from headwater.sim.loop import SimClock, sim_loop

@@ -9,7 +9,7 @@ import pytest
 
 from headwater.errors import Corrupt
 from headwater.limits import PRODUCER_BATCHES, PRODUCER_IDLE_MS, WINDOW
-from headwater.log.intents import (
+from headwater.log.operations import (
     AclRule,
     AddPartitions,
     AlterTopic,

@@ -17,6 +17,15 @@ from headwater.errors import Corrupt, UpgradeRequired
 from headwater.limits import HEADER_BYTES_MAX, OBJECT_BYTES_MAX, PAYLOAD_ALIGN
 from headwater.log import frame, index, snapshot, tags
 from headwater.log.intents import (
+    Intent,
+    Manifest,
+    SegmentHeader,
+    decode_manifest,
+    decode_segment,
+    encode_manifest,
+    encode_segment,
+)
+from headwater.log.operations import (
     AclRule,
     AddPartitions,
     AlterTopic,
@@ -33,26 +42,19 @@ from headwater.log.intents import (
     ExpireOffsets,
     ExpireReserve,
     InitProducer,
-    Intent,
     JoinClassic,
     JoinGroup,
     LeaveGroup,
-    Manifest,
     OffsetEntry,
     Once,
     RaiseFloor,
     ReleasePartitions,
     Reserve,
     RevokeKey,
-    SegmentHeader,
     SetKey,
     SetQuota,
     SyncClassic,
     TrimLog,
-    decode_manifest,
-    decode_segment,
-    encode_manifest,
-    encode_segment,
 )
 from headwater.log.state import PageRef, State
 from tests.log.helpers import Fold, chunk

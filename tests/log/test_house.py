@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headwater.log import keys, snapshot
-from headwater.log.intents import CreateTopic
+from headwater.log.operations import CreateTopic
 from headwater.log.options import Options
 from headwater.log.writer import Append
 from headwater.sim.loop import sim_loop

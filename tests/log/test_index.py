@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from headwater.errors import NotFound
 from headwater.limits import INDEX_FANOUT
 from headwater.log import index, keys, lookup
-from headwater.log.intents import DeleteTopic, EndReserve, Reserve
+from headwater.log.operations import DeleteTopic, EndReserve, Reserve
 from headwater.log.state import Entry, PageRef, State
 from tests.log.helpers import FIXED, Fold, Parts, chunk, memory, network, simulate
 
@@ -40,9 +40,10 @@ class Kept:
         if sealed is not None:
             self.pages[sealed[0]] = sealed[1]
         while due := index.plan_merge(self.state.pages):
-            ref, body = index.merge(due, [self.pages[page] for page in due])
-            self.pages[ref] = body
-            self.state.pages[-len(due) :] = [ref]
+            ref, body = index.merge(due, [self.pages[page] for page in due], self.state)
+            if body is not None:
+                self.pages[ref] = body
+            self.state.pages[-len(due) :] = [] if body is None else [ref]
 
     def step(self, rng: random.Random) -> None:
         """One manifest: appends, reservations, and their release much later."""
@@ -218,7 +219,8 @@ def test_adopting_pages_drops_what_they_cover_and_nothing_else() -> None:
     assert ([5], 1, 3) == ([e.base for e in fold.state.topics[1].partitions[0].tail], 1, fold.state.paged)
     assert (1, other.state.pages) == (fold.state.tail_entries, fold.state.pages)
     before = msgspec.json.encode(fold.state)
-    index.adopt(fold.state, [], 3)  # no news
+    index.adopt(fold.state, list(fold.state.pages), 3)  # no news
+    index.adopt(fold.state, [PageRef(1, 3, 0, 1, pruned=fold.state.seq + 1)], 3)  # pruned by a later state
     index.adopt(fold.state, [], 2)  # older
     index.adopt(fold.state, [], fold.state.seq + 1)  # beyond what was folded
     assert before == msgspec.json.encode(fold.state)
@@ -329,9 +331,9 @@ def test_a_page_that_another_build_of_zlib_has_stored_is_read_by_its_own_directo
         key = keys.index_key(ref.first, ref.last)
         parts.house._unstored[key] = body
         await parts.chain.store.put(key, theirs)
-        runs = await parts.lookup._runs_above(1, 0, 0, made.part(0), [])
+        runs = await parts.lookup._runs_above(1, 0, 0, made.part(0), [], made.state)
         parts.house._unstored.clear()  # the snapshot is done: from now on the store's page is read
-        assert entries == [e for found, run in runs for e in await parts.lookup._load_run(found, run)]
+        assert entries == [e for found, run in runs for e in await parts.lookup._load_run(found, run, made.state)]
         assert entries == [entry async for entry in parts.lookup.entries(1, 0, 0)]
 
     simulate(main())

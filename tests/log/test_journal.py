@@ -11,9 +11,10 @@ import pytest
 from headwater.errors import Forbidden, HeadwaterError, Indeterminate, InvalidRequest, StorageFull, Unavailable
 from headwater.limits import MANIFEST_KEEP_S, STALE_AFTER_S, WINDOW
 from headwater.log import keys, snapshot
-from headwater.log.intents import CreateTopic, Intent, decode_manifest
+from headwater.log.intents import Intent, decode_manifest
 from headwater.log.journal import Draft
 from headwater.log.namespace import Namespace
+from headwater.log.operations import CreateTopic
 from headwater.log.payload import Piece
 from headwater.sim.loop import sim_loop
 from headwater.store.base import Body, Stat

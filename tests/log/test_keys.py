@@ -18,7 +18,12 @@ def test_numbers_come_back_and_sort_as_numbers(one: int, two: int) -> None:
     for make in (keys.manifest_key, keys.snapshot_key, keys.boundary_key):
         assert one == keys.parse_numbered_key(make(one))
         assert (one < two) == (make(one) < make(two))
-    assert (one, two) == keys.parse_index_key(keys.index_key(one, two))
+    assert (one, two, 0) == keys.parse_index_key(keys.index_key(one, two))
+    assert (one, two, one + 1) == keys.parse_index_key(keys.index_key(one, two, one + 1))
+    assert two == keys.parse_file_page_key(keys.file_page_key(two, 7, 3, "abcd"))
+    assert (one, "b") == keys.parse_branch_key(keys.branch_key(one, "b"))
+    found = keys.parse_archive_key(keys.archive_key("a.b", 3, one, two, 9, "abcd"))
+    assert keys.ArchiveKey("a.b", 3, one, two, 9) == found
 
 
 @given(numbers, st.from_regex(r"\A[0-9a-z]{1,32}\Z"), st.integers(0, 10**12 - 1), st.from_regex(r"\A[\w-]{0,99}\Z"))

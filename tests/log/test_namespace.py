@@ -6,7 +6,7 @@ import pytest
 
 from headwater.errors import AlreadyExists, Conflict, Fenced, InvalidRequest, NotFound
 from headwater.limits import METADATA_BYTES_MAX, NAME_BYTES_MAX, PARTITION_MAX
-from headwater.log.intents import JoinGroup
+from headwater.log.operations import JoinGroup
 from headwater.sim.loop import sim_loop
 from tests.log.helpers import blob, memory, opened, simulate, still_running
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from headwater.limits import ONCE_KEEP_MS, WINDOW
-from headwater.log.intents import CreateTopic, Once
 from headwater.log.namespace import Namespace
+from headwater.log.operations import CreateTopic, Once
 from headwater.log.writer import Append
 from headwater.sim.faults import SimBucket, SimStore
 from headwater.sim.loop import SimClock, sim_loop

@@ -12,8 +12,9 @@ import headwater
 from headwater.clock import SystemClock, system_entropy
 from headwater.limits import WINDOW
 from headwater.log import index, intents, keys, snapshot
-from headwater.log.intents import CreateTopic, EndReserve, InitProducer, Intent, Manifest, Reserve
+from headwater.log.intents import Intent, Manifest
 from headwater.log.namespace import Namespace
+from headwater.log.operations import CreateTopic, EndReserve, InitProducer, Reserve
 from headwater.log.options import Options
 from headwater.log.verify import Report, verify
 from headwater.log.verify_sums import Spans, Sums

@@ -20,7 +20,8 @@ from headwater.errors import (
 from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, WINDOW
 from headwater.log import keys
 from headwater.log.committer import parse_token
-from headwater.log.intents import CommitOffsets, CreateTopic, InitProducer, Intent, OffsetEntry, decode_manifest
+from headwater.log.intents import Intent, decode_manifest
+from headwater.log.operations import CommitOffsets, CreateTopic, InitProducer, OffsetEntry
 from headwater.log.options import Options
 from headwater.log.outcomes import OutOfOrder
 from headwater.log.payload import Piece

@@ -6,7 +6,7 @@ I3: offsets are dense. ``partition.next`` is the only source of offsets and move
 from __future__ import annotations
 
 from headwater.limits import PRODUCER_BATCHES
-from headwater.log.intents import Chunk
+from headwater.log.operations import Chunk
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Entry, Held, Partition, Producer, Sequences, State
 from headwater.log.state.producers import fence

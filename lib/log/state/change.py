@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headwater.log.intents import Reserve
+from headwater.log.operations import Reserve
 from headwater.log.state.model import Producer, State
 
 

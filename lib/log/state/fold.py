@@ -18,7 +18,7 @@ from __future__ import annotations
 from headwater.errors import Corrupt
 from headwater.limits import PRODUCER_IDLE_MS, PRODUCERS_MAX, WINDOW
 from headwater.log.intents import Intent, Manifest
-from headwater.log.state import classic, groups, members, once, producers, security, topics
+from headwater.log.state import archive, classic, groups, members, once, producers, security, topics
 from headwater.log.state.appends import append
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Outcome, State
@@ -27,6 +27,7 @@ LATE = "late"
 
 _OPERATIONS = {
     **topics.OPERATIONS,
+    **archive.OPERATIONS,
     **producers.OPERATIONS,
     **groups.OPERATIONS,
     **members.OPERATIONS,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headwater.log.intents import CommitOffsets, DeleteGroup, DeleteOffsets, ExpireOffsets, OffsetEntry, Op
+from headwater.log.operations import CommitOffsets, DeleteGroup, DeleteOffsets, ExpireOffsets, OffsetEntry, Op
 from headwater.log.state.appends import partition_of
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Committed, Group, GroupKind, Member

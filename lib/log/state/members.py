@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from msgspec import structs
 
 from headwater.limits import MEMBERS_MAX
-from headwater.log.intents import JoinGroup, LeaveGroup, Op, ReleasePartitions
+from headwater.log.operations import JoinGroup, LeaveGroup, Op, ReleasePartitions
 from headwater.log.state import assignors, classic
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.groups import found_or_new, member_of, replace

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from headwater.log.intents import AclRule
+from headwater.log.operations import AclRule, Column, File, FilePage, ValueFormat
 
 EntryCodec: TypeAlias = Literal["arrow", "kafka2", "gap"]
 GroupKind: TypeAlias = Literal["", "consumer", "classic"]
@@ -49,6 +49,18 @@ class Held(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     entry: Entry
 
 
+class Archive(Struct, forbid_unknown_fields=True):
+    """The columnar files of one partition: they hold its offsets below ``end``, and chunks those from there on.
+
+    ``pages`` and then ``files`` meet end to end, by base offset. Offsets below ``clean`` are compacted.
+    """
+
+    end: int = 0
+    clean: int = 0
+    pages: list[FilePage] = []
+    files: list[File] = []
+
+
 class Partition(Struct, forbid_unknown_fields=True):
     """Readable offsets are ``[start, stable_end)``; the next append gets ``next``."""
 
@@ -57,11 +69,32 @@ class Partition(Struct, forbid_unknown_fields=True):
     bytes: int = 0  # stored bytes of all chunks ever committed
     held: list[Held] = []
     tail: list[Entry] = []  # chunks that no index page covers yet, by base offset
+    archive: Archive | None = None
+
+    @property
+    def archived(self) -> int:
+        """Offsets below this are read from the archive; chunks that hold them are dead."""
+        return 0 if self.archive is None else self.archive.end
+
+    @property
+    def hot(self) -> int:
+        """The first offset that can be read from chunks: entries that end at or below it are dead."""
+        return max(self.start, self.archived)
 
     @property
     def stable_end(self) -> int:
         """Readers stop here: at the first open reservation, else at the end (Kafka: last stable offset)."""
         return min((held.entry.base for held in self.held), default=self.next)
+
+
+class Schema(Struct, frozen=True, forbid_unknown_fields=True):
+    """One version of how a topic's values are written, since manifest ``seq``."""
+
+    version: int
+    seq: int
+    format: ValueFormat
+    definition: str
+    columns: list[Column]
 
 
 class Topic(Struct, forbid_unknown_fields=True):
@@ -72,6 +105,12 @@ class Topic(Struct, forbid_unknown_fields=True):
     created_ms: int
     config: dict[str, str] = {}
     partitions: list[Partition] = []
+    schemas: list[Schema] = []  # by version
+
+    @property
+    def schema(self) -> Schema | None:
+        """The newest version, or None for a topic of opaque bytes."""
+        return self.schemas[-1] if self.schemas else None
 
 
 class Sequences(Struct, array_like=True, forbid_unknown_fields=True):
@@ -189,13 +228,23 @@ class Done(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 class PageRef(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """An index page: the chunk entries that manifests ``[first, last]`` made readable.
 
-    Pages of one ``level`` are merged into one of the next, so there are few of them however long the log is.
+    Pages of one ``level`` are merged into one of the next, so there are few of them however long the log is. Entries
+    that were dead in the state after manifest ``pruned`` are left out (0: none are), so that state must be known to
+    whoever reads the page.
     """
 
     first: int
     last: int
     level: int
     entries: int
+    pruned: int = 0
+
+
+class Origin(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Where a branch comes from: what manifests up to ``seq`` made readable lies in ``namespace``."""
+
+    namespace: str
+    seq: int
 
 
 class State(Struct, forbid_unknown_fields=True):
@@ -204,7 +253,9 @@ class State(Struct, forbid_unknown_fields=True):
     seq: int = 0
     time_ms: int = 0
     format: int = 1
-    floor: int = 0  # segments with a tip below this may not be committed any more (R4)
+    floor: int = 0  # segments and files with a tip below this may not be committed any more (R4)
+    config: dict[str, str] = {}
+    origins: list[Origin] = []  # of a branch: by number, the oldest first
     next_topic: int = 1
     next_producer: int = 1
     topics: dict[int, Topic] = {}

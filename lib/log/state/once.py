@@ -11,7 +11,8 @@ from typing import Any
 from msgspec import structs
 
 from headwater.limits import ONCE_KEEP_MS, ONCE_MAX
-from headwater.log.intents import Intent, Once, Op
+from headwater.log.intents import Intent
+from headwater.log.operations import Once, Op
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Done, Outcome, State
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from msgspec import structs
 
-from headwater.log.intents import EndReserve, EndTransaction, ExpireReserve, InitProducer, Op, Reserve
 from headwater.log.keys import manifest_key
+from headwater.log.operations import EndReserve, EndTransaction, ExpireReserve, InitProducer, Op, Reserve
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Entry, Held, Partition, Producer, State
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from headwater.limits import ACLS_MAX, KEYS_MAX, QUOTAS_MAX
-from headwater.log.intents import ChangeAcls, Op, RevokeKey, SetKey, SetQuota
+from headwater.log.operations import ChangeAcls, Op, RevokeKey, SetKey, SetQuota
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import ApiKey, Quota
 

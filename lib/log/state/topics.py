@@ -1,14 +1,28 @@
-"""Topics, partitions, log starts, and the floor below which segments are gone."""
+"""Topics, their partitions and schemas, log starts, and the floor below which segments and files are gone."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from headwater.limits import PARTITIONS_MAX
-from headwater.log.intents import AddPartitions, AlterTopic, CreateTopic, DeleteTopic, Op, RaiseFloor, TrimLog
+from headwater.errors import Unavailable
+from headwater.limits import PARTITIONS_MAX, SCHEMAS_MAX
+from headwater.log import columns
+from headwater.log.operations import (
+    AddPartitions,
+    AlterNamespace,
+    AlterTopic,
+    BranchedFrom,
+    CreateTopic,
+    DeleteTopic,
+    Op,
+    RaiseFloor,
+    SetSchema,
+    TrimLog,
+)
 from headwater.log.state.appends import partition_of
+from headwater.log.state.archive import trimmed
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.model import Partition, State, Topic
+from headwater.log.state.model import Partition, Schema, State, Topic
 
 
 def _create(change: Change, op: CreateTopic) -> None:
@@ -77,8 +91,37 @@ def _trim(change: Change, op: TrimLog) -> None:
     partition = partition_of(change.state, op.topic, op.partition)
     if op.before > partition.stable_end:
         raise Refused("out_of_range", f"The log ends at {partition.stable_end}; it cannot start at {op.before}.")
-    change.on_refusal(setattr, partition, "start", partition.start)
-    partition.start = max(partition.start, op.before)
+    change.set(partition, "start", max(partition.start, op.before))
+    change.set(partition, "archive", trimmed(partition.archive, partition.start))
+
+
+def _alter_namespace(change: Change, op: AlterNamespace) -> None:
+    merged = {**change.state.config, **op.config}
+    change.set(change.state, "config", {name: value for name, value in merged.items() if value is not None})
+
+
+def _set_schema(change: Change, op: SetSchema) -> None:
+    topic = _topic(change.state, op.topic)
+    present = topic.schema
+    if op.version != (present.version if present else 0) + 1:
+        raise Refused("stale", f"Topic {topic.name!r} has version {present.version if present else 0} of its schema.")
+    if len(topic.schemas) >= SCHEMAS_MAX:
+        raise Refused("too_many", f"Topic {topic.name!r} has {SCHEMAS_MAX} versions of its schema.")
+    reason = columns.refusal(present.columns if present else [], op.columns)
+    if reason:
+        raise Refused("incompatible", f"Topic {topic.name!r} cannot have this schema: {reason}")
+    schema = Schema(op.version, change.state.seq, op.format, op.definition, op.columns)
+    change.set(topic, "schemas", [*topic.schemas, schema])
+    change.values["version"] = op.version
+
+
+def _branched(change: Change, op: BranchedFrom) -> None:
+    # Whoever comes here opened the name while it was empty. What it knows is void: the fold stops, and the process
+    # starts again from the branch's snapshot.
+    raise Unavailable(
+        f"This namespace is a branch of {op.namespace!r} as of commit {op.seq}, and was not one when it was opened. "
+        "Try again; if that does not help, making it was interrupted: run `headwater branch` with the same arguments."
+    )
 
 
 def _raise_floor(change: Change, op: RaiseFloor) -> None:
@@ -108,5 +151,8 @@ OPERATIONS: dict[type[Op], Any] = {
     AddPartitions: _add_partitions,
     AlterTopic: _alter,
     TrimLog: _trim,
+    AlterNamespace: _alter_namespace,
+    SetSchema: _set_schema,
+    BranchedFrom: _branched,
     RaiseFloor: _raise_floor,
 }
