@@ -1,0 +1,1 @@
+"""Replay straight from object storage with Arrow: any range of any topic, without a Headwater process."""
