@@ -18,7 +18,8 @@ from msgspec import Meta, Struct
 
 from headwater.errors import InvalidRequest
 from headwater.limits import FRAME_HEADER_BYTES_MAX, INTENT_APPENDS_MAX
-from headwater.log.reader import Chunk, Fetched
+from headwater.log.chunk import Chunk
+from headwater.log.reader import Fetched
 from headwater.types import Batch, Buffer, Codec
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class Entry(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True,
     sequence: Annotated[int, Meta(ge=-1, le=2**31 - 1)] = -1
     crc: Annotated[int, Meta(ge=-1, le=2**32 - 1)] = -1
     base: _OrNone = -1
+    upto: _OrNone = -1  # of a batch that was read: compaction left gaps, see ``Chunk.upto``
 
 
 class _Tail(Struct, frozen=True, kw_only=True):
@@ -222,12 +224,15 @@ def _chunk_entry(chunk: Chunk) -> Entry:
         timestamp_min=chunk.timestamp_min,
         timestamp_max=chunk.timestamp_max,
         base=chunk.base,
+        upto=chunk.upto,
     )
 
 
 def _chunk(entry: Entry, part: memoryview) -> Chunk:
     if entry.base < 0:
         raise InvalidRequest("A batch that was read has no `base`.")
+    if 0 <= entry.upto < entry.base + entry.count:
+        raise InvalidRequest(f"{entry.count} records from {entry.base} on cannot end at {entry.upto}.")
     return Chunk(
         topic=entry.topic,
         partition=entry.partition,
@@ -237,4 +242,5 @@ def _chunk(entry: Entry, part: memoryview) -> Chunk:
         data=bytes(part),
         timestamp_min=entry.timestamp_min,
         timestamp_max=entry.timestamp_max,
+        upto=entry.upto,
     )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from headwater.api import frames, media
 from headwater.api.messages import HttpError, Response
-from headwater.log.reader import Chunk, Fetched
+from headwater.log.chunk import Chunk
+from headwater.log.reader import Fetched
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,23 +100,12 @@ def _halved(fetched: Fetched, offset: int, bytes_max: int) -> Fetched:
     chunk = fetched.chunks[0]
     rows = batch.slice_from(chunk.decode(), offset)
     while True:
-        made = batch.encode_arrow(rows.drop_columns(["offset"]))
-        if len(made.data) <= bytes_max:
+        cut = Chunk.of_rows(chunk.topic, chunk.partition, rows)
+        if len(cut.data) <= bytes_max:
             break
         if rows.num_rows == 1:
             raise _one_is_too_large(offset)
         rows = rows.slice(0, max(1, rows.num_rows // 2))
-    base: int = rows.column("offset")[0].as_py()
-    cut = Chunk(
-        topic=chunk.topic,
-        partition=chunk.partition,
-        base=base,
-        count=made.count,
-        codec="arrow",
-        data=made.data,
-        timestamp_min=made.timestamp_min,
-        timestamp_max=made.timestamp_max,
-    )
     return replace(fetched, chunks=[cut], next_offset=cut.end)
 
 

@@ -26,7 +26,7 @@ from headwater.api.messages import HttpError
 from headwater.errors import InvalidRequest
 from headwater.limits import BATCH_RECORDS_MAX, SMALL_BYTES_MAX, SMALL_RECORDS_MAX
 from headwater.log import small
-from headwater.log.reader import Chunk
+from headwater.log.chunk import Chunk
 from headwater.types import Batch, Header, Record
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from typing import Literal, Protocol, TypeAlias
 from headwater.groups.coordinator import Heartbeat
 from headwater.groups.describe import GroupInfo, Lag, MemberInfo
 from headwater.limits import REBALANCE_MS, SESSION_MS
+from headwater.log.chunk import Chunk
 from headwater.log.namespace import Appended
 from headwater.log.operations import AclRule
-from headwater.log.reader import Chunk, Fetched
+from headwater.log.reader import Fetched
 from headwater.types import Batch
 
 __all__ = [
@@ -106,7 +107,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Stored bytes that can be read without us: a presigned GET of exactly these bytes, good until ``expires_ms``."""
+    """Stored bytes that can be read without us: a presigned GET of exactly these bytes, good until ``expires_ms``.
+
+    ``codec`` is that of a batch whose offsets are ``base``, ``base + 1``, …, or ``parquet``: a whole archive file,
+    with a column ``offset``.
+    """
 
     url: str
     headers: Mapping[str, str]

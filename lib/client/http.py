@@ -40,7 +40,7 @@ from headwater.clock import Clock
 from headwater.errors import Corrupt, Indeterminate, InvalidRequest
 from headwater.limits import CLIENT_REQUEST_BYTES_MAX, HTTP_WAIT_MS_MAX, REBALANCE_MS, SESSION_MS
 from headwater.log import frame
-from headwater.log.reader import Chunk
+from headwater.log.chunk import Chunk, first_of_file
 
 if TYPE_CHECKING:
     from headwater.api.frames import Placed
@@ -245,10 +245,16 @@ class HttpVerbs:
         """What no answer can hold, from the store itself."""
         found = await self.ranges(topic, partition, offset, bytes_max=1)
         chunks = []
+        next_offset = found.next_offset
         for each in found.ranges:
             data = await self._http.outside("GET", each.url, each.headers)
             if len(data) != each.length or frame.checksum(data) != each.crc32c:
                 raise Corrupt(f"The bytes of topic {topic!r}, partition {partition}, offset {each.base} are damaged.")
+            if each.codec == "parquet":
+                chunk = first_of_file(topic, partition, data, offset, CLIENT_REQUEST_BYTES_MAX)
+                next_offset = min(next_offset, chunk.end) if chunk else next_offset
+                chunks += [chunk] if chunk else []
+                continue
             codec: Any = each.codec
             chunks.append(
                 Chunk(topic=topic, partition=partition, base=each.base, count=each.count, codec=codec, data=data,
@@ -256,7 +262,7 @@ class HttpVerbs:
             )  # fmt: skip
         return Fetched(
             chunks=chunks,
-            next_offset=found.next_offset,
+            next_offset=next_offset,
             log_start=found.log_start,
             high_watermark=found.high_watermark,
             stable_end=found.high_watermark,

@@ -44,8 +44,10 @@ __all__ = [
     "batch_of_kafka2",
     "batch_of_records",
     "decode",
+    "decode_sparse",
     "encode_arrow",
     "encode_kafka2",
+    "encode_sparse",
     "records_of",
     "slice_from",
 ]
@@ -161,6 +163,24 @@ def decode(codec: Codec, data: Bytes, base_offset: int) -> pa.RecordBatch:
     records = codec_arrow.decode(data) if codec == "arrow" else codec_kafka2.decode(data)
     offsets = pa.arange(base_offset, base_offset + len(records))  # type: ignore[attr-defined]
     return pa.RecordBatch.from_arrays([offsets, *records.columns], schema=PLACED_SCHEMA)
+
+
+def encode_sparse(placed: pa.RecordBatch, *, compression: Compression = "zstd") -> Batch:
+    """Placed records with gaps between their offsets: one Arrow IPC stream with `PLACED_SCHEMA`.
+
+    For answers to readers; the log never stores it, since what is appended has no gaps.
+    """
+    rows = pa.RecordBatch.from_arrays(placed.columns, schema=PLACED_SCHEMA)
+    return _labelled(rows, codec_arrow.encode(rows, compression))
+
+
+def decode_sparse(data: Bytes) -> pa.RecordBatch:
+    """What `encode_sparse` has made. Raises ``Corrupt``."""
+    placed = codec_arrow.decode(data, PLACED_SCHEMA)
+    offsets: Any = placed.column("offset")
+    if len(offsets) > 1 and not pc.all(pc.greater(offsets[1:], offsets[:-1])).as_py():
+        raise Corrupt("The offsets of a batch with gaps do not ascend.")
+    return placed
 
 
 def slice_from(placed: pa.RecordBatch, offset: int) -> pa.RecordBatch:

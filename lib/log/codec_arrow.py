@@ -18,6 +18,7 @@ from headwater.errors import Corrupt
 from headwater.log.codec_schema import (
     BATCH_DECODED_BYTES_MAX,
     CHUNK_DECODED_BYTES_MAX,
+    PLACED_SCHEMA,
     RECORD_SCHEMA,
     Bytes,
     Compression,
@@ -34,17 +35,20 @@ _FOREIGN = (pa.ArrowException, OSError, ValueError, TypeError, IndexError, Overf
 
 
 def encode(records: pa.RecordBatch, compression: Compression) -> bytes:
-    """One Arrow IPC stream of ``records``, which have `RECORD_SCHEMA`. Cost: the compression, and one copy."""
-    assert records.schema.equals(RECORD_SCHEMA), records.schema
+    """One Arrow IPC stream of ``records``, which have `RECORD_SCHEMA` or `PLACED_SCHEMA`.
+
+    Cost: the compression, and one copy.
+    """
+    assert records.schema.equals(RECORD_SCHEMA) or records.schema.equals(PLACED_SCHEMA), records.schema
     codec = compression if records.nbytes >= COMPRESS_BYTES_MIN else None
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, RECORD_SCHEMA, options=pa.ipc.IpcWriteOptions(compression=codec)) as stream:
+    with pa.ipc.new_stream(sink, records.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as stream:
         stream.write_batch(records)
     return sink.getvalue().to_pybytes()
 
 
-def decode(data: Bytes) -> pa.RecordBatch:
-    """The records of all streams in ``data``, as one record batch with `RECORD_SCHEMA`.
+def decode(data: Bytes, schema: pa.Schema = RECORD_SCHEMA) -> pa.RecordBatch:
+    """The records of all streams in ``data``, as one record batch with ``schema``, which they must have.
 
     Buffers that are not compressed stay views of ``data``. Every offset, length and string is checked, so
     that what comes back is safe to use whatever the bytes were.
@@ -53,7 +57,7 @@ def decode(data: Bytes) -> pa.RecordBatch:
         Corrupt: anything else than complete streams of records, or more bytes than the module's bounds.
     """
     try:
-        return joined(_batches(data))
+        return joined(_batches(data, schema))
     except MemoryError:  # also an Arrow error; sizes are bounded before they are believed, so this is a real one
         raise
     except _FOREIGN as error:
@@ -97,27 +101,27 @@ def _refuse_types(schema: pa.Schema) -> None:
             raise Corrupt(f"The stream has a column {field.name[:80]!r} of type {str(field.type)[:80]}.")
 
 
-def _batches(data: Bytes) -> list[pa.RecordBatch]:
+def _batches(data: Bytes, schema: pa.Schema) -> list[pa.RecordBatch]:
     source = pa.BufferReader(pa.py_buffer(data))
     batches: list[pa.RecordBatch] = []
     budget = CHUNK_DECODED_BYTES_MAX
     while not batches or source.tell() < len(data):
-        for message in _messages(source, data):
+        for message in _messages(source, data, schema):
             nbytes = _decoded_bytes(message)
             budget -= nbytes
             if nbytes > BATCH_DECODED_BYTES_MAX or budget < 0:
                 raise Corrupt(f"A batch of {nbytes} bytes decoded, or the chunk around it, exceeds the bounds.")
-            batch = pa.ipc.read_record_batch(message, RECORD_SCHEMA)
+            batch = pa.ipc.read_record_batch(message, schema)
             batch.validate(full=True)
             batches.append(batch)
     return batches
 
 
-def _messages(source: pa.BufferReader, data: Bytes) -> list[pa.Message]:
+def _messages(source: pa.BufferReader, data: Bytes, expected: pa.Schema) -> list[pa.Message]:
     """The record batch messages of the stream that begins here, and ``source`` moved behind its end."""
     start = source.tell()
     schema, messages = _stream(source, data)
-    if not schema.equals(RECORD_SCHEMA):
+    if not schema.equals(expected):
         raise Corrupt(f"The Arrow stream at byte {start} has other columns than a record: {schema}.")
     return messages
 

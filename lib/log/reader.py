@@ -1,7 +1,9 @@
 """The read path: make sure of the tip, find the chunks, range-GET them in parallel, check every CRC.
 
     fetch ──► chain.refresh (1 GET) ──► lookup.entries ──► range GETs, up to READS_MAX at once ──► CRC32C ──► chunks
+                                    └─► lookup.files   ──► row groups of an archive file ────────► Parquet ─► a chunk
 
+Offsets below ``Partition.archived`` are read from archive files, the others from chunks as they were written.
 A chunk that rode inline in a manifest which this process has just folded is in memory already, so a
 tailing reader's poll brings data and metadata in the same GET. R6: a chunk or page that answers 404 means
 "look again with a fresh state", never an empty answer.
@@ -17,61 +19,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from headwater.errors import Corrupt, InvalidRequest, NotFound, OffsetOutOfRange
 from headwater.limits import BATCH_BYTES_MAX, READS_MAX
-from headwater.log import frame, kafka2, keys
+from headwater.log import frame, keys
 from headwater.log.chain import Chain
+from headwater.log.chunk import Chunk
 from headwater.log.lookup import Lookup
-from headwater.log.state import Entry, Partition, Topic
+from headwater.log.operations import File
+from headwater.log.state import Entry, Partition, State, Topic
 from headwater.log.together import together
 from headwater.types import Codec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headwater.log.archived import Archived
+
 T = TypeVar("T")
 
 LOOK_AGAIN_MAX = 3  # R6: how often a vanished object sends us back to the state before we call it lost
+ARCHIVED_BYTES_MAX = 8 << 20  # records of one chunk that is made of archived ones; larger ones come one by one
 ENTRIES_MAX = 1 << 18  # chunks of one fetch; a log of the tiniest ones gives as many bytes as memory likes to hold
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # the long poll's GETs of the next manifest, with back-off
 WAIT_S_MIN = 0.001  # of a long poll: less than this may be too small a number for a clock to pass it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """Stored batches of one partition: offsets ``[base, base + count)``, opaque bytes in their codec."""
-
-    topic: str
-    partition: int
-    base: int
-    count: int
-    codec: Codec
-    data: bytes
-    timestamp_min: int
-    timestamp_max: int
-
-    @property
-    def end(self) -> int:
-        """One past the last offset."""
-        return self.base + self.count
-
-    def decode(self) -> pa.RecordBatch:
-        """The records as Arrow: offset, timestamp, key, value, headers. Raises ``Corrupt``."""
-        from headwater.log import batch
-
-        placed = batch.decode(self.codec, self.data, self.base)
-        if placed.num_rows != self.count:
-            raise Corrupt(
-                f"Topic {self.topic!r}, partition {self.partition}: the batch at offset {self.base} holds "
-                f"{placed.num_rows} records and the log says {self.count}."
-            )
-        return placed
-
-    def kafka2(self) -> bytes:
-        """The same as Kafka RecordBatch v2 bytes with their place in the log written in."""
-        if self.codec == "kafka2":
-            return kafka2.with_base_offset(self.data, self.base)
-        from headwater.log import batch
-
-        return batch.encode_kafka2(self.decode(), self.base)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +61,34 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
-    """What ``Fetched`` says, with the places of chunks instead of their bytes."""
+    """What ``Fetched`` says, with the places of chunks or files instead of their bytes."""
 
     entries: list[Entry]
+    files: list[File]  # archive files, whole, if the range begins in the archive; then there are no entries
     next_offset: int
     log_start: int
     high_watermark: int
     stable_end: int
     commit: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What to look up: chunks or files of about ``bytes_max``, at most ``entries_max`` of them."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    bytes_max: int
+    entries_max: int
+    state: State | None
+
+    def hole(self, start: int, end: int) -> Corrupt:
+        """I3: offsets are dense. A reader that went on behind a hole would lose its records without a word."""
+        return Corrupt(
+            f"Topic {self.topic.name!r}, partition {self.partition}: the index has nothing that holds the offsets "
+            f"[{start}, {end}). Run `headwater verify`."
+        )
 
 
 class Reader:
@@ -110,6 +98,16 @@ class Reader:
         self.chain = chain
         self.lookup = lookup
         self._slots = asyncio.Semaphore(READS_MAX)
+        self._archived: Archived | None = None
+
+    @property
+    def archived(self) -> Archived:
+        """The reader of archive files. Imports pyarrow when it is first asked for."""
+        if self._archived is None:
+            from headwater.log.archived import Archived
+
+            self._archived = Archived(self.chain, self.lookup)
+        return self._archived
 
     # -- one fetch ---------------------------------------------------------------------------------
 
@@ -122,19 +120,24 @@ class Reader:
         bytes_max: int = 8 << 20,
         wait_ms: float = 0,
         fresh: bool = True,
+        state: State | None = None,
     ) -> Fetched:
         """Chunks from ``offset`` on, at most about ``bytes_max`` of them but at least one if there is any.
 
         With ``wait_ms`` an empty answer waits that long for a commit (long poll). ``fresh=False`` trusts the
-        state as it is and skips the GET that makes sure of the tip.
+        state as it is and skips the GET that makes sure of the tip. With ``state``, an earlier one of
+        ``history.state_at``, the answer is what it would have been then: log start and compacted records included.
 
         Raises:
             NotFound: no such topic or partition.
             OffsetOutOfRange: carries the valid range.
             Corrupt: stored bytes fail their CRC, or are gone for good.
 
-        Cost: 1 GET for the tip, 1 range GET for each run of neighbouring chunks not in memory.
+        Cost: 1 GET for the tip, 1 range GET for each run of neighbouring chunks not in memory. In the archive 1 range
+        GET for the row groups, and 1 for a footer that is not in memory; decoding and encoding them is the larger part.
         """
+        if state is not None:
+            return await self._look(topic, partition, offset, bytes_max, state)
         if fresh:
             await self.chain.refresh()
         deadline_s, poll_s = self.chain.clock.elapsed_s() + wait_ms / 1_000, POLL_S_MIN
@@ -148,9 +151,13 @@ class Reader:
                 await self.chain.refresh()
             poll_s = min(poll_s * 1.5, POLL_S_MAX)
 
-    async def _look(self, topic: str, partition: int, offset: int, bytes_max: int) -> Fetched:
+    async def _look(
+        self, topic: str, partition: int, offset: int, bytes_max: int, state: State | None = None
+    ) -> Fetched:
         """One fetch from the state as it is; looks again while objects vanish under it (R6)."""
-        return await self._found(topic, partition, lambda: self._fetch_now(topic, partition, offset, bytes_max))
+        return await self._found(
+            topic, partition, lambda: self._fetch_now(topic, partition, offset, bytes_max, state), state
+        )
 
     async def locate(
         self, topic: str, partition: int, offset: int, *, bytes_max: int, entries_max: int = ENTRIES_MAX
@@ -163,12 +170,19 @@ class Reader:
             topic, partition, lambda: self._locate_now(topic, partition, offset, bytes_max, entries_max)
         )
 
-    async def _found(self, topic: str, partition: int, look: Callable[[], Awaitable[T]]) -> T:
+    async def _found(
+        self, topic: str, partition: int, look: Callable[[], Awaitable[T]], state: State | None = None
+    ) -> T:
         """What ``look`` finds; it looks again, in the newest state, while objects vanish under it (R6)."""
         for _ in range(LOOK_AGAIN_MAX):
             try:
                 return await look()
             except _Vanished as vanished:
+                if state is not None:
+                    raise NotFound(
+                        f"Commit {state.seq} can no longer be read: {vanished.key!r} was collected. "
+                        "A longer history.retention.ms keeps what later commits will replace."
+                    ) from None
                 last = vanished
                 await self.chain.refresh()
                 await self.chain.adopt_pages()
@@ -178,50 +192,109 @@ class Reader:
             key=last.key,
         )
 
-    async def _fetch_now(self, topic: str, partition: int, offset: int, bytes_max: int) -> Fetched:
-        located = await self._locate_now(topic, partition, offset, bytes_max)
-        chunks = await self._load(topic, partition, located.entries)
-        return Fetched(
-            chunks=chunks,
-            next_offset=located.next_offset,
-            log_start=located.log_start,
-            high_watermark=located.high_watermark,
-            stable_end=located.stable_end,
-            commit=located.commit,
-        )
+    async def _fetch_now(
+        self, topic: str, partition: int, offset: int, bytes_max: int, state: State | None = None
+    ) -> Fetched:
+        _, place = self.place(topic, partition, state)
+        if offset < place.archived:
+            return await self._fetch_archived(topic, partition, offset, bytes_max, state)
+        located = await self._locate_now(topic, partition, offset, bytes_max, state=state)
+        chunks = await self._load(topic, partition, located.entries, state)
+        return _fetched(located, chunks, located.next_offset)
+
+    async def _fetch_archived(
+        self, topic: str, partition: int, offset: int, bytes_max: int, state: State | None
+    ) -> Fetched:
+        """Records of archive files, as a few chunks that are made for this answer."""
+        located = await self._locate_now(topic, partition, offset, bytes_max, state=state)
+        chunks: list[Chunk] = []
+        position, left = offset, bytes_max
+        for file in located.files:
+            while position < file.end and (left > 0 or not chunks):
+                try:
+                    rows, position = await self.archived.rows(
+                        file, max(position, file.base), bytes_max=max(min(left, ARCHIVED_BYTES_MAX), 1), state=state
+                    )
+                except NotFound as gone:
+                    raise _Vanished(file.key) from gone
+                if rows.num_rows:
+                    chunks.append(Chunk.of_rows(topic, partition, rows))
+                    left -= rows.nbytes
+        return _fetched(located, chunks, position)
 
     async def _locate_now(
-        self, topic: str, partition: int, offset: int, bytes_max: int, entries_max: int = ENTRIES_MAX
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        bytes_max: int,
+        entries_max: int = ENTRIES_MAX,
+        state: State | None = None,
     ) -> Located:
-        described, place = self.place(topic, partition)
+        described, place = self.place(topic, partition, state)
         check_range(topic, partition, place, offset)
-        commit, stable_end = self.chain.state.seq, place.stable_end
-        high_watermark, start = place.next, place.start
-        chosen: list[Entry] = []
-        position, size = offset, 0
+        in_archive = offset < place.archived
+        wanted = _Wanted(described, partition, offset, bytes_max, entries_max, state)
+        entries: list[Entry] = []
+        files: list[File] = []
+        commit, start, stable_end, high_watermark = (
+            (state or self.chain.state).seq,
+            place.start,
+            place.stable_end,
+            place.next,
+        )
         try:
-            async for entry in self.lookup.entries(described.id, partition, offset):
-                if entry.base >= stable_end or (size and size + entry.len > bytes_max) or len(chosen) >= entries_max:
-                    break
-                if entry.base > position:
-                    raise _hole(topic, partition, position, entry.base)
-                position = max(position, min(entry.end, stable_end))
-                if entry.codec != "gap":
-                    chosen.append(entry)
-                    size += entry.len
+            if in_archive:
+                files, position = await self._find_files(wanted, place.archived)
             else:
-                if position < stable_end:
-                    raise _hole(topic, partition, position, stable_end)
+                entries, position = await self._find_entries(wanted, stable_end)
         except NotFound as gone:
             raise _Vanished(str(gone)) from gone
         return Located(
-            entries=chosen,
+            entries=entries,
+            files=files,
             next_offset=position,
             log_start=start,
             high_watermark=high_watermark,
             stable_end=stable_end,
             commit=commit,
         )
+
+    async def _find_entries(self, wanted: _Wanted, end: int) -> tuple[list[Entry], int]:
+        """The chunks that are wanted, and where to go on."""
+        chosen: list[Entry] = []
+        position, size = wanted.offset, 0
+        async for entry in self.lookup.entries(wanted.topic.id, wanted.partition, position, wanted.state):
+            full = (size and size + entry.len > wanted.bytes_max) or len(chosen) >= wanted.entries_max
+            if entry.base >= end or full:
+                break
+            if entry.base > position:
+                raise wanted.hole(position, entry.base)
+            position = max(position, min(entry.end, end))
+            if entry.codec != "gap":
+                chosen.append(entry)
+                size += entry.len
+        else:
+            if position < end:
+                raise wanted.hole(position, end)
+        return chosen, position
+
+    async def _find_files(self, wanted: _Wanted, end: int) -> tuple[list[File], int]:
+        """The files that are wanted, and where to go on: the end of the archive at the latest."""
+        chosen: list[File] = []
+        position, size = wanted.offset, 0
+        async for file in self.lookup.files(wanted.topic.id, wanted.partition, position, wanted.state):
+            if (size and size + file.bytes > wanted.bytes_max) or len(chosen) >= wanted.entries_max:
+                break
+            if file.base > position:
+                raise wanted.hole(position, file.base)
+            position = file.end
+            chosen.append(file)
+            size += file.bytes
+        else:
+            if position < end:
+                raise wanted.hole(position, end)
+        return chosen, position
 
     # -- whole ranges ------------------------------------------------------------------------------
 
@@ -265,17 +338,22 @@ class Reader:
     async def offset_at(self, topic: str, partition: int, timestamp: int) -> tuple[int, int] | None:
         """The first offset whose record is at or after ``timestamp`` (ms), with its own timestamp; None if none is.
 
-        Exact inside a batch. Cost: the index, and 1 range GET for each chunk that might hold it (mostly one).
+        Exact inside a batch. Cost: the index, and 1 range GET for each chunk, or 2 for each archive file, that might
+        hold it (mostly one).
         """
         await self.chain.refresh()
         for _ in range(LOOK_AGAIN_MAX):
             described, place = self.place(topic, partition)
             try:
+                async for file in self.lookup.files(described.id, partition, place.start, timestamp=timestamp):
+                    found = await self.archived.first_at(file, timestamp, place.start)
+                    if found is not None:
+                        return found
                 async for entry in self.lookup.first_reaching(described.id, partition, timestamp):
-                    if entry.end <= place.start or entry.base >= place.stable_end:
+                    if entry.base >= place.stable_end:
                         continue
                     (chunk,) = await self._load(topic, partition, [entry])
-                    hit = _first_at(chunk.decode(), timestamp, place.start)
+                    hit = _first_at(chunk.decode(), timestamp, place.hot)
                     if hit is not None:
                         return hit
                 return None
@@ -284,9 +362,9 @@ class Reader:
                 await self.chain.adopt_pages()
         raise Corrupt(f"Topic {topic!r}, partition {partition} cannot be searched by time: objects are missing.")
 
-    def place(self, topic: str, partition: int) -> tuple[Topic, Partition]:
+    def place(self, topic: str, partition: int, state: State | None = None) -> tuple[Topic, Partition]:
         """The topic and the partition's state. Raises ``NotFound``."""
-        found = self.chain.state.named(topic)
+        found = (state or self.chain.state).named(topic)
         if found is None:
             raise NotFound(f"There is no topic {topic!r} in this namespace.", topic=topic)
         if not 0 <= partition < len(found.partitions):
@@ -299,9 +377,9 @@ class Reader:
 
     # -- bytes ----------------------------------------------------------------------------------------
 
-    async def _load(self, topic: str, partition: int, entries: list[Entry]) -> list[Chunk]:
+    async def _load(self, topic: str, partition: int, entries: list[Entry], state: State | None = None) -> list[Chunk]:
         spans = _spans(entries)
-        loaded = await together(*(self._load_span(key, span) for key, span in spans))
+        loaded = await together(*(self._load_span(key, span, state) for key, span in spans))
         return [
             Chunk(
                 topic=topic,
@@ -317,14 +395,14 @@ class Reader:
             for entry, data in zip(span, parts, strict=True)
         ]
 
-    async def _load_span(self, key: str, span: list[Entry]) -> list[bytes]:
+    async def _load_span(self, key: str, span: list[Entry], state: State | None) -> list[bytes]:
         """Neighbouring chunks of one object by one range GET, each checked."""
         start, end = span[0].pos, span[-1].pos + span[-1].len
         held = self.chain.inline.get(key)
         if held is None:
             async with self._slots:
                 try:
-                    data = (await self.chain.read(key, start=start, end=end)).data
+                    data = (await self.chain.read(key, start=start, end=end, state=state)).data
                 except NotFound:
                     raise _Vanished(key) from None
         else:
@@ -340,11 +418,14 @@ class _Vanished(Exception):
         self.key = key
 
 
-def _hole(topic: str, partition: int, start: int, end: int) -> Corrupt:
-    """I3: offsets are dense. A reader that went on behind a hole would lose its records without a word."""
-    return Corrupt(
-        f"Topic {topic!r}, partition {partition}: the index has no chunk of the offsets [{start}, {end}). "
-        "Run `headwater verify`."
+def _fetched(located: Located, chunks: list[Chunk], next_offset: int) -> Fetched:
+    return Fetched(
+        chunks=chunks,
+        next_offset=next_offset,
+        log_start=located.log_start,
+        high_watermark=located.high_watermark,
+        stable_end=located.stable_end,
+        commit=located.commit,
     )
 
 

@@ -12,7 +12,7 @@ from headwater.api.messages import HttpError
 from headwater.api.rest_records import Format, array_of, batches_of, chosen, encode_records, encode_some, read
 from headwater.errors import InvalidRequest
 from headwater.log import batch
-from headwater.log.reader import Chunk
+from headwater.log.chunk import Chunk
 from headwater.types import Batch, Record
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from headwater.api import frames
 from headwater.errors import InvalidRequest
 from headwater.limits import FRAME_HEADER_BYTES_MAX
-from headwater.log.reader import Chunk, Fetched
+from headwater.log.chunk import Chunk
+from headwater.log.reader import Fetched
 from headwater.types import Batch
 
 BATCH = Batch(

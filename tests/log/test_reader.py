@@ -12,9 +12,10 @@ import pytest
 from headwater.errors import Corrupt, InvalidRequest, NotFound, OffsetOutOfRange
 from headwater.log import keys
 from headwater.log.batch import batch_of_records, records_of
+from headwater.log.chunk import Chunk
 from headwater.log.operations import CreateTopic, EndReserve, InitProducer, Reserve, TrimLog
 from headwater.log.options import Options
-from headwater.log.reader import Chunk, Fetched
+from headwater.log.reader import Fetched
 from headwater.log.writer import Append
 from headwater.sim.loop import sim_loop
 from headwater.types import Batch, Record
