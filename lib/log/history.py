@@ -1,7 +1,8 @@
 """The state as it was at an earlier commit, for reads "as of commit N".
 
-Offsets never change, so a read as of N is a present read that stops where each partition ended at N. How far that
-was comes from the nearest snapshot at or below N and the manifests behind it.
+The state after manifest N comes from the nearest snapshot at or below N and the manifests behind it. It has an index of
+its own, and the collector keeps what that names for as long as history is promised: so a read as of N shows every topic
+and group as they were at N (P5).
 
 R5 holds here too: an object in a slot is a commit only if the slot was never collected. So the boundary is read
 after the manifests, and if it lies above the first of them, what was read proves nothing.
@@ -38,7 +39,8 @@ _states = msgspec.json.Decoder(State)
 async def state_at(chain: Chain, seq: int) -> State:
     """The state after manifest ``seq``. Shared by all who ask: change nothing in it.
 
-    Its index (tails and pages) is that of the snapshot it was made from; read chunks through the present state.
+    Its index (tails, pages and files) is its own: what has been trimmed or compacted since is still there to be read,
+    as far back as ``history.retention.ms`` reaches. Hand the state to ``Reader.fetch`` or ``Lookup``.
 
     Raises:
         InvalidRequest: ``seq`` is negative.
@@ -52,6 +54,9 @@ async def state_at(chain: Chain, seq: int) -> State:
         raise InvalidRequest(f"A commit's number is 0 or more, not {seq}.")
     if seq > chain.state.seq:
         await chain.refresh()
+    if chain.state.origins and seq < chain.state.origins[-1].seq:
+        origin = chain.state.origins[-1]
+        raise NotFound(f"This branch begins with commit {origin.seq} of {origin.namespace!r}: look there for {seq}.")
     if seq > chain.state.seq:
         raise NotFound(f"Commit {seq} has not been made yet: the log is at commit {chain.state.seq}.")
     past = _PASTS.setdefault(chain, _Past())

@@ -422,11 +422,12 @@ class BranchedFrom(Op, frozen=True):
     """Manifest 1 of a branch: the slot is taken, and the state begins with the snapshot of commit ``seq``.
 
     It lies below the branch's boundary, so nobody folds it who opened the branch once it was made; whoever does,
-    because it opened the name while it was empty, must start again.
+    because it opened the name while it was empty, must start again. With ``topic`` the branch has that one alone.
     """
 
     namespace: Name
     seq: Positive
+    topic: Annotated[str, Meta(max_length=TOPIC_NAME_MAX)] = ""
 
 
 class RaiseFloor(Op, frozen=True):
