@@ -1,16 +1,16 @@
 """Maintenance of a namespace by schedule: what nobody who serves requests has a reason to do.
 
 Members whose leases ended are expelled, overdue reservations are voided, idle offsets, orphaned leases and the
-documents of expired transactions, uploads and REST consumers go, and a snapshot is stored if many manifests were
-folded since the last one. Any number of processes may do this at once; a namespace with nothing to do costs a few
-GETs and LISTs.
+documents of expired transactions, uploads and REST consumers go. Then records leave by retention, chunks are archived,
+keys are compacted, a snapshot is stored if many manifests were folded since the last one, and what nobody can read any
+more is collected. Any number of processes may do this at once. A namespace that rests costs one GET.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
-from typing import Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
 
 from headwater.api import asking
 from headwater.api.messages import Call, Response, Route
@@ -18,58 +18,108 @@ from headwater.api.routes import MAINTAIN
 from headwater.errors import Conflict, HeadwaterError, NotFound
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
+from headwater.upkeep.idle import Memory, quiet_until
+from headwater.upkeep.offload import Offload, in_thread
 
 SNAPSHOT_PART: Final = 4  # a quarter of the manifests that make a snapshot due make it worth while for upkeep
 EXPIRE_MAX: Final = 1_000  # reservations voided in one run; the next run takes the rest
 
+Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What upkeep did to one namespace. ``failed`` names the chores that an error broke off, and the error."""
+    """What upkeep did to one namespace. ``failed`` names the chores that an error broke off, and the error.
+
+    ``rested``: there was nothing to do, which one look at the tip has shown. ``left``: the time was over before the
+    work was; the next run goes on.
+    """
 
     namespace: str
     commit: int
+    rested: bool = False
+    left: bool = False
     members_expelled: int = 0
     groups_expired: int = 0
     joins_ended: int = 0
     leases_dropped: int = 0
     reservations_expired: int = 0
     documents_dropped: int = 0
+    partitions_trimmed: int = 0
+    files_archived: int = 0
+    bytes_archived: int = 0
+    files_compacted: int = 0
+    pages_pruned: int = 0
+    objects_collected: int = 0
+    bytes_collected: int = 0
     snapshot: int = 0
     failed: tuple[str, ...] = ()
 
+    @property
+    def idle(self) -> bool:
+        """Whether there was nothing to do."""
+        counts = asdict(self)
+        return not any(counts[name] for name in counts if name not in ("namespace", "commit", "rested"))
 
-async def keep_up(namespace: Namespace) -> Report:
+
+@dataclass(slots=True)
+class _Run:
+    """One run: what it may use, and what it has done so far."""
+
+    namespace: Namespace
+    offload: Offload
+    progress: Progress | None
+    deadline_s: float | None
+    archive_now: bool
+    done: dict[str, Any] = field(default_factory=dict)
+    due: list[int] = field(default_factory=list)  # when the chores next have something to do, ms
+    left: bool = False
+
+
+async def keep_up(
+    namespace: Namespace,
+    *,
+    deadline_s: float | None = None,
+    offload: Offload = in_thread,
+    progress: Progress | None = None,
+    archive_now: bool = False,
+) -> Report:
     """Do every chore once. An error of one does not keep the others from being done.
+
+    ``deadline_s`` is on the clock's ``elapsed_s``: the long chores stop there, and a later run goes on. With
+    ``archive_now`` every chunk is archived, however young.
 
     Raises:
         HeadwaterError: the namespace cannot be read at all.
 
-    Cost: about 5 GETs and 4 LISTs if there is nothing to do; see the chores for what they commit.
+    Cost: 1 GET for a namespace that rests; else about 8 GETs and 6 LISTs, and what the chores find to do.
     """
     await namespace.refresh()
-    done: dict[str, int] = {}
+    memory = namespace.shared(Memory)
+    if not archive_now and memory.rests(namespace.chain.clock.wall_ms()):
+        return Report(namespace=namespace.name, commit=namespace.state.seq, rested=True)
+    run = _Run(namespace, offload, progress, deadline_s, archive_now)
     failed: list[str] = []
-    chores: tuple[Callable[[Namespace, dict[str, int]], Awaitable[None]], ...] = (
-        _groups,
-        _reservations,
-        _documents,
-        _snapshot,
-    )
-    for chore in chores:
+    for chore in _CHORES:
         try:
-            await chore(namespace, done)
+            await chore(run)
         except HeadwaterError as error:
             failed.append(f"{chore.__name__.strip('_')}: {type(error).__name__}")
     await namespace.drain()
-    return Report(namespace=namespace.name, commit=namespace.state.seq, failed=tuple(failed), **done)
+    report = replace(
+        Report(namespace=namespace.name, commit=namespace.state.seq, left=run.left, failed=tuple(failed)), **run.done
+    )
+    if not failed and not run.left:
+        now_ms = namespace.chain.clock.wall_ms()
+        await memory.note(quiet_until(namespace.state, now_ms, run.due), idle=report.idle)
+    return report
 
 
-async def _groups(namespace: Namespace, done: dict[str, int]) -> None:
+async def _groups(run: _Run) -> None:
     from headwater.groups.coordinator import Coordinator
 
-    report = await Coordinator(namespace).sweep()
-    done |= {
+    report = await Coordinator(run.namespace).sweep()
+    run.done |= {
         "members_expelled": len(report.expelled),
         "groups_expired": len(report.expired),
         "joins_ended": len(report.ended),
@@ -77,8 +127,9 @@ async def _groups(namespace: Namespace, done: dict[str, int]) -> None:
     }
 
 
-async def _reservations(namespace: Namespace, done: dict[str, int]) -> None:
+async def _reservations(run: _Run) -> None:
     """Void what is overdue. The fold has the last word on that, by the time of the manifest (R7)."""
+    namespace = run.namespace
     now_ms = namespace.chain.clock.wall_ms()
     overdue = [
         pid for pid, producer in namespace.state.producers.items() if producer.open and producer.deadline_ms <= now_ms
@@ -90,26 +141,36 @@ async def _reservations(namespace: Namespace, done: dict[str, int]) -> None:
             expired += 1
         except (Conflict, NotFound):
             continue  # somebody ended it first
-    done["reservations_expired"] = expired
+    run.done["reservations_expired"] = expired
 
 
-async def _documents(namespace: Namespace, done: dict[str, int]) -> None:
+async def _documents(run: _Run) -> None:
     from headwater.api import instance_store
     from headwater.api.transactions import Transactions
     from headwater.api.uploads import Uploads
 
-    dropped = await Transactions(namespace).sweep() + await Uploads(namespace).sweep()
-    done["documents_dropped"] = dropped + await instance_store.sweep(namespace.chain)
+    space = run.namespace
+    dropped = await Transactions(space).sweep() + await Uploads(space).sweep()
+    run.done["documents_dropped"] = dropped + await instance_store.sweep(space.chain)
 
 
-async def _snapshot(namespace: Namespace, done: dict[str, int]) -> None:
+async def _snapshot(run: _Run) -> None:
     """Shorten the next cold start, if the last snapshot is some way back."""
+    namespace = run.namespace
     due = namespace.chain.options.snapshot_every // SNAPSHOT_PART
     if namespace.state.seq - namespace.state.paged < due:
         return
     await namespace.chain.adopt_pages()  # perhaps another process has just done it
     if namespace.state.seq - namespace.state.paged >= due:
-        done["snapshot"] = await namespace.house.snapshot()
+        run.done["snapshot"] = await namespace.house.snapshot()
+
+
+_CHORES: Final[tuple[Callable[[_Run], Awaitable[None]], ...]] = (
+    _groups,
+    _reservations,
+    _documents,
+    _snapshot,
+)
 
 
 async def maintain(call: Call) -> Response:

@@ -26,6 +26,8 @@ COMMANDS = {
     "auth": ("headwater.cli.auth", "auth", "API keys, access rules and quotas."),
     "inspect": ("headwater.cli.inspect", "inspect", "Show what an object of the bucket holds."),
     "verify": ("headwater.cli.verify", "verify", "Check every invariant of a namespace."),
+    "branch": ("headwater.cli.branch", "branch", "Copy a namespace or a topic as of a commit, sharing every object."),
+    "maintain": ("headwater.cli.maintain", "maintain", "Archive, retain, compact and collect, once or for ever."),
     "dev": ("headwater.cli.dev", "dev", "Serve the HTTP interface of all functions on one port."),
     "demo": ("headwater.cli.demo", "demo", "Send a year of real flights through the log and check them."),
     "sim": ("headwater.cli.lab", "sim", "Run seeded simulations of the engine and judge them."),

@@ -84,6 +84,8 @@ async def branch(origin: Namespace, new: str, *, at: int | None = None, topic: s
         at = begun if begun is not None else await origin.house.snapshot()
     _check_commit(origin, at)
     made = Branch(namespace=new, origin=origin.name, commit=at, topic=topic or "")
+    if at == begun and await _some(origin, target, keys.LATEST, 1):
+        return made  # it has been made, and perhaps used since
     state = _copied(await state_at(origin.chain, at), made)
     await _pin(origin, made)
     await _take_name(origin, target, made, state)

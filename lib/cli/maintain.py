@@ -1,0 +1,162 @@
+"""``headwater maintain``: everything that a namespace needs done now and then, once or for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headwater.cli.settings import Command, Settings, pass_settings, run
+
+if TYPE_CHECKING:
+    from headwater.api.upkeep import Progress, Report
+    from headwater.log.namespace import Namespace
+    from headwater.store.base import ObjectStore
+
+
+@click.command(cls=Command)
+@click.option("--once", is_flag=True, help="Do what is due now, and end.")
+@click.option("--every", "every_s", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS")
+@click.option("--all", "everywhere", is_flag=True, help="Every namespace of the store.")
+@click.option("--archive-now", is_flag=True, help="Archive every chunk, however young; with --once.")
+@pass_settings
+def maintain(settings: Settings, once: bool, every_s: float, everywhere: bool, archive_now: bool) -> int:
+    """Archive, retain, compact, collect and tidy up, until Ctrl-C.
+
+    Old chunks become Parquet files, records leave by retention or compaction, objects that nobody can read any more are
+    deleted, members and transactions that died are cleared away. Any number of processes may do this at once. A
+    namespace in which nothing happens costs one GET a round.
+
+    Exit code 1 with --once if a chore failed; what failed is tried again in the next run.
+    """
+    if archive_now and not once:
+        raise click.UsageError("--archive-now goes with --once: a loop would archive every few records by themselves.")
+    return run(_maintain(settings, once, every_s, everywhere, archive_now))
+
+
+async def _maintain(settings: Settings, once: bool, every_s: float, everywhere: bool, archive_now: bool) -> int:
+    from headwater.clock import SystemClock
+    from headwater.store import open_store
+
+    clock = SystemClock()
+    store = open_store(settings.store)
+    spaces: dict[str, Namespace] = {}
+    try:
+        while True:
+            failed = 0
+            async for name in _names(store, settings, everywhere):
+                report = await _round(store, spaces, name, archive_now=archive_now, cold=once)
+                failed += bool(report.get("failed"))
+                _tell(settings, report, once=once)
+            if once:
+                return 1 if failed else 0
+            await clock.sleep(every_s)
+    finally:
+        for space in spaces.values():
+            with contextlib.suppress(Exception):
+                await space.close()
+        await store.aclose()
+
+
+async def _names(store: ObjectStore, settings: Settings, everywhere: bool) -> AsyncIterator[str]:
+    if not everywhere:
+        yield settings.namespace
+        return
+    from headwater.api.app import namespaces_in
+
+    async for name in namespaces_in(store):
+        yield name
+
+
+async def _round(
+    store: ObjectStore, spaces: dict[str, Namespace], name: str, *, archive_now: bool, cold: bool
+) -> dict[str, Any]:
+    from headwater.api.upkeep import keep_up
+    from headwater.errors import HeadwaterError
+    from headwater.log.namespace import Namespace
+    from headwater.store.prefixed import PrefixedStore
+    from headwater.upkeep import idle
+
+    try:
+        if name not in spaces:
+            from headwater.clock import SystemClock
+
+            if cold and not archive_now and await idle.rests(PrefixedStore(store, f"{name}/"), SystemClock()):
+                return {"namespace": name, "rested": True}
+            spaces[name] = await Namespace.open(store, name, probe=False)
+        with _bar(name) as progress:
+            report: Report = await keep_up(spaces[name], progress=progress, archive_now=archive_now)
+        return asdict(report)
+    except HeadwaterError as error:
+        return {"namespace": name, "failed": [f"{type(error).__name__}: {error}"]}
+
+
+@contextlib.contextmanager
+def _bar(name: str) -> Iterator[Progress | None]:
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    tasks: dict[str, Any] = {}
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+
+        def show(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(f"{name}: {phase}", total=total)
+            bar.update(tasks[phase], completed=done, total=total)
+
+        yield show
+
+
+def _tell(settings: Settings, report: dict[str, Any], *, once: bool) -> None:
+    from headwater.cli import output
+
+    if settings.json:
+        output.print_json(report)
+        return
+    for failure in report.get("failed") or ():
+        click.echo(f"{report['namespace']}: {failure}", err=True)
+    done = _summary(report)
+    if done or once:
+        click.echo(f"{report['namespace']}: {done or 'nothing to do'}")
+
+
+_WORDS = {
+    "members_expelled": "dead member",
+    "groups_expired": "idle group",
+    "joins_ended": "overdue join",
+    "leases_dropped": "orphaned lease",
+    "reservations_expired": "overdue reservation",
+    "documents_dropped": "expired document",
+    "partitions_trimmed": "partition trimmed",
+    "files_archived": "file archived",
+    "files_compacted": "file compacted",
+    "pages_pruned": "index page pruned",
+    "objects_collected": "object collected",
+}
+
+
+def _summary(report: dict[str, Any]) -> str:
+    """What was done, in words; empty if nothing was."""
+    from headwater.cli.output import size
+
+    parts = []
+    for name, word in _WORDS.items():
+        count = report.get(name, 0)
+        if count:
+            noun, _, rest = word.partition(" ") if word.endswith("ed") else (word, "", "")
+            parts.append(f"{count:,} {noun}{'' if count == 1 else 's'}{' ' + rest if rest else ''}")
+    for name, word in (("bytes_archived", "archived"), ("bytes_collected", "collected")):
+        if report.get(name):
+            parts.append(f"{size(report[name])} {word}")
+    if report.get("snapshot"):
+        parts.append(f"snapshot {report['snapshot']:,}")
+    if report.get("left"):
+        parts.append("more is left for the next run")
+    return ", ".join(parts)
