@@ -220,7 +220,7 @@ class Chain:
                     self.known(before)
                     return
                 if await self.read_boundary() <= fresh.first:
-                    self._start_from(fresh.state, before)
+                    self._start_from(fresh.state, fresh.first, before)
                     return
                 fresh = await self._load()
             parallel = min(parallel * 2, self._parallel_max()) if found[-1] is not None else 1
@@ -235,12 +235,12 @@ class Chain:
             self.inline.put(keys.manifest_key(manifest.seq), data)
         return outcomes
 
-    def _start_from(self, state: State, known_at: tuple[int, float]) -> None:
+    def _start_from(self, state: State, first: int, known_at: tuple[int, float]) -> None:
         """Take over a state that was read anew and proved to be the tip. Nobody saw it while it grew."""
         # Nothing is certain before the first cold start, nor after a fold that broke off: then any state is better.
         if state.seq > self.state.seq or self._known_at is None:
             self.state = state
-            self.adopted = 0
+            self.adopted = first - 1
             self.loads += 1
         self.known(known_at)
         self._wake()
@@ -311,18 +311,35 @@ class Chain:
                 return state
         return State() if boundary == 1 else None
 
-    async def adopt_pages(self) -> None:
+    async def adopt_pages(self, *, lost: bool = False) -> None:
         """Take over the pages of the newest snapshot: others sealed, merged and pruned them, and may collect ours.
+
+        With ``lost``, an object that was needed is gone: if it helps in no other way, and what this process builds on
+        may be collected by now, it starts again from a snapshot.
 
         Cost: 1 GET, and 1 more if there is a snapshot that this process has neither written nor seen here.
         """
         seq = await self._read_latest()
-        if seq < self.state.paged or seq == self.adopted:
-            return
-        found = await self._read_snapshot(seq)
-        if found is not None:
-            index.adopt(self.state, found.pages, found.paged)
-            self.adopted = seq
+        if seq >= self.state.paged and seq != self.adopted:
+            found = await self._read_snapshot(seq)
+            if found is not None and index.adopt(self.state, found.pages, found.paged):
+                self.adopted = seq
+                return
+        if lost and await self.is_outlived():
+            self.forget()
+            await self.refresh()
+
+    async def is_outlived(self) -> bool:
+        """Whether the pages in use may be collected by now. Cost: 1 LIST.
+
+        Of the pages that a snapshot names the collector keeps all, as long as the boundary does not lie above it.
+        """
+        base = self.adopted
+        return await self.read_boundary() > base + 1
+
+    def forget(self) -> None:
+        """Build nothing more on the present state: the next look at the tip starts from a snapshot."""
+        self._known_at = None
 
 
 def read_manifest(data: bytes, seq: int) -> Manifest:

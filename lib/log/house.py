@@ -3,6 +3,12 @@
 Whoever commits a manifest whose number is a multiple of ``snapshot_every`` does this in the background;
 if that process dies first, a later one catches up. Everything is put-if-absent or a hint, so two
 processes that do it at once only repeat each other.
+
+A snapshot must not name pages that are being collected. The collector keeps those of every snapshot from its horizon
+on; it writes its boundary, and then lists the snapshots. A house writes its snapshot, and then lists the boundary. So
+one of the two sees the other: if the boundary has passed the snapshot from which this process has its pages, then
+``latest`` is not moved to the new one, and the process starts again. That takes a sleep of a day in between. The
+collector puts such a snapshot right, should it name what is gone.
 """
 
 from __future__ import annotations
@@ -11,13 +17,15 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from headwater.errors import AlreadyExists, HeadwaterError, Indeterminate, Raced
+from headwater.errors import AlreadyExists, HeadwaterError, Indeterminate, Raced, Unavailable
 from headwater.log import index, keys, snapshot
 from headwater.log.chain import Chain
 from headwater.log.intents import Manifest
 from headwater.log.state import Outcome, PageRef
 from headwater.log.together import together
 from headwater.types import Body
+
+SNAPSHOT_TRIES = 3  # a process that slept between two steps begins again; twice in a row it does not sleep
 
 
 class House:
@@ -45,12 +53,18 @@ class House:
     async def snapshot(self) -> int:
         """Seal the tails, store the page, merge pages that are due, store a snapshot. Its number.
 
-        Cost: 3 PUTs; every ``INDEX_FANOUT``-th time ``INDEX_FANOUT`` GETs and a PUT more.
+        Cost: 3 PUTs, 1 GET, 1 LIST; every ``INDEX_FANOUT``-th time ``INDEX_FANOUT`` GETs and a PUT more.
         """
         async with self._writing:
-            return await self._snapshot()
+            for _ in range(SNAPSHOT_TRIES):
+                seq = await self._snapshot()
+                if seq is not None:
+                    return seq
+                await self.chain.refresh()
+        raise Unavailable("The log is collected faster than a snapshot of it can be stored. Try again.")
 
-    async def _snapshot(self) -> int:
+    async def _snapshot(self) -> int | None:
+        """None if the pages that the snapshot names may have been collected meanwhile."""
         chain = self.chain
         await chain.adopt_pages()  # who pruned or merged pages meanwhile did not do it in vain
         sealed = index.seal(chain.state)
@@ -61,11 +75,17 @@ class House:
             del self._unstored[key]
         while due := index.plan_merge(chain.state.pages):
             await self._merge(due)
-        seq, body = chain.state.seq, snapshot.encode(chain.state)
-        await self._put_once(keys.snapshot_key(seq), body)
+        seq, body, base = chain.state.seq, snapshot.encode(chain.state), chain.adopted
+        ours = await self._put_once(keys.snapshot_key(seq), body)
+        if await chain.read_boundary() > base + 1:
+            chain.forget()
+            return None
         await chain.retry(lambda: chain.store.put(keys.LATEST, snapshot.encode_latest(seq)))
         self._snapshot_at, self._bytes_at = seq, chain.bytes_folded
-        chain.adopted = seq
+        if ours:
+            chain.adopted = seq
+        else:
+            await chain.adopt_pages()  # another process stored this number: its pages count, ours are nobody's
         return seq
 
     async def _merge(self, due: list[PageRef]) -> None:
@@ -81,10 +101,15 @@ class House:
     async def prune(self) -> int:
         """Write anew the pages half of whose entries nobody can read any more, and a snapshot. How many there were.
 
+        Nothing is done while there is a snapshot of this very state: its number is taken, and no other could name
+        the new pages. Whoever has a reason to collect makes a commit first.
+
         Cost: 1 GET a page; 2 PUTs and 1 GET for each that is written anew. Nothing if there is none.
         """
         async with self._writing:
             await self.chain.adopt_pages()
+            if self.chain.state.seq == self.chain.adopted:
+                return 0
             pages = list(self.chain.state.pages)
             bodies = await together(*(self.load_page(ref) for ref in pages))
             stale = []
@@ -105,18 +130,19 @@ class House:
             return found
         return (await self.chain.read(keys.index_key(ref.first, ref.last, ref.pruned))).data
 
-    async def _put_once(self, key: str, body: Body) -> None:
-        """Store what anyone would store under this key in the same way; who does it does not matter."""
+    async def _put_once(self, key: str, body: Body) -> bool:
+        """Store what anyone would store under this key in the same way. False if it was there, perhaps by ourselves."""
 
-        async def put() -> None:
+        async def put() -> bool:
             try:
                 await self.chain.store.put_if_absent(key, body)
             except AlreadyExists:
-                return
+                return False
             except Raced as error:
                 raise Indeterminate(str(error)) from error
+            return True
 
-        await self.chain.retry(put)
+        return await self.chain.retry(put)
 
     def _folded(self, manifest: Manifest, outcomes: list[Outcome]) -> None:
         options = self.chain.options

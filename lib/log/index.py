@@ -86,13 +86,13 @@ def seal(state: State) -> tuple[PageRef, bytes] | None:
     return ref, encode(ref, runs)
 
 
-def adopt(state: State, pages: list[PageRef], paged: int) -> None:
-    """Take over the pages of another process's snapshot, which cover manifests up to ``paged``.
+def adopt(state: State, pages: list[PageRef], paged: int) -> bool:
+    """Take over the pages of another process's snapshot, which cover manifests up to ``paged``; whether that was done.
 
     Not if some leave out what is dead by a later state than this one: here it may still be alive.
     """
     if paged < state.paged or paged > state.seq or any(page.pruned > state.seq for page in pages):
-        return
+        return False
     dropped = 0
     for topic in state.topics.values():
         for partition in topic.partitions:
@@ -102,6 +102,7 @@ def adopt(state: State, pages: list[PageRef], paged: int) -> None:
     state.tail_entries -= dropped
     state.pages = list(pages)
     state.paged = paged
+    return True
 
 
 def plan_merge(pages: list[PageRef]) -> list[PageRef]:

@@ -185,7 +185,7 @@ class Reader:
                     ) from None
                 last = vanished
                 await self.chain.refresh()
-                await self.chain.adopt_pages()
+                await self.chain.adopt_pages(lost=True)
         raise Corrupt(
             f"Topic {topic!r}, partition {partition} needs the object {last.key!r}, which does not exist. "
             "Run `headwater verify`.",
@@ -359,7 +359,7 @@ class Reader:
                 return None
             except (_Vanished, NotFound):
                 await self.chain.refresh()
-                await self.chain.adopt_pages()
+                await self.chain.adopt_pages(lost=True)
         raise Corrupt(f"Topic {topic!r}, partition {partition} cannot be searched by time: objects are missing.")
 
     def place(self, topic: str, partition: int, state: State | None = None) -> tuple[Topic, Partition]:

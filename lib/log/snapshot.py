@@ -16,17 +16,18 @@ from headwater.errors import Corrupt
 from headwater.limits import SNAPSHOT_PLAIN_MAX, STATE_BYTES_MAX
 from headwater.log import frame
 from headwater.log.intents import FORMAT, decode_header, decode_known
-from headwater.log.state.model import State
+from headwater.log.state.model import PageRef, State
 
 
 class SnapshotHeader(Struct, frozen=True, forbid_unknown_fields=True):
-    """A snapshot's line."""
+    """A snapshot's line. ``pages`` are those of the state: whoever collects pages need not read the rest."""
 
     v: int
     kind: str
     seq: int
     payload_crc: int
     packed: bool = False  # zlib
+    pages: list[PageRef] = []
 
 
 class Latest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +49,7 @@ def encode(state: State) -> bytes:
     packed = len(payload) > SNAPSHOT_PLAIN_MAX
     if packed:
         payload = zlib.compress(payload, 1)
-    header = SnapshotHeader(FORMAT, "snapshot", state.seq, frame.checksum(payload), packed)
+    header = SnapshotHeader(FORMAT, "snapshot", state.seq, frame.checksum(payload), packed, state.pages)
     return frame.encode(msgspec.json.encode(header), len(payload)) + payload
 
 
@@ -57,8 +58,7 @@ def decode(data: bytes, seq: int) -> State:
     line, base = frame.decode(data)
     payload = data[base:]
     header = decode_header(_headers, line, f"snapshot {seq}")
-    if header.kind != "snapshot" or header.seq != seq:
-        raise Corrupt(f"The key of snapshot {seq} holds {header.kind} {header.seq}.")
+    _check_kind(header, seq)
     if frame.checksum(payload) != header.payload_crc:
         raise Corrupt(f"The payload of snapshot {seq} fails its CRC32C.")
     if header.packed:
@@ -66,7 +66,27 @@ def decode(data: bytes, seq: int) -> State:
     state = decode_known(_states, payload, f"state in snapshot {seq}")
     if state.seq != seq:
         raise Corrupt(f"Snapshot {seq} holds the state after manifest {state.seq}.")
+    if state.pages != header.pages:
+        raise Corrupt(f"The line of snapshot {seq} names other index pages than its state.")
     return state
+
+
+def header_bytes(data: bytes) -> int:
+    """How many bytes the line of a snapshot has, from its beginning. Raises ``Corrupt``."""
+    return frame.header_bytes(data)
+
+
+def pages_named(data: bytes, seq: int) -> list[PageRef]:
+    """The index pages that ``snapshot/<seq>`` names; its line is enough. Raises ``Corrupt`` or ``UpgradeRequired``."""
+    line, _ = frame.decode(data, whole=False)
+    header = decode_header(_headers, line, f"snapshot {seq}")
+    _check_kind(header, seq)
+    return header.pages
+
+
+def _check_kind(header: SnapshotHeader, seq: int) -> None:
+    if header.kind != "snapshot" or header.seq != seq:
+        raise Corrupt(f"The key of snapshot {seq} holds {header.kind} {header.seq}.")
 
 
 def _unpacked(payload: bytes, seq: int) -> bytes:

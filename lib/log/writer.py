@@ -205,6 +205,8 @@ class Writer:
         assert pack.stored is not None
         try:
             async with self._upload_slots:
+                if self.chain.is_stale():
+                    await self.chain.refresh()  # R4: a name with the tip of days ago would be collected at once
                 self._staged += 1
                 writer = self.committer.journal.writer
                 key = keys.segment_key(self.chain.state.seq, writer + keys.STAGED, self._staged)
