@@ -1,7 +1,6 @@
 """The cast of a world: what its processes do, and what they report to the history.
 
-Records are their own names: a batch's bytes are its uids, one a line, in the opaque ``kafka2`` codec, so
-nothing is decoded and a history costs milliseconds.
+Records are their own names (uids); ``World.pack`` says how they lie in a batch.
 """
 
 from __future__ import annotations
@@ -48,12 +47,6 @@ def cast(world: World) -> list[tuple[str, Act]]:
     return found
 
 
-def batch_of(uids: Sequence[str], padding: int = 0) -> Batch:
-    """A batch whose bytes are the uids."""
-    data = "\n".join(uids).encode() + b" " * padding
-    return Batch(codec="kafka2", data=data, count=len(uids), timestamp_min=0, timestamp_max=0)
-
-
 async def plain_writer(world: World, process: Process, log: Namespace) -> None:
     """Appends without a producer id; exactly once by the intent's own identity. Some ask for what cannot be."""
     rng, names = rng_of(world, process), _names(process)
@@ -66,10 +59,10 @@ async def plain_writer(world: World, process: Process, log: Namespace) -> None:
         call = world.history.append(process.name, process.name, tp, uids)
 
         async def send(token: str, tp: TP = tp, uids: list[str] = uids) -> Appended:
-            return await log.append(tp[0], tp[1], batch_of(uids), token=token)
+            return await log.append(tp[0], tp[1], world.pack(uids), token=token)
 
         await settle(world, call, send)
-        await _rest(world, process, rng)
+        await rest(world, process, rng)
 
 
 async def idempotent_writer(world: World, process: Process, log: Namespace) -> None:
@@ -80,7 +73,7 @@ async def idempotent_writer(world: World, process: Process, log: Namespace) -> N
         tp, uids = rng.choice(INPUTS), names(rng.randint(1, 3))
         call = world.history.append(process.name, f"pid{producer.id}", tp, uids, epoch=producer.epoch)
         sequence = producer.next_sequence(*tp)
-        batch = batch_of(uids, rng.choice([0, 0, 60]))
+        batch = world.pack(uids, rng.choice([0, 0, 60]))
         sent = False
         for _ in range(RETRIES):
             try:
@@ -102,7 +95,7 @@ async def idempotent_writer(world: World, process: Process, log: Namespace) -> N
         else:
             # Something may be missing in the sequence: go on under a new identity.
             producer = await _producer(world, log, "")
-        await _rest(world, process, rng)
+        await rest(world, process, rng)
 
 
 async def transactional_writer(world: World, process: Process, log: Namespace) -> None:
@@ -117,7 +110,7 @@ async def transactional_writer(world: World, process: Process, log: Namespace) -
         call = world.history.invoke(process.name, what)
         if not await _transact(world, producer, call, sends, group, dict(marks), abort=rng.random() < 0.2):
             producer = await _producer(world, log, tid)
-        await _rest(world, process, rng)
+        await rest(world, process, rng)
 
 
 async def reader(world: World, process: Process, log: Namespace) -> None:
@@ -130,13 +123,14 @@ async def reader(world: World, process: Process, log: Namespace) -> None:
         start = rng.randint(0, places.get(tp, 0)) if seek else places.get(tp, 0)
         call = world.history.invoke(process.name, Read(reader=process.name, tp=tp, start=start, seek=seek))
         try:
-            got = await read(log, tp, start, bytes_max=rng.choice([1, 60, 1 << 20]), wait_ms=rng.choice([0, 200]))
+            sizes, waits = [1, 60, 1 << 20], [0, 200]
+            got = await read(world, log, tp, start, bytes_max=rng.choice(sizes), wait_ms=rng.choice(waits))
             world.history.ok(call, got)
             places[tp] = got.next
         except HeadwaterError as error:
             alarm(error)
             world.history.fail(call, type(error).__name__)
-        await _rest(world, process, rng)
+        await rest(world, process, rng)
 
 
 def _pipeline(number: int) -> Act:
@@ -154,15 +148,15 @@ def _pipeline(number: int) -> Act:
                 committed = (await log.committed(group)).get(source)
                 world.history.ok(call, committed.offset if committed else None)
                 start = committed.offset if committed else 0
-                got = await read(log, source, start, bytes_max=rng.choice([1, 200]), wait_ms=0)
+                got = await read(world, log, source, start, bytes_max=rng.choice([1, 200]), wait_ms=0)
             except HeadwaterError as error:
                 alarm(error)
                 if _is_open(world, call):
                     world.history.fail(call, type(error).__name__)
-                await _rest(world, process, rng)
+                await rest(world, process, rng)
                 continue
             if not got.records:
-                await _rest(world, process, rng)
+                await rest(world, process, rng)
                 continue
             out = rng.choice(target)
             sends = ((out, tuple(f"{group}:{uid}" for _, uid in got.records)),)
@@ -176,7 +170,7 @@ def _pipeline(number: int) -> Act:
             call = world.history.invoke(process.name, what)
             if not await _transact(world, producer, call, sends, group, {source: got.next}, abort=False):
                 producer = await _producer(world, log, group)
-            await _rest(world, process, rng)
+            await rest(world, process, rng)
 
     return act
 
@@ -194,7 +188,7 @@ async def member(world: World, process: Process, log: Namespace) -> None:
             alarm(error)
             since = None
         if since is None:
-            await _rest(world, process, rng)
+            await rest(world, process, rng)
             continue
         for _ in range(rng.randint(1, 6)):
             offset += rng.randint(1, 5)
@@ -207,7 +201,7 @@ async def member(world: World, process: Process, log: Namespace) -> None:
 
             if not await settle(world, call, commit):
                 break
-            await _rest(world, process, rng)
+            await rest(world, process, rng)
 
 
 async def _take_over(log: Namespace, group: str, me: str, tp: TP) -> int | None:
@@ -227,7 +221,7 @@ async def reserver(world: World, process: Process, log: Namespace) -> None:
         uids = names(rng.randint(1, 3))
         what = Transaction(producer=f"pid{producer.id}", sends=((HELD, tuple(uids)),), epoch=producer.epoch)
         call = world.history.invoke(process.name, what)
-        batch = batch_of(uids)
+        batch = world.pack(uids)
         numbered = Batch(
             codec="kafka2",
             data=batch.data,
@@ -242,7 +236,7 @@ async def reserver(world: World, process: Process, log: Namespace) -> None:
             topic = (await log.find_topic(HELD[0])).id
             reserve = ops.Reserve(pid=producer.id, epoch=producer.epoch, timeout_ms=rng.choice([500, 60_000]))
             held = await log.writer.commit([AppendRequest(topic=topic, partition=0, batch=numbered)], [reserve])
-            await _rest(world, process, rng)
+            await rest(world, process, rng)
         except HeadwaterError as error:
             alarm(error)
             # Nothing of it is readable before the end is committed, and from here on it never will be.
@@ -264,14 +258,14 @@ async def reserver(world: World, process: Process, log: Namespace) -> None:
             settled = await _quietly(end)
         if not settled:
             producer = await _producer(world, log, tid)
-        await _rest(world, process, rng)
+        await rest(world, process, rng)
 
 
 async def busybody(world: World, process: Process, log: Namespace) -> None:
     """Commits whatever anyone has ever published, late or decided or not: by R1 that must change nothing."""
     rng = rng_of(world, process)
     while not world.over():
-        await _rest(world, process, rng)
+        await rest(world, process, rng)
         try:
             await log.refresh()
             found = [stat.key async for stat in log.store.list(keys.SEGMENTS)]
@@ -290,27 +284,22 @@ async def busybody(world: World, process: Process, log: Namespace) -> None:
 # -- shared steps ---------------------------------------------------------------------------------------
 
 
-async def read_all(log: Namespace, tp: TP) -> list[tuple[int, str]]:
+async def read_all(world: World, log: Namespace, tp: TP) -> list[tuple[int, str]]:
     """Every record of a partition."""
     records: list[tuple[int, str]] = []
     position = 0
     while True:
-        got = await read(log, tp, position, bytes_max=1 << 20, wait_ms=0)
+        got = await read(world, log, tp, position, bytes_max=1 << 20, wait_ms=0)
         records += got.records
         if got.next == position:
             return records
         position = got.next
 
 
-async def read(log: Namespace, tp: TP, start: int, *, bytes_max: int, wait_ms: float) -> Got:
+async def read(world: World, log: Namespace, tp: TP, start: int, *, bytes_max: int, wait_ms: float) -> Got:
     """One fetch, as the history tells it."""
     fetched = await log.reader.fetch(*tp, start, bytes_max=bytes_max, wait_ms=wait_ms)
-    records = tuple(
-        (offset, uid)
-        for chunk in fetched.chunks
-        for offset, uid in enumerate(chunk.data.decode().rstrip(" ").split("\n"), chunk.base)
-        if offset >= start
-    )
+    records = tuple((offset, uid) for chunk in fetched.chunks for offset, uid in world.unpack(chunk) if offset >= start)
     return Got(records=records, next=fetched.next_offset, to_end=fetched.next_offset == fetched.high_watermark)
 
 
@@ -361,7 +350,7 @@ async def _transact(
     transaction = producer.transaction()
     try:
         for tp, uids in sends:
-            await transaction.append(*tp, batch_of(uids))
+            await transaction.append(*tp, world.pack(uids))
         await transaction.send_offsets(group, offsets)
     except HeadwaterError as error:
         alarm(error)
@@ -410,8 +399,8 @@ async def _ask_the_impossible(
     what = Append(producer=process.name, sends=((INPUTS[0], tuple(names(1))),))
     call = world.history.invoke(process.name, what)
     topic = log.topic(INPUTS[0][0]).id
-    good = AppendRequest(topic=topic, partition=0, batch=batch_of(what.sends[0][1]))
-    bad = AppendRequest(topic=topic, partition=99, batch=batch_of(["nowhere"]))
+    good = AppendRequest(topic=topic, partition=0, batch=world.pack(what.sends[0][1]))
+    bad = AppendRequest(topic=topic, partition=99, batch=world.pack(["nowhere"]))
 
     async def send(token: str) -> None:
         await log.writer.commit([good, bad], token=token)
@@ -444,10 +433,10 @@ async def _quietly(send: Callable[[str], Awaitable[object]]) -> bool:
     return True
 
 
-async def _rest(world: World, process: Process, rng: random.Random) -> None:
+async def rest(world: World, process: Process, rng: random.Random) -> None:
+    """What an actor does between two acts; before and after it the process may be struck."""
     await process.checkpoint()
-    slow = world.plan.long_sleep and world.loop.time() > world.plan.active_s
-    await world.loop.sleep(rng.expovariate(1 / 40_000.0) if slow else rng.expovariate(1 / 0.25))
+    await world.loop.sleep(world.rest_s(rng))
     await process.checkpoint()
 
 

@@ -301,7 +301,7 @@ class Consumer:
         start = self.places[tp]
         call = history.invoke(me, Read(reader=f"{me}/{self.group}", tp=tp, start=start, seek=seek))
         try:
-            got = await read(self.log, tp, start, bytes_max=self.rng.choice([1, 200, 1 << 20]), wait_ms=0)
+            got = await read(self.world, self.log, tp, start, bytes_max=self.rng.choice([1, 200, 1 << 20]), wait_ms=0)
         except HeadwaterError as error:
             history.unknown(call, type(error).__name__)
             del self.places[tp]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -23,6 +23,7 @@ from typing import Any
 from headwater.errors import Corrupt, HeadwaterError, Indeterminate
 from headwater.log import keys
 from headwater.log import operations as ops
+from headwater.log.chunk import Chunk
 from headwater.log.intents import decode_manifest
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
@@ -33,6 +34,7 @@ from headwater.sim.faults import Burst, Faults, Process, SimBucket, SimStore
 from headwater.sim.history import TP, Gap, History
 from headwater.sim.latency import S3_EXPRESS, S3_STANDARD, Profile
 from headwater.sim.loop import Deadlock, Overrun, SimClock, SimLoop, run, sim_loop
+from headwater.types import Batch
 
 DAY_S = 86_400.0
 TOPICS = {"in": 2, "out": 2, "held": 1}
@@ -114,11 +116,11 @@ class Verdict:
 class World:
     """The stage on which actors run. ``handle`` gives a process its own view of the namespace."""
 
-    def __init__(self, plan: Plan, loop: SimLoop) -> None:
+    def __init__(self, plan: Plan, loop: SimLoop, bucket: Callable[..., SimBucket] = SimBucket) -> None:
         self.plan = plan
         self.loop = loop
         self.rng = random.Random(f"world-{plan.seed}")
-        self.bucket = SimBucket(loop, resolution_ms=self.rng.choice([1, 1_000]))
+        self.bucket = bucket(loop, resolution_ms=self.rng.choice([1, 1_000]))
         self.history = History(loop.time)
         self.stores: list[SimStore] = []
         self.serial = 0
@@ -147,7 +149,7 @@ class World:
             "on_crash": lambda dead: self.history.crash(dead.name),
         }
 
-    async def handle(self, process: Process | None, *, calm: bool = False) -> Namespace:
+    async def handle(self, process: Process | None, *, calm: bool = False, name: str = "default") -> Namespace:
         """Open the namespace as ``process`` sees it."""
         plan, rng = self.plan, random.Random(self.rng.getrandbits(64))
         skew_ms = 0 if calm else rng.randint(-plan.skew_ms, plan.skew_ms)
@@ -161,7 +163,21 @@ class World:
         )
         self.stores.append(store)
         clock = SimClock(self.loop, start_ms=self.bucket.wall_ms(), skew_ms=skew_ms, process=process)
-        return await Namespace.open(store, clock=clock, rng=rng, options=plan.options)
+        return await Namespace.open(store, name, clock=clock, rng=rng, options=plan.options)
+
+    def pack(self, uids: Sequence[str], padding: int = 0) -> Batch:
+        """A batch of these records: its bytes are the uids, one a line, so that a history costs milliseconds."""
+        data = "\n".join(uids).encode() + b" " * padding
+        return Batch(codec="kafka2", data=data, count=len(uids), timestamp_min=0, timestamp_max=0)
+
+    def unpack(self, chunk: Chunk) -> Iterable[tuple[int, str]]:
+        """The offsets and uids of a chunk."""
+        return enumerate(chunk.data.decode().rstrip(" ").split("\n"), chunk.base)
+
+    def rest_s(self, rng: random.Random) -> float:
+        """How long an actor rests between two acts."""
+        slow = self.plan.long_sleep and self.loop.time() > self.plan.active_s
+        return rng.expovariate(1 / 40_000.0) if slow else rng.expovariate(1 / 0.25)
 
     def over(self) -> bool:
         """Whether actors should come to an end."""
@@ -299,7 +315,7 @@ async def _judge(world: World, clubs: dict[str, Club]) -> list[Violation]:
         for topic, partitions in TOPICS.items():
             for partition in range(partitions):
                 tp = (topic, partition)
-                records[tp] = await actors.read_all(log, tp)
+                records[tp] = await actors.read_all(world, log, tp)
                 await _declare_gaps(world, log, tp)
         offsets: dict[tuple[str, TP], int] = {}
         for group in sorted(log.state.groups):
