@@ -68,6 +68,8 @@ LEASES_KNOWN_MAX = 10_000  # members whose last renewal one process remembers; o
 SCHEMA_BYTES_MAX = 64 * KIB  # a topic schema as it was given
 SCHEMAS_MAX = 100  # versions of one topic's schema; all are kept, since old values are written by old ones
 COLUMNS_MAX = 1_000  # typed columns of one topic
+COLUMN_DEPTH_MAX = 16  # types inside one another in one column: far below what Arrow's and our recursion bear
+COLUMN_FIELDS_MAX = 10_000  # fields of one column at all depths: each is a column of the archive's files
 FILES_MAX = 256  # files of one partition that the state lists itself; older ones are listed by pages
 FILE_PAGES_MAX = 4_096  # such pages of one partition: at 4,096 files each, 16 million files
 ACLS_MAX = 10_000  # rules of one namespace; each request looks through those of its resource type
@@ -86,6 +88,7 @@ CATCH_UP_BYTES_MAX = 64 * MIB  # manifests in flight while catching up
 INLINE_CACHE_BYTES = 32 * MIB  # manifests with payload that were just folded, kept for readers
 READ_AHEAD_BYTES_MAX = 64 * MIB  # chunks in flight for one reader
 WRITE_BUFFER_BYTES_MAX = 64 * MIB  # bytes that a writer holds before append() waits
+COMPACT_MEMORY_BYTES = 128 * MIB  # keys whose latest offsets are kept at once (log.cleaner.dedupe.buffer.size)
 UPLOADS_MAX = 8  # segments uploading at once from one writer
 READS_MAX = 16  # range requests in flight for one reader
 
@@ -161,3 +164,19 @@ CLIENT_KEYS_CACHED_MAX = 1 << 14  # keys of one topic whose partition a producer
 CLIENT_UNSEEN_MAX = 1_024  # failures that nobody has looked at and that a producer's flush remembers
 CLIENT_METADATA_AGE_S = 300.0  # a producer looks a topic up again after this, as in Kafka
 CLIENT_COMMIT_S = 60.0  # how long a consumer tries to commit offsets against a silent or throttling service
+
+# -- replay ------------------------------------------------------------------------------------------------
+
+REPLAY_BYTES = 256 * MIB  # what one replay holds of decoded records and bytes on their way, if nobody says otherwise
+REPLAY_BYTES_MIN = MIB  # less than this holds no record of the largest size
+REPLAY_PIECES_MAX = 32  # row groups of one replay that are read or decoded at once
+REPLAY_FILES_AHEAD = 8  # files whose footers are read ahead of their records
+REPLAY_HOLE_BYTES = 128 * KIB  # bytes between two wanted ranges that cost less to read than one more request
+REPLAY_WHOLE_BYTES = MIB  # a file up to this is read by one request, footer and all
+REPLAY_HOT_BYTES = 8 * MIB  # chunks of the hot tail that one step of a replay fetches
+
+# -- tables of others --------------------------------------------------------------------------------------
+
+ICEBERG_FILES_MAX = 1_000  # files that one Iceberg snapshot adds, each described in about 5 KB; swaps stay together
+ICEBERG_FOOTERS_MAX = 32  # footers of files read at once
+ICEBERG_TRIES_MAX = 10  # how often a sync looks again because another one changed the table first
