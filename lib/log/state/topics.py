@@ -107,6 +107,8 @@ def _set_schema(change: Change, op: SetSchema) -> None:
         raise Refused("stale", f"Topic {topic.name!r} has version {present.version if present else 0} of its schema.")
     if len(topic.schemas) >= SCHEMAS_MAX:
         raise Refused("too_many", f"Topic {topic.name!r} has {SCHEMAS_MAX} versions of its schema.")
+    if present and (present.format == "avro") != (op.format == "avro"):
+        raise Refused("incompatible", f"The values of topic {topic.name!r} are {present.format}, and stay so.")
     reason = columns.refusal(present.columns if present else [], op.columns)
     if reason:
         raise Refused("incompatible", f"Topic {topic.name!r} cannot have this schema: {reason}")
