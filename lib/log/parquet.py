@@ -1,1 +1,239 @@
-"""Archive files: Parquet with the columns of a record, and the typed ones of a topic with a schema."""
+"""Archive files: Parquet with the columns of a record, and the typed ones of a topic with a schema.
+
+A file holds neighbouring offsets of one partition in order. Row groups hold about 8 MiB of records each: a seek reads
+one of them, and a scan decodes it within a processor's cache (65,536 rows of 100 bytes are read at twice the speed of
+131,072). Offsets and timestamps are delta-encoded, keys have a dictionary, values do not; zstd level 1 packs as well as
+level 3 here and writes at twice its speed. Pages have checksums and an index. Pure: rows in, bytes out.
+
+Source: the Apache Parquet format, version 2.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headwater.errors import Corrupt, InvalidRequest
+from headwater.limits import OBJECT_BYTES_MAX
+from headwater.log import columns as types
+from headwater.log import frame
+from headwater.log.codec_schema import PLACED_SCHEMA
+from headwater.log.operations import Column, File
+
+ROW_GROUP_ROWS: Final = 65_536
+ROW_GROUP_BYTES: Final = 8 << 20
+PAGE_BYTES: Final = 1 << 20
+TAIL: Final = 8  # bytes behind the footer: its length, and the magic "PAR1"
+
+FOREIGN: Final = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)  # what damaged bytes make pyarrow raise
+
+
+def file_schema(columns: Sequence[Column] = ()) -> pa.Schema:
+    """`PLACED_SCHEMA`, and the typed columns behind it, all of them nullable: old values may not have them."""
+    typed: list[pa.Field[Any]] = [pa.field(column.name, arrow_type(types.parse(column.type))) for column in columns]
+    return pa.schema([*PLACED_SCHEMA, *typed])
+
+
+def arrow_type(found: types.Type) -> pa.DataType:
+    """Arrow's type of a column of a topic."""
+    fields: list[pa.Field[Any]] = [pa.field(each.name, arrow_type(each.type), each.nullable) for each in found.fields]
+    if found.kind == "struct":
+        return pa.struct(fields)
+    if found.kind == "list":
+        return pa.list_(fields[0])
+    if found.kind == "map":
+        return pa.map_(pa.string(), fields[0].type)
+    if found.kind == "decimal128":
+        return pa.decimal128(*found.params)
+    if found.kind == "fixed_size_binary":
+        return pa.binary(found.params[0])
+    return _scalar(found.kind)
+
+
+def _scalar(kind: str) -> pa.DataType:
+    name, _, rest = kind.partition("[")
+    if name == "timestamp":
+        unit, _, zone = rest.rstrip("]").partition(", tz=")
+        return pa.timestamp(cast(Any, unit), tz=zone or None)
+    return cast(pa.DataType, pa.type_for_alias(cast(Any, kind)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A finished file: its bytes, and what a ``File`` says of them. Timestamps are 0 in a file without records."""
+
+    data: pa.Buffer
+    count: int
+    footer: int
+    min: int
+    max: int
+    crc: int
+
+
+class FileBuilder:
+    """Makes a file of rows that come in any number of pieces, by ascending offset.
+
+    Memory: the bytes encoded so far, and the rows of one row group. ``bytes`` are those encoded so far; what waits for
+    its row group adds at most ``waiting`` bytes.
+    """
+
+    def __init__(self, columns: Sequence[Column] = (), metadata: Mapping[str, str] | None = None) -> None:
+        self.schema = file_schema(columns)
+        self.rows = 0
+        self.waiting = 0
+        self._sink = pa.BufferOutputStream()
+        self._waiting: list[pa.RecordBatch] = []
+        self._times: list[tuple[int, int]] = []
+        self._last = -1
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            self.schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=["key", *_texts(self.schema)],  # type: ignore[arg-type]
+            column_encoding={"offset": "DELTA_BINARY_PACKED", "timestamp": "DELTA_BINARY_PACKED"},
+            data_page_size=PAGE_BYTES,
+            write_page_index=True,
+            write_page_checksum=True,
+            sorting_columns=[pq.SortingColumn(0)],
+        )
+        self._writer.add_key_value_metadata({"headwater.format": "1", **(metadata or {})})
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the file so far."""
+        return self._sink.tell()
+
+    def add(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Put ``rows`` behind those that are there. Typed columns that they lack are null.
+
+        Raises:
+            InvalidRequest: a column does not fit.
+        """
+        for batch in self._fitted(rows).to_batches():
+            for part in _parts(batch):
+                self._take(part)
+
+    def finish(self) -> Built:
+        """The file. Nothing can be added any more."""
+        self._flush()
+        self._writer.close()
+        data = self._sink.getvalue()
+        assert data.size <= OBJECT_BYTES_MAX, f"a file of {data.size} bytes is no single object"
+        return Built(
+            data=data,
+            count=self.rows,
+            footer=int.from_bytes(data[data.size - TAIL : data.size - 4], "little") + TAIL,
+            min=min((low for low, _ in self._times), default=0),
+            max=max((high for _, high in self._times), default=0),
+            crc=frame.checksum(memoryview(data)),
+        )
+
+    def _fitted(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
+        if table.schema.equals(self.schema):
+            return table
+        try:
+            columns = [
+                table.column(field.name).cast(field.type)
+                if field.name in table.schema.names
+                else pa.chunked_array([pa.nulls(table.num_rows, field.type)])
+                for field in self.schema
+            ]
+            return pa.Table.from_arrays(columns, schema=self.schema)
+        except FOREIGN as error:
+            raise InvalidRequest(f"The rows do not fit the columns of the file: {error}.") from error
+
+    def _take(self, part: pa.RecordBatch) -> None:
+        self._waiting.append(part)
+        self.rows += part.num_rows
+        self.waiting += part.nbytes
+        if sum(each.num_rows for each in self._waiting) >= ROW_GROUP_ROWS or self.waiting >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        table = pa.Table.from_batches(self._waiting, schema=self.schema).combine_chunks()
+        offsets: Any = table.column("offset")
+        assert self._last < offsets[0].as_py(), "offsets ascend"
+        self._last = offsets[-1].as_py()
+        times = cast(dict[str, int], pc.min_max(table.column("timestamp").cast(pa.int64())).as_py())
+        self._times.append((times["min"], times["max"]))
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        self._waiting, self.waiting = [], 0
+
+
+def placed(built: Built, *, base: int, end: int, key: str, cleaned_ms: int = 0) -> File:
+    """The entry of the file that will lie at ``key`` and hold all kept records of ``[base, end)``."""
+    return File(
+        base=base,
+        end=end,
+        count=built.count,
+        key=key,
+        bytes=built.data.size,
+        crc=built.crc,
+        footer=built.footer,
+        min=built.min,
+        max=built.max,
+        cleaned_ms=cleaned_ms,
+    )
+
+
+def read_footer(data: bytes, file: File) -> pq.FileMetaData:
+    """The footer in the last ``file.footer`` bytes of the file. Raises ``Corrupt``."""
+    try:
+        if len(data) != file.footer or data[-4:] != b"PAR1":
+            raise ValueError(f"{len(data)} bytes do not end as a Parquet file of {file.bytes} bytes does")
+        found = pq.read_metadata(pa.BufferReader(data))
+        if found.num_rows != file.count:
+            raise ValueError(f"it has {found.num_rows} records and should have {file.count}")
+        if found.schema.to_arrow_schema().names[: len(PLACED_SCHEMA.names)] != PLACED_SCHEMA.names:
+            raise ValueError("it has other columns than a record")
+        return found
+    except FOREIGN as error:
+        raise damaged(file, error) from error
+
+
+def decode_row_groups(
+    source: Any, footer: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str], file: File
+) -> pa.Table:
+    """Columns of some row groups. ``source`` reads at the positions of the whole file. Raises ``Corrupt``."""
+    try:
+        reader = pq.ParquetFile(source, metadata=footer, page_checksum_verification=True)
+        table = reader.read_row_groups(list(groups), columns=list(columns), use_threads=False)
+        table.validate(full=True)
+        return table.select(list(columns))
+    except FOREIGN as error:
+        raise damaged(file, error) from error
+
+
+def damaged(file: File, error: BaseException) -> Corrupt:
+    """The error that names the file."""
+    return Corrupt(f"{file.key!r}, a file of the archive, cannot be read: {error}.", key=file.key)
+
+
+def _texts(schema: pa.Schema) -> list[str]:
+    """Typed columns that may repeat themselves."""
+    known = len(PLACED_SCHEMA.names)
+    return [field.name for field in list(schema)[known:] if not pa.types.is_nested(field.type)]
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Pieces of at most a row group, as far as their average row tells."""
+    if not batch.num_rows:
+        return
+    rows = max(1, min(ROW_GROUP_ROWS, batch.num_rows * ROW_GROUP_BYTES // max(batch.nbytes, 1)))
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
