@@ -23,6 +23,7 @@ from headwater.limits import (
     TOPIC_NAME_MAX,
 )
 from headwater.log import keys
+from headwater.log.config import check_namespace_config, check_topic_config
 from headwater.log.operations import AclRule
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -100,12 +101,24 @@ def check_config(config: Mapping[str, str | None], *, unset: bool = False) -> di
             raise InvalidRequest(f"{name[:40]!r} is no config: use 1 to 100 of a-z 0-9 . _ -.")
         if not (value is None and unset):
             _check_value(name, value)
+            check_topic_config(name, str(value))
     return dict(config)
 
 
 def _check_value(name: str, value: object) -> None:
     if not isinstance(value, str) or len(value.encode(errors="replace")) > CONFIG_BYTES_MAX:
         raise InvalidRequest(f"The config {name!r} is text of at most {CONFIG_BYTES_MAX} bytes.")
+
+
+def check_namespace_configs(config: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Configs of the namespace; ``None`` takes one back. Raises ``InvalidRequest``."""
+    if not config:
+        raise InvalidRequest("There is nothing to alter: name at least one config.")
+    for name, value in config.items():
+        if value is not None:
+            _check_value(name, value)
+        check_namespace_config(name, "-1" if value is None else value)
+    return dict(config)
 
 
 def check_principal(name: str, *, anybody: bool = False) -> str:

@@ -1,11 +1,11 @@
-"""Native routes of administration: topics, access rules, API keys and quotas."""
+"""Native routes of administration: topics, access rules, API keys, quotas and the namespace itself."""
 
 from __future__ import annotations
 
 from headwater.api import asking, media, wire
 from headwater.api.messages import Call, Response, Route
 from headwater.api.routes import ADMIN, TOPICS, body_schema
-from headwater.api.verbs import AclRule, KeyInfo, QuotaInfo, TopicInfo
+from headwater.api.verbs import AclRule, KeyInfo, NamespaceInfo, QuotaInfo, TopicInfo
 
 # -- topics ----------------------------------------------------------------------------------------------
 
@@ -103,7 +103,40 @@ async def set_quota(call: Call) -> Response:
     return asking.done()
 
 
+# -- the namespace ---------------------------------------------------------------------------------------
+
+
+async def describe_namespace(call: Call) -> Response:
+    """The namespace with its configs."""
+    return asking.ok(await call.verbs.describe_namespace())
+
+
+async def alter_namespace(call: Call) -> Response:
+    """Change the namespace's configs."""
+    body = wire.request(call.request.body, wire.AlterNamespace)
+    await call.verbs.alter_namespace(body.config)
+    return asking.done()
+
+
 ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        pattern="/admin/namespace",
+        handler=describe_namespace,
+        functions=ADMIN,
+        summary="The namespace with its configs",
+        answer=NamespaceInfo,
+    ),
+    Route(
+        method="PATCH",
+        pattern="/admin/namespace",
+        handler=alter_namespace,
+        functions=ADMIN,
+        summary="Change the namespace's configs",
+        consumes=media.JSON_TYPES,
+        schema=body_schema(wire.AlterNamespace),
+        codes=(204,),
+    ),
     Route(
         method="GET",
         pattern="/admin/topics",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from headwater.api.access import CLUSTER, ROOT
 from headwater.api.auth import digest_of, token_of
-from headwater.api.names import check_name, check_number, check_principal, check_rule
+from headwater.api.names import check_name, check_namespace_configs, check_number, check_principal, check_rule
 from headwater.api.service_base import ServiceBase, verb
-from headwater.api.verbs import AclRule, KeyInfo, QuotaInfo
+from headwater.api.verbs import AclRule, KeyInfo, NamespaceInfo, QuotaInfo
 from headwater.errors import Forbidden, InvalidRequest, NotFound
 from headwater.limits import ACLS_MAX, SCOPES_MAX
 from headwater.log import operations as ops
@@ -114,6 +114,20 @@ class AdminVerbs(ServiceBase):
         self._check("alter", "cluster")
         op = ops.SetQuota(principal=principal, **bounds)
         await self._change(op, "set_quota", "cluster", CLUSTER, principal=principal, **bounds)
+
+    @verb
+    async def describe_namespace(self) -> NamespaceInfo:
+        await self._enter(fresh=True)
+        self._check("describe", "cluster")
+        state = self._state
+        return NamespaceInfo(name=self.namespace, config=dict(state.config), commit=state.seq, time_ms=state.time_ms)
+
+    @verb
+    async def alter_namespace(self, config: Mapping[str, str | None]) -> None:
+        wanted = check_namespace_configs(config)
+        await self._enter()
+        self._check("alter", "cluster")
+        await self._change(ops.AlterNamespace(config=wanted), "alter_namespace", "cluster", CLUSTER, config=wanted)
 
     def _check_grant(self, principal: str, scopes: Sequence[AclRule]) -> None:
         """Nobody makes a key that can do more than its maker: not one of ``root``, and not one with wider scopes."""

@@ -166,6 +166,16 @@ class QuotaInfo:
     requests_per_s: int = -1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceInfo:
+    """The namespace as of manifest ``commit``, which was made at ``time_ms``."""
+
+    name: str
+    config: Mapping[str, str]
+    commit: int
+    time_ms: int
+
+
 class Verbs(Protocol):
     """What a principal can ask of one namespace. Every verb checks access first and says what became of it."""
 
@@ -343,3 +353,9 @@ class Verbs(Protocol):
     async def set_quota(
         self, principal: str, *, produce_bytes_per_s: int = -1, fetch_bytes_per_s: int = -1, requests_per_s: int = -1
     ) -> None: ...
+
+    async def describe_namespace(self) -> NamespaceInfo: ...
+
+    async def alter_namespace(self, config: Mapping[str, str | None]) -> None:
+        """Set configs of the namespace; None takes one back to its default. Raises ``InvalidRequest``."""
+        ...

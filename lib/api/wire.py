@@ -133,6 +133,12 @@ class AlterTopic(Body, frozen=True):
     config: dict[str, str | None]
 
 
+class AlterNamespace(Body, frozen=True):
+    """``PATCH /admin/namespace``: null takes a config back to its default."""
+
+    config: dict[str, str | None]
+
+
 class AddPartitions(Body, frozen=True):
     """``POST /admin/topics/{topic}/partitions``."""
 

@@ -19,6 +19,7 @@ from headwater.errors import HeadwaterError
 # Name -> module, attribute, the line in `headwater --help`. Modules are imported when their command is called.
 COMMANDS = {
     "topic": ("headwater.cli.topic", "topic", "Create, list, describe, alter, trim and delete topics."),
+    "namespace": ("headwater.cli.namespace", "namespace", "Show or set the configs of the namespace."),
     "produce": ("headwater.cli.produce", "produce", "Append records from a file or from standard input."),
     "consume": ("headwater.cli.consume", "consume", "Print records."),
     "offsets": ("headwater.cli.offsets", "offsets", "Show or reset offsets of topics and groups."),

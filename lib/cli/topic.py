@@ -10,7 +10,7 @@ from headwater.cli.settings import Group, Settings, answer, pass_settings, with_
 
 if TYPE_CHECKING:
     from headwater.log.namespace import Namespace
-    from headwater.log.state import Topic
+    from headwater.log.state import Partition, Topic
 
 
 @click.group(cls=Group)
@@ -76,7 +76,8 @@ def list_(settings: Settings) -> None:
 def describe(settings: Settings, name: str) -> None:
     """Show a topic's partitions and configuration.
 
-    "stored" counts the bytes of all batches ever committed, as they lie in the bucket.
+    "stored" counts the bytes of all batches ever committed, as they lie in the bucket. Offsets below "archived to"
+    are read from the archive, which holds "archive" bytes of files.
     """
 
     async def work(namespace: Namespace) -> dict[str, Any]:
@@ -99,10 +100,13 @@ def describe(settings: Settings, name: str) -> None:
             p["stable_end"],
             p["records"],
             output.size(p["bytes"]),
+            p["archived"],
+            output.size(p["archived_bytes"]),
         ]
         for p in found["partitions"]
     ]
-    output.print_table(["partition", "log start", "high watermark", "stable end", "records", "stored"], rows)
+    columns = ["partition", "log start", "high watermark", "stable end", "records", "stored", "archived to", "archive"]
+    output.print_table(columns, rows)
 
 
 @topic.command()
@@ -144,7 +148,10 @@ def alter(
 
     async def work(namespace: Namespace) -> dict[str, Any]:
         from headwater.log import operations
+        from headwater.log.config import check_topic_config
 
+        for config, value in configs:
+            check_topic_config(config, value)
         found = await namespace.find_topic(name)
         ops: list[operations.AnyOp] = []
         if partitions is not None:
@@ -190,6 +197,8 @@ def describe_topic(topic: Topic) -> dict[str, Any]:
             "stable_end": place.stable_end,
             "records": place.next - place.start,
             "bytes": place.bytes,
+            "archived": place.archived,
+            "archived_bytes": _archived_bytes(place),
         }
         for number, place in enumerate(topic.partitions)
     ]
@@ -202,6 +211,13 @@ def describe_topic(topic: Topic) -> dict[str, Any]:
         "bytes": sum(place["bytes"] for place in partitions),
         "partitions": partitions,
     }
+
+
+def _archived_bytes(place: Partition) -> int:
+    archive = place.archive
+    if archive is None:
+        return 0
+    return sum(page.bytes for page in archive.pages) + sum(file.bytes for file in archive.files)
 
 
 def _partitions(count: int) -> str:

@@ -24,7 +24,7 @@ from headwater.log.together import to_the_end
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from headwater.api.verbs import AclRule, GroupInfo, KeyInfo, Lag, QuotaInfo, TopicInfo, Verbs, Where
+    from headwater.api.verbs import AclRule, GroupInfo, KeyInfo, Lag, NamespaceInfo, QuotaInfo, TopicInfo, Verbs, Where
     from headwater.client.transaction import OffsetsLike
 
 TP = tuple[str, int]
@@ -207,3 +207,13 @@ class Admin:
             fetch_bytes_per_s=fetch_bytes_per_s,
             requests_per_s=requests_per_s,
         )
+
+    # -- the namespace ----------------------------------------------------------------------------------------
+
+    async def describe_namespace(self) -> NamespaceInfo:
+        """The namespace with its configs."""
+        return await self._verbs.describe_namespace()
+
+    async def alter_namespace(self, config: Mapping[str, str | None]) -> None:
+        """Set configs of the namespace, as ``history.retention.ms``; None takes one back to its default."""
+        await self._verbs.alter_namespace(config)

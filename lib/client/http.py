@@ -25,6 +25,7 @@ from headwater.api.verbs import (
     Heartbeat,
     KeyInfo,
     Lag,
+    NamespaceInfo,
     OffsetAt,
     ProducerId,
     QuotaInfo,
@@ -367,6 +368,13 @@ class HttpVerbs:
             "requests_per_s": requests_per_s,
         }
         await self._post(f"/admin/quotas/{segment(principal)}", body, method="PUT", repeatable=True, admin=True)
+
+    async def describe_namespace(self) -> NamespaceInfo:
+        return wire.read(await self._get("/admin/namespace", admin=True), NamespaceInfo)
+
+    async def alter_namespace(self, config: Mapping[str, str | None]) -> None:
+        body = {"config": dict(config)}
+        await self._post("/admin/namespace", body, method="PATCH", repeatable=True, admin=True)
 
     # -- requests ---------------------------------------------------------------------------------------------
 

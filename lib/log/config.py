@@ -15,7 +15,7 @@ from headwater.errors import InvalidRequest
 
 DAY_MS: Final = 86_400_000
 FOREVER: Final = -1
-_NUMBER_MAX: Final = 2**62
+_NUMBER_MAX: Final = 2**63 - 1  # what Kafka's tools write for never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

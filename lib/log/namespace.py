@@ -18,6 +18,7 @@ from headwater.log import keys
 from headwater.log import operations as ops
 from headwater.log.chain import Chain
 from headwater.log.committer import Committer
+from headwater.log.config import check_namespace_config, check_topic_config
 from headwater.log.house import House
 from headwater.log.journal import Journal
 from headwater.log.lookup import Lookup
@@ -157,6 +158,8 @@ class Namespace:
         keys.check_topic_name(name)
         if not 1 <= partitions <= PARTITION_MAX:
             raise InvalidRequest(f"A topic has 1 to {PARTITION_MAX} partitions, not {partitions}.")
+        for config_name, value in (config or {}).items():
+            check_topic_config(config_name, value)
         await self._change(ops.CreateTopic(name=name, partitions=partitions, config=dict(config or {})))
         return self.topic(name)
 
@@ -171,8 +174,17 @@ class Namespace:
         await self._change(ops.AddPartitions(topic=(await self.find_topic(name)).id, total=total))
 
     async def alter_topic(self, name: str, config: Mapping[str, str | None]) -> None:
-        """Set configs of a topic; ``None`` takes one back to its default."""
+        """Set configs of a topic; ``None`` takes one back to its default. Raises ``InvalidRequest`` for a bad value."""
+        for config_name, value in config.items():
+            if value is not None:
+                check_topic_config(config_name, value)
         await self._change(ops.AlterTopic(topic=(await self.find_topic(name)).id, config=dict(config)))
+
+    async def alter_namespace(self, config: Mapping[str, str | None]) -> None:
+        """Set configs of the namespace; ``None`` takes one back to its default. Raises ``InvalidRequest``."""
+        for config_name, value in config.items():
+            check_namespace_config(config_name, "-1" if value is None else value)
+        await self._change(ops.AlterNamespace(config=dict(config)))
 
     async def trim(self, name: str, partition: int, before: int) -> None:
         """Move the log start forward to ``before`` (Kafka: DeleteRecords). Offsets below are gone for readers."""

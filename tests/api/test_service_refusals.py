@@ -82,6 +82,8 @@ VERBS: dict[str, tuple[Call, Needs]] = {
     "revoke_key": (lambda s: s.revoke_key("nope"), [("alter", CLUSTER)]),
     "quotas": (lambda s: s.quotas(), [("describe", CLUSTER)]),
     "set_quota": (lambda s: s.set_quota("bob", requests_per_s=1), [("alter", CLUSTER)]),
+    "describe_namespace": (lambda s: s.describe_namespace(), [("describe", CLUSTER)]),
+    "alter_namespace": (lambda s: s.alter_namespace({"history.retention.ms": "-1"}), [("alter", CLUSTER)]),
 }
 # What anybody may ask: lists leave out what the caller may not see; what is staged belongs to who began it.
 OPEN: dict[str, Call] = {
