@@ -44,6 +44,11 @@ def json_rows(table: pa.Table, kinds: Mapping[str, Kind]) -> Any:
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
+def json_strings(column: Any) -> Any:
+    """Each string of a column as JSON writes it, in quotes; null stays null."""
+    return _quoted(column)
+
+
 def _kind(column: Any) -> Kind:
     values = pc.drop_null(column)
     values = values.filter(pc.invert(pc.is_in(values, _NOTHING)))
