@@ -7,10 +7,11 @@ nanoseconds, and items without a size, of which a few bytes could claim any numb
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from headwater.limits import COLUMN_DEPTH_MAX, COLUMN_FIELDS_MAX
-from headwater.schemas.shape import Member, Shape, check_member, refuse
+from headwater.schemas.shape import Member, Shape, refuse
 
 _PLAIN: Final = {
     "boolean": "bool",
@@ -30,6 +31,7 @@ _LOGICAL: Final = {
     ("long", "local-timestamp-millis"): "timestamp[ms]",
     ("long", "local-timestamp-micros"): "timestamp[us]",
 }
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,248}")
 _FIXED_MAX: Final = 65_535  # bytes of a fixed type
 
 
@@ -89,7 +91,8 @@ class _Reader:
             if not isinstance(each, dict) or not isinstance(each.get("name"), str) or each["name"] in members:
                 refuse(_shown(path), "each field has a name of its own, and a type.")
             below = f"{path}\0{each['name']}"
-            check_member(_shown(below), each["name"])
+            if not _NAME.fullmatch(each["name"]):
+                refuse(_shown(below), "a name has letters, digits and _, and does not begin with a digit.")
             # A field may hold its logical type beside its name of a plain type, as some write it; the standard puts
             # it inside. Only the standard's way counts, so both ways are read by `type` alone.
             found, nullable = self.read(each.get("type"), below, space)
