@@ -17,11 +17,9 @@ state meets a 404, looks again, and starts from a newer one (R6).
 **Sleepers.** A process that wakes after days may fill a slot below the boundary. It looks at the boundary before it
 believes that (R5), so nobody reads it, and it has no mark: the next sweep takes it. A segment that it stores late has
 an old tip, and can no longer be committed. A snapshot that it stores may name pages that are gone; it notices (see
-``House``), and if it dies first, ``_mend`` below writes that snapshot anew. A collector that sleeps between any two
+``House``), and if it dies first, ``pages`` writes that snapshot anew. A collector that sleeps between any two
 steps and goes on with an old h deletes only what was dead at h. That stays dead, and under none of these keys comes a
-new object to live: names of segments and files are made once; a page's name holds the number of the state that it
-was made from or pruned by, so one of up to h is made by a process that was at h at most, which is a sleeper again,
-or by one that wishes to merge the same pages once more, and those are kept (``_may_be_made_again``).
+new object to live: names of segments and files are made once, and for index pages see ``pages``.
 
 **Two collectors** with horizons h < k: the one at h deletes a part of what the other one may. Snapshot h may vanish
 under it; then it looks again. Each deletes boundary markers below the greatest that it has seen, so the greatest stays.
@@ -37,7 +35,8 @@ at h marks its bytes wherever it is released; one made behind h has bytes above 
 
 **A branch made meanwhile** pins its commit N before it lists the boundary, and we list the pins after the boundary is
 durable. If its pin was not there yet, it finds a boundary of h+1 and gives up unless N is at or behind h; and then all
-that it needs is kept for our own readers. A branch that was begun before and is not finished holds everything back.
+that it needs is kept for our own readers. Of a branch that was begun before and is not finished, all that state N names
+stays, and the snapshot and the manifests that lead to N, so that the next run knows it, too.
 
 **history.retention.ms** is what the present state says. So a lengthened one counts at once, for whatever was not
 collected before; and a shortened one does too, which that of the horizon would not allow (-1 would stay for ever).
@@ -56,8 +55,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-import msgspec
-
 from headwater.errors import AlreadyExists, Conflict, Corrupt, Indeterminate, NotFound, Raced
 from headwater.limits import COLLECT_EVERY_MS, DELETE_KEYS, DELETES_MAX, MANIFEST_KEEP_S
 from headwater.log import keys, snapshot
@@ -65,13 +62,13 @@ from headwater.log.chain import Chain
 from headwater.log.config import FOREVER, NamespaceConfig
 from headwater.log.namespace import Namespace
 from headwater.log.operations import RaiseFloor
-from headwater.log.state import PageRef, State
+from headwater.log.state import State
 from headwater.log.together import to_the_end
 from headwater.store.base import Stat
 from headwater.upkeep import horizon as h
+from headwater.upkeep.pages import Pages
 
 DAY_MS: Final = int(MANIFEST_KEEP_S * 1_000)
-PAGE_READS: Final = 16  # lines of snapshots read at once
 
 Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
@@ -81,9 +78,9 @@ class CollectReport:
     """What a run did, or with ``dry_run`` would do.
 
     ``deleted`` and ``freed`` are objects and bytes by kind. ``marked`` are the objects that stay. ``rested``: nothing
-    can have changed since the last sweep. ``complete``: it came to its end. ``held_back`` names unfinished branches for
-    whose sake nothing was deleted. ``next_due_ms``, by the local clock, is when there may be something to do if nobody
-    commits until then; None for never.
+    can have changed since the last sweep. ``complete``: it came to its end. ``unfinished`` names branches whose making
+    broke off, for whose sake things stay: finish or drop them. ``next_due_ms``, by the local clock, is when there may
+    be something to do if nobody commits until then; None for never.
     """
 
     horizon: int = 0
@@ -95,7 +92,7 @@ class CollectReport:
     snapshot: int = 0
     raised: bool = False
     mended: int = 0
-    held_back: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
     rested: bool = False
     complete: bool = True
     next_due_ms: int | None = None
@@ -213,14 +210,12 @@ class _Run:
             await self._find_horizon(keep_ms)
             await self._move_boundary()
             self.family = await h.mark_branches(self.chain, self.base.seq, self.marks, self.namespace.name)
-            if not self.family.unfinished:
-                await self._sweep()
+            await self._sweep()
         except _Late:
             return self._report(keep_ms, hint, complete=False)
         if not self.dry_run:
             await self._raise_floor()
-            if not self.family.unfinished:
-                hint = await self._leave_hint()
+            hint = await self._leave_hint()
         return self._report(keep_ms, hint)
 
     async def next_due_ms(self) -> int | None:
@@ -356,57 +351,15 @@ class _Run:
 
     async def _pages(self) -> None:
         """Index pages up to the horizon that neither a snapshot from there on nor a branch names."""
-        named, lines = await self._named_pages()
-        there: set[str] = set()
-        young = 0
+        pages = Pages(self.chain, self.base, self.survey.now_ms)
+        await pages.look([(self.chain, self.base.seq), *self.family.members], self._check_time)
         async for stat in h.stats_under(self.chain, keys.INDEXES, lambda _: True):
-            there.add(stat.key)
-            if stat.key in named or stat.key in self.marks:
-                continue
-            first, last, pruned = keys.parse_index_key(stat.key)
-            if max(last, pruned) > self.base.seq or _may_be_made_again(first, last, pruned, lines):
-                continue
-            if stat.modified_ms + DAY_MS > self.survey.now_ms:
-                young = max(young, stat.modified_ms)  # who has just made it may be about to name it
-            else:
+            if stat.key not in self.marks and pages.may_go(stat):
                 await self._doom("pages", stat)
         await self._flush("pages")
-        if young:
-            self.again_ms = young + DAY_MS
+        self.again_ms = pages.again_ms
         if not self.dry_run:
-            await self._mend(lines, there)
-
-    async def _named_pages(self) -> tuple[set[str], dict[int, list[PageRef]]]:
-        """The pages that snapshots from the horizon on name, ours and those of branches; and ours by snapshot.
-
-        They are listed anew: after the boundary, so that whoever stores one later finds that (see ``House``).
-        """
-        lines: dict[int, list[PageRef]] = {}
-        named: set[str] = set()
-        for chain, lowest in [(self.chain, self.base.seq), *self.family.members]:
-            seqs = [seen.seq for seen in (await h.survey(chain)).snapshots if seen.seq >= lowest]
-            for at in range(0, len(seqs), PAGE_READS):
-                part = seqs[at : at + PAGE_READS]
-                for seq, refs in zip(part, await to_the_end(_line(chain, seq) for seq in part), strict=True):
-                    named.update(keys.index_key(ref.first, ref.last, ref.pruned) for ref in refs or ())
-                    if chain is self.chain and refs is not None:
-                        lines[seq] = refs
-                self._check_time()
-        return named, lines
-
-    async def _mend(self, lines: dict[int, list[PageRef]], there: set[str]) -> None:
-        """Write snapshots anew that name pages which are gone: a sleeper stored them and did not live to notice.
-
-        Only that very version is replaced, and no collector has taken it for its horizon, since it is not whole.
-        """
-        for seq, refs in lines.items():
-            wanted = [keys.index_key(ref.first, ref.last, ref.pruned) for ref in refs]
-            if seq <= self.base.seq or all(key in there or h.owner(key, self.base) for key in wanted):
-                continue
-            try:
-                self.mended += await _mended(self.chain, self.base, seq)
-            except (Conflict, NotFound):
-                continue  # somebody else was faster
+            self.mended = await pages.mend()
 
     # -- deletes ---------------------------------------------------------------------------------------------
 
@@ -464,7 +417,7 @@ class _Run:
             snapshot=self.written,
             raised=self.raised,
             mended=self.mended,
-            held_back=tuple(self.family.unfinished),
+            unfinished=tuple(self.family.unfinished),
             rested=rested,
             complete=complete,
             next_due_ms=self._due_ms(keep_ms, hint) if complete else self.chain.clock.wall_ms(),
@@ -480,8 +433,6 @@ class _Run:
             times.append(newest.modified_ms + DAY_MS if newest else survey.now_ms)
         if swept is not None and swept.again_ms:
             times.append(swept.again_ms)
-        if self.family.unfinished:
-            times.append(survey.now_ms + COLLECT_EVERY_MS)
         if not times:
             return None
         due_ms = max(min(times), at_ms + COLLECT_EVERY_MS)
@@ -506,40 +457,3 @@ def _number(tip_of: Callable[[str], int], key: str) -> int:
         return tip_of(key)
     except Corrupt:
         return -1
-
-
-def _may_be_made_again(first: int, last: int, pruned: int, lines: dict[int, list[PageRef]]) -> bool:
-    """Whether a snapshot names parts of this range: who merges them anew, late, finds this page and names it."""
-    return not pruned and any(
-        first <= ref.first and ref.last <= last and (ref.first, ref.last) != (first, last)
-        for refs in lines.values()
-        for ref in refs
-    )
-
-
-async def _line(chain: Chain, seq: int) -> list[PageRef] | None:
-    """The pages of a snapshot; None if it is gone: then it lay below another collector's horizon."""
-    try:
-        return await h.pages_of(chain, seq)
-    except NotFound:
-        return None
-
-
-async def _mended(chain: Chain, base: State, seq: int) -> int:
-    """Store ``snapshot/<seq>`` anew, with the pages of the horizon and all later entries in its tails."""
-    from headwater.log.chain import read_manifest
-    from headwater.log.state import apply
-
-    key = keys.snapshot_key(seq)
-    etag = (await chain.retry(lambda: chain.store.head(key))).etag
-    state = msgspec.json.decode(msgspec.json.encode(base), type=State)
-    while state.seq < seq:
-        data = await chain.read_slot(state.seq + 1)
-        if data is None:
-            raise NotFound(f"Manifest {state.seq + 1} is gone.")
-        apply(state, read_manifest(data, state.seq + 1))
-    try:
-        await chain.store.put_if_match(key, snapshot.encode(state), etag)
-    except Indeterminate:
-        return 0
-    return 1

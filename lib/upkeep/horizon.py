@@ -17,10 +17,10 @@ from msgspec import Struct
 
 from headwater.errors import Corrupt, NotFound
 from headwater.log import files, frame, index, keys, snapshot
-from headwater.log.chain import Chain, naming
+from headwater.log.chain import Chain, naming, read_manifest
 from headwater.log.intents import FORMAT, decode_header, decode_manifest
 from headwater.log.operations import BranchedFrom, FilePage
-from headwater.log.state import Entry, PageRef, Partition, State
+from headwater.log.state import Entry, PageRef, Partition, State, apply
 from headwater.store.base import Stat
 
 LOOK_AGAIN_MAX: Final = 3  # how often what another collector has just taken away is looked for anew
@@ -204,19 +204,20 @@ async def listed_in(chain: Chain, page: FilePage, state: State) -> list[str]:
 class Family:
     """What the branches of a namespace, and theirs, need of it.
 
-    ``unfinished`` are branches that are being made, or whose making broke off, from before the horizon: what they need
-    is not known. ``members`` are the others, each with its horizon.
+    ``members`` are those that exist, each with its horizon. ``unfinished`` are those that are being made, or whose
+    making broke off, from before the horizon.
     """
 
-    unfinished: list[str] = field(default_factory=list)
     members: list[tuple[Chain, int]] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
 
 
 async def mark_branches(chain: Chain, horizon: int, marks: Marks, name: str) -> Family:
     """Mark what the branches of the namespace ``name`` need of it, and theirs, and so on.
 
     A branch needs what the state at its own horizon names; that is the snapshot below its boundary, since its collector
-    takes the same care. Of one that was made at or behind ``horizon`` and is not finished, all is kept anyway.
+    takes the same care. One that is not finished needs what the state at its pin names, and all that leads to that
+    state; if this was at or behind ``horizon``, it is kept anyway.
 
     Cost: 1 LIST; for each branch 2 LISTs, 1 GET, and 1 GET for each of its index pages.
     """
@@ -235,12 +236,39 @@ async def mark_branches(chain: Chain, horizon: int, marks: Marks, name: str) -> 
             )
             state = await _marked(child, marks, name)
             if state is None:
-                if seq < limit and not await _is_other(child, parent_name, seq):
+                own = "" if parent is chain else name
+                wanted = seq < limit and not await _is_other(child, parent_name, seq)
+                if wanted and await _marked_at(parent, seq, marks, own):
                     family.unfinished.append(child_name)
             elif any((origin.namespace, origin.seq) == (parent_name, seq) for origin in state.origins):
                 family.members.append((child, state.seq))
                 waiting.append((child, child_name, state.seq))
     return family
+
+
+async def _marked_at(chain: Chain, seq: int, marks: Marks, name: str) -> bool:
+    """Mark what a branch of commit ``seq`` will need, and the snapshot and manifests that lead there.
+
+    False if they are gone. Then the branch was pinned too late, and its maker found the boundary above it: had it been
+    there in time, every collector since would have kept them.
+    """
+    below = [seen.seq for seen in (await survey(chain)).snapshots if seen.seq <= seq]
+    first = below[-1] if below else 0
+    try:
+        state = await load(chain, first)
+        while state.seq < seq:
+            data = await chain.read_slot(state.seq + 1)
+            if data is None:
+                return False
+            apply(state, read_manifest(data, state.seq + 1))
+        await mark(chain, state, marks, name)
+    except (NotFound, Corrupt):
+        return False
+    if not name:
+        marks.add(keys.snapshot_key(first))
+        for number in range(first + 1, seq + 1):
+            marks.add(keys.manifest_key(number))
+    return True
 
 
 async def _pins(chain: Chain) -> list[tuple[int, str]]:
