@@ -22,6 +22,7 @@ from headwater.upkeep.idle import Memory, quiet_until
 from headwater.upkeep.offload import Offload, in_thread
 
 SNAPSHOT_PART: Final = 4  # a quarter of the manifests that make a snapshot due make it worth while for upkeep
+PRUNE_EVERY_MS: Final = 3_600_000  # index pages are looked through this often for what is dead in them
 EXPIRE_MAX: Final = 1_000  # reservations voided in one run; the next run takes the rest
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
@@ -74,6 +75,11 @@ class _Run:
     done: dict[str, Any] = field(default_factory=dict)
     due: list[int] = field(default_factory=list)  # when the chores next have something to do, ms
     left: bool = False
+
+    def note_due(self, at_ms: int | None) -> None:
+        """A chore has something to do again at ``at_ms``, if nobody commits until then."""
+        if at_ms is not None:
+            self.due.append(at_ms)
 
 
 async def keep_up(
@@ -165,11 +171,34 @@ async def _snapshot(run: _Run) -> None:
         run.done["snapshot"] = await namespace.house.snapshot()
 
 
+async def _retention(run: _Run) -> None:
+    from headwater.upkeep.retention import retain
+
+    report = await retain(run.namespace)
+    run.done["partitions_trimmed"] = report.trimmed
+    run.note_due(report.next_due_ms)
+
+
+async def _collection(run: _Run) -> None:
+    from headwater.upkeep.collector import collect
+
+    memory, now_ms = run.namespace.shared(Memory), run.namespace.chain.clock.wall_ms()
+    if memory.pruned_ms + PRUNE_EVERY_MS <= now_ms:  # it reads all pages
+        run.done["pages_pruned"] = await run.namespace.house.prune()
+        memory.pruned_ms = now_ms
+    report = await collect(run.namespace, progress=run.progress, deadline_s=run.deadline_s)
+    run.done |= {"objects_collected": report.objects, "bytes_collected": report.bytes}
+    run.left |= not report.complete
+    run.note_due(report.next_due_ms)
+
+
 _CHORES: Final[tuple[Callable[[_Run], Awaitable[None]], ...]] = (
     _groups,
     _reservations,
     _documents,
+    _retention,
     _snapshot,
+    _collection,
 )
 
 

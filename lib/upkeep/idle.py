@@ -48,6 +48,7 @@ class Memory:
         self.namespace = namespace
         self.seq = -1
         self.until_ms = 0
+        self.pruned_ms = 0  # when index pages were last looked through
         self.stored: Quiet | None = None
 
     def rests(self, now_ms: int) -> bool:
