@@ -31,6 +31,7 @@ Progress = Callable[[str, int, int], None]  # what is being done, how much of it
 KEYS_BYTES: Final = 64 << 20  # of records whose keys are read at once
 STRIDE_BYTES: Final = 512 << 20  # read anew between two swaps: what a crash costs
 STRIDE_FILES: Final = 256  # looked at between two swaps, if some of them changed
+LATE_MS: Final = 3_600_000  # a swap whose files are listed by a page counts as made so late
 ANSWERS_MAX: Final = 4  # how often the store is asked what became of a swap
 
 
@@ -270,8 +271,8 @@ class Cleaner:
         out, listed = stride.out, stride.listed
         if not out.changed:
             return None
-        # As late as possible, since it is from the swap on that a tombstone is kept.
-        now_ms = self.now_ms()
+        # It is from the swap on that a tombstone is kept. The fold sees to that, but not inside a list of files.
+        now_ms = self.now_ms() + (LATE_MS if stride.page is not None else 0)
         new = [structs.replace(file, cleaned_ms=now_ms) if file.key in out.marked else file for file in out.new]
         base, end, was = listed[stride.first].base, out.at, [file.key for file in listed[stride.first : stride.at]]
         pages: list[FilePage] = []

@@ -223,3 +223,16 @@ def test_who_opened_a_name_before_it_became_a_branch_stops() -> None:
     fold = Fold()
     with pytest.raises(Unavailable, match="branch of 'main'"):
         fold.commit(fold.intent(BranchedFrom(namespace="main", seq=7)))
+
+
+def test_what_is_compacted_for_the_first_time_is_so_from_its_manifest_on(fold: Fold) -> None:
+    old = [file(0, 20), file(20, 40)]
+    fold.done(swap(0, 40, *old))
+    first = swap(0, 20, file(0, 20, tip=1, cleaned_ms=5_000), was=[old[0].key], clean=20)
+    fold.done(first, time=9_000)
+    again = swap(0, 40, file(0, 20, tip=2, cleaned_ms=9_000), file(20, 40, tip=2, cleaned_ms=50_000),
+                 was=[first.files[0].key, old[1].key], clean=40)  # fmt: skip
+    fold.done(again, time=20_000)
+    archive = fold.state.topics[1].partitions[0].archive
+    assert archive is not None
+    assert [9_000, 50_000] == [found.cleaned_ms for found in archive.files]

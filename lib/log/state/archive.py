@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from msgspec import structs
+
 from headwater.limits import FILE_PAGES_MAX, FILES_MAX
 from headwater.log.operations import File, FilePage, Op, SwapFiles
 from headwater.log.state.appends import partition_of
@@ -27,7 +29,7 @@ def _swap(change: Change, op: SwapFiles) -> None:
     _check_new(change.state, op)
     before = partition.archive or Archive()
     below, above = _surroundings(before, partition, op)
-    change.set(partition, "archive", _joined(before, below, op, above))
+    change.set(partition, "archive", _joined(before, below, _dated(op, before, change.state.time_ms), above))
 
 
 def _surroundings(before: Archive, partition: Partition, op: SwapFiles) -> tuple[list[Item], list[Item]]:
@@ -72,6 +74,19 @@ def _check_key(state: State, op: SwapFiles, key: str, folder: str) -> None:
         raise Refused("invalid", f"{key[:200]!r} is not the name of a file of the archive.")
     if int(tip) < state.floor and key not in op.was:
         raise Refused("gone", f"{key[:200]!r} was made at tip {int(tip)}; those below {state.floor} are collected.")
+
+
+def _dated(op: SwapFiles, before: Archive, time_ms: int) -> SwapFiles:
+    """R7: what is compacted for the first time is so from this manifest on, however long ago its writer looked at a
+    clock. A tombstone may therefore never go before its time.
+    """
+    files = [
+        structs.replace(file, cleaned_ms=max(file.cleaned_ms, time_ms))
+        if file.cleaned_ms and before.clean <= file.base < op.clean
+        else file
+        for file in op.files
+    ]
+    return structs.replace(op, files=files) if files != op.files else op
 
 
 def _joined(before: Archive, below: list[Item], op: SwapFiles, above: list[Item]) -> Archive:
