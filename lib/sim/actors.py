@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from headwater.errors import Conflict, Corrupt, Fenced, HeadwaterError, Indeterminate, NotFound
@@ -222,15 +223,7 @@ async def reserver(world: World, process: Process, log: Namespace) -> None:
         what = Transaction(producer=f"pid{producer.id}", sends=((HELD, tuple(uids)),), epoch=producer.epoch)
         call = world.history.invoke(process.name, what)
         batch = world.pack(uids)
-        numbered = Batch(
-            codec="kafka2",
-            data=batch.data,
-            count=batch.count,
-            timestamp_min=0,
-            timestamp_max=0,
-            producer_id=producer.id,
-            producer_epoch=producer.epoch,
-        )
+        numbered = replace(batch, producer_id=producer.id, producer_epoch=producer.epoch)
         commit = rng.random() < 0.7
         try:
             topic = (await log.find_topic(HELD[0])).id

@@ -14,7 +14,11 @@ from typing import Any
 from headwater.clock import stopwatch_s
 
 CHUNK = 10  # seeds that a worker takes at once
-WORLDS = {"engine": "headwater.sim.world", "functions": "headwater.sim.handlers"}  # whose ``simulate`` plays a seed
+WORLDS = {
+    "engine": "headwater.sim.world",
+    "functions": "headwater.sim.handlers",
+    "archive": "headwater.sim.vault",
+}  # whose ``simulate`` plays a seed
 
 
 @dataclass(slots=True)
@@ -94,6 +98,7 @@ def judge(seed: int, world: str = "engine") -> dict[str, Any]:
         "commits": verdict.commits,
         "requests": verdict.requests,
         "struck": verdict.struck,
+        "deeds": verdict.deeds,
         "violations": [{"kind": found.kind, "detail": found.detail} for found in verdict.violations],
     }
 

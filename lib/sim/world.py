@@ -16,7 +16,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -111,6 +111,7 @@ class Verdict:
     commits: int
     requests: int
     struck: dict[str, int]
+    deeds: dict[str, int] = field(default_factory=dict)  # what happened, in worlds that count it
 
 
 class World:
@@ -224,7 +225,7 @@ async def _play(plan: Plan) -> Verdict:
         await opener.create_topic(name, partitions)
     await opener.drain()
     cast = asyncio.gather(
-        *(_keep_running(world, name, act) for name, act in [*actors.cast(world), *members.cast(world)])
+        *(keep_running(world, name, act) for name, act in [*actors.cast(world), *members.cast(world)])
     )
     sweeper = asyncio.ensure_future(sweep_manifests(world))
     await world.loop.sleep(plan.active_s)
@@ -248,7 +249,7 @@ async def _play(plan: Plan) -> Verdict:
     )
 
 
-async def _keep_running(world: World, name: str, act: actors.Act) -> None:
+async def keep_running(world: World, name: str, act: actors.Act) -> None:
     """Run an actor in a process; start it again in a new one when that dies."""
     for life in range(4):
         process = world.process(name, mortal=life < 3)
@@ -310,7 +311,7 @@ async def _judge(world: World, clubs: dict[str, Club]) -> list[Violation]:
     """Read everything with a fresh process, and hold the history against it."""
     try:
         log = await world.handle(None, calm=True)
-        await _expire(world, log)
+        await expire(world, log)
         records: dict[TP, list[tuple[int, str]]] = {}
         for topic, partitions in TOPICS.items():
             for partition in range(partitions):
@@ -329,7 +330,7 @@ async def _judge(world: World, clubs: dict[str, Club]) -> list[Violation]:
     return check(world.history, Final(records=records, offsets=offsets, clubs=clubs))
 
 
-async def _expire(world: World, log: Namespace) -> None:
+async def expire(world: World, log: Namespace) -> None:
     """Void what dead producers have reserved, once their time is up."""
     await world.loop.sleep(600.0)
     await log.refresh()
