@@ -179,6 +179,15 @@ async def _retention(run: _Run) -> None:
     run.note_due(report.next_due_ms)
 
 
+async def _compaction(run: _Run) -> None:
+    from headwater.upkeep.compaction import compact
+
+    report = await compact(run.namespace, offload=run.offload, progress=run.progress, deadline_s=run.deadline_s)
+    run.done["files_compacted"] = report.files
+    run.left |= report.left
+    run.note_due(report.next_due_ms)
+
+
 async def _collection(run: _Run) -> None:
     from headwater.upkeep.collector import collect
 
@@ -197,6 +206,7 @@ _CHORES: Final[tuple[Callable[[_Run], Awaitable[None]], ...]] = (
     _reservations,
     _documents,
     _retention,
+    _compaction,
     _snapshot,
     _collection,
 )
