@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -42,7 +42,8 @@ class Batch:
     ``data`` is opaque from here to the bucket: an Arrow IPC stream (``arrow``) or Kafka RecordBatch v2
     bytes (``kafka2``), one or several, back to back. Timestamps in ms since 1970 UTC. A batch of an idempotent
     producer carries its id, epoch and the sequence of its first record; -1 means none. ``crc`` is the CRC32C
-    of ``data`` where that is known already, -1 where not.
+    of ``data`` where that is known already, -1 where not. ``keyless`` is the row of the first record without a key,
+    -1 if all have one or if nobody has looked into the records.
     """
 
     codec: Codec
@@ -54,3 +55,4 @@ class Batch:
     producer_epoch: int = -1
     sequence: int = -1
     crc: int = -1
+    keyless: int = field(default=-1, compare=False)

@@ -129,9 +129,10 @@ def batch_of_kafka2(data: Bytes, *, check_records: bool = False) -> Batch:
     headers = kafka2.headers_of(data, blame=InvalidRequest)
     refuse_size(sum(header.count for header in headers), len(data))
     _refuse_producers(headers)
+    keyless = -1
     if check_records:
         try:
-            codec_kafka2.decode(data)
+            keyless = _keyless(codec_kafka2.decode(data))
         except Corrupt as error:
             raise InvalidRequest(error.message) from error
     first = headers[0]
@@ -146,6 +147,7 @@ def batch_of_kafka2(data: Bytes, *, check_records: bool = False) -> Batch:
         producer_epoch=first.producer_epoch if idempotent else -1,
         sequence=first.sequence if idempotent else -1,
         crc=_whole_crc(first, data) if len(headers) == 1 else -1,
+        keyless=keyless,
     )
 
 
@@ -263,7 +265,20 @@ def _arrow_batch(records: pa.RecordBatch, compression: Compression) -> Batch:
 def _labelled(records: pa.RecordBatch, data: bytes) -> Batch:
     refuse_size(len(records), len(data))
     times = cast(dict[str, int], pc.min_max(records.column("timestamp").view(pa.int64())).as_py())
-    return Batch(codec="arrow", data=data, count=len(records), timestamp_min=times["min"], timestamp_max=times["max"])
+    return Batch(
+        codec="arrow",
+        data=data,
+        count=len(records),
+        timestamp_min=times["min"],
+        timestamp_max=times["max"],
+        keyless=_keyless(records),
+    )
+
+
+def _keyless(records: pa.RecordBatch) -> int:
+    """The first row without a key, or -1."""
+    names = records.column("key")
+    return pc.index(pc.is_null(names), pa.scalar(True)).as_py() if names.null_count else -1
 
 
 def _whole_crc(header: kafka2.BatchHeader, data: Bytes) -> int:

@@ -71,6 +71,7 @@ def batch_of(
         producer_id=producer_id,
         producer_epoch=producer_epoch,
         sequence=sequence,
+        keyless=next((row for row, record in enumerate(records) if record.key is None), -1),
     )
 
 
