@@ -314,8 +314,8 @@ class Chain:
     async def adopt_pages(self, *, lost: bool = False) -> None:
         """Take over the pages of the newest snapshot: others sealed, merged and pruned them, and may collect ours.
 
-        With ``lost``, an object that was needed is gone: if it helps in no other way, and what this process builds on
-        may be collected by now, it starts again from a snapshot.
+        With ``lost``, an object that was needed is gone: if there are no other pages to take over, this process starts
+        again from a snapshot, since what it builds on may be collected.
 
         Cost: 1 GET, and 1 more if there is a snapshot that this process has neither written nor seen here.
         """
@@ -325,17 +325,9 @@ class Chain:
             if found is not None and index.adopt(self.state, found.pages, found.paged):
                 self.adopted = seq
                 return
-        if lost and await self.is_outlived():
+        if lost:
             self.forget()
             await self.refresh()
-
-    async def is_outlived(self) -> bool:
-        """Whether the pages in use may be collected by now. Cost: 1 LIST.
-
-        Of the pages that a snapshot names the collector keeps all, as long as the boundary does not lie above it.
-        """
-        base = self.adopted
-        return await self.read_boundary() > base + 1
 
     def forget(self) -> None:
         """Build nothing more on the present state: the next look at the tip starts from a snapshot."""

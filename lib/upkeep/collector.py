@@ -354,7 +354,7 @@ class _Run:
         pages = Pages(self.chain, self.base, self.survey.now_ms)
         await pages.look([(self.chain, self.base.seq), *self.family.members], self._check_time)
         async for stat in h.stats_under(self.chain, keys.INDEXES, lambda _: True):
-            if stat.key not in self.marks and pages.may_go(stat):
+            if pages.may_go(stat) and stat.key not in self.marks:
                 await self._doom("pages", stat)
         await self._flush("pages")
         self.again_ms = pages.again_ms
