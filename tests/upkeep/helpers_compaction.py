@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from headwater.log import keys, parquet
 from headwater.log.batch import batch_of_records
 from headwater.log.namespace import Namespace
@@ -69,7 +71,7 @@ class Desk:
                 numbers = rows.column("offset").to_pylist()
                 kept = [i for i, number in enumerate(numbers) if offset <= number < end]
                 if kept:
-                    builder.add(rows.slice(kept[0], len(kept)))
+                    builder.add(_typed(rows.slice(kept[0], len(kept)), builder.schema))
             offset = fetched.next_offset
         nonce = keys.fresh_name(self.ns.chain.rng, 50)
         key = keys.archive_key("t", 0, base, end, self.ns.state.seq, nonce)
@@ -92,6 +94,14 @@ class Desk:
     def clean(self) -> int:
         archive = self.ns.topic("t").partitions[0].archive
         return 0 if archive is None else archive.clean
+
+
+def _typed(rows: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
+    """Typed columns hold the record's own offset, so that it shows if they are mixed up."""
+    table = pa.Table.from_batches([rows])
+    for field in list(schema)[len(table.column_names) :]:
+        table = table.append_column(field, table.column("offset").cast(field.type))
+    return table
 
 
 async def rows_of(ns: Namespace, start: int = 0) -> list[Row]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.log.helpers import memory, simulate
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headwater.errors import Corrupt
+from headwater.log import files, keys
+from headwater.log.operations import Column, SetSchema, SwapFiles
+from headwater.upkeep import cleaner, rewriting
+from headwater.upkeep.compaction import compact
+from headwater.upkeep.offload import inline
+from tests.log.helpers import keys_under, memory, opened, simulate
 from tests.log.helpers_store import Scripted
 from tests.upkeep.helpers_compaction import DAY, HOUR, T0, Desk, Row
 
@@ -113,5 +123,323 @@ def test_a_later_rewriting_does_not_lengthen_the_life_of_a_tombstone() -> None:
         await desk.archive()
         await desk.compact(T0 + DAY)
         assert [Row(2, b"c", b"1"), Row(26, b"b", b"last")] == await desk.rows()
+
+    at_a_desk(main)
+
+
+def test_the_tombstones_of_a_partition_that_rests_stay_as_in_kafka() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.append((b"a", None))
+        await desk.archive()
+        await desk.compact(T0)
+        assert 0 == (await desk.compact(T0 + 9 * DAY)).partitions
+        assert [Row(0, b"a", None)] == await desk.rows()
+
+    at_a_desk(main)
+
+
+# -- what is due -----------------------------------------------------------------------------------------
+
+
+def test_the_hot_part_is_left_alone() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.append((b"a", b"1"), (b"a", b"2"))
+        await desk.archive()
+        await desk.append((b"a", b"3"))
+        await desk.compact()
+        assert [Row(1, b"a", b"2"), Row(2, b"a", b"3")] == await desk.rows()
+
+    at_a_desk(main)
+
+
+def test_topics_of_another_policy_are_left_alone() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.append((b"a", b"1"), (b"a", b"2"))
+        await desk.archive()
+        await desk.ns.alter_topic("t", {"cleanup.policy": "delete"})
+        assert 0 == (await desk.compact()).partitions
+        await desk.ns.alter_topic("t", {"cleanup.policy": "compact,delete"})
+        assert 1 == (await desk.compact()).partitions
+
+    at_a_desk(main)
+
+
+def test_records_younger_than_min_compaction_lag_ms_are_left_alone_and_so_is_what_follows() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.append((b"a", b"1"), (b"a", b"2"), at=T0 - 9 * HOUR)
+        await desk.append((b"a", b"3"), at=T0 - HOUR)
+        await desk.append((b"a", b"4"), (b"b", b"1"), at=T0 - 9 * HOUR)
+        await desk.archive(2, 3, 5)
+        report = await desk.compact(T0)
+        assert [1, 2, 3, 4] == [row.offset for row in await desk.rows()]
+        assert (2, T0 + 4 * HOUR) == (desk.clean, report.next_due_ms)
+        assert 0 == (await desk.compact(T0 + 4 * HOUR - 1)).partitions
+        await desk.compact(T0 + 4 * HOUR)
+        assert [3, 4] == [row.offset for row in await desk.rows()]
+
+    at_a_desk(main, min_compaction_lag_ms=str(5 * HOUR))
+
+
+def test_a_partition_waits_until_its_dirty_ratio_is_exceeded() -> None:
+    async def main(desk: Desk) -> None:
+        for i in range(4):
+            await desk.append((b"k%d" % i, b"1"))
+            await desk.archive()
+        await desk.compact()
+        for i in range(4):
+            await desk.append((b"k%d" % i, b"2"))
+            await desk.archive()
+            assert 0 == (await desk.compact()).partitions
+        await desk.append((b"k9", b"2"))
+        await desk.archive()
+        assert 1 == (await desk.compact()).partitions
+
+    at_a_desk(main, min_cleanable_dirty_ratio="0.5")
+
+
+def test_max_compaction_lag_ms_makes_a_partition_due_however_little_is_dirty() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.append((b"a", b"1"), at=T0)
+        await desk.archive()
+        report = await desk.compact(T0 + 5 * HOUR)
+        assert (0, T0 + 5 * HOUR + 1) == (report.partitions, report.next_due_ms)
+        report = await desk.compact(T0 + 5 * HOUR + 1)
+        assert (1, None) == (report.partitions, report.next_due_ms)
+
+    at_a_desk(main, min_cleanable_dirty_ratio="1", max_compaction_lag_ms=str(5 * HOUR))
+
+
+# -- files -----------------------------------------------------------------------------------------------
+
+
+def test_a_partition_that_loses_everything_but_its_last_records_stays_covered() -> None:
+    async def main(desk: Desk) -> None:
+        for i in range(6):
+            await desk.append((b"a", b"%d" % i), (b"b", b"%d" % i))
+            await desk.archive()
+            await desk.compact()
+        assert [Row(10, b"a", b"5"), Row(11, b"b", b"5")] == await desk.rows()
+        assert [Row(11, b"b", b"5")] == await desk.rows(11)
+        assert (0, 12) == (desk.files[0].base, desk.files[-1].end)
+        assert len(desk.files) <= 2, "files without records become one"
+
+    at_a_desk(main)
+
+
+def test_small_neighbours_that_lose_something_become_one_file() -> None:
+    async def main(desk: Desk) -> None:
+        for i in range(5):
+            await desk.append((b"a%d" % i, b"1"), (b"b", b"%d" % i))
+            await desk.archive()
+        await desk.compact()
+        assert [(0, 8, 4), (8, 10, 2)] == [(file.base, file.end, file.count) for file in desk.files]
+
+    at_a_desk(main)
+
+
+def test_what_was_compacted_at_different_times_shares_no_file_while_tombstones_wait() -> None:
+    async def main(desk: Desk) -> None:
+        for hour in range(3):
+            await desk.append((b"a%d" % hour, None), (b"b%d" % hour, b"1"), (b"c%d" % hour, b"1"))
+            await desk.archive()
+            await desk.compact(T0 + (1 + hour) * HOUR)
+        await desk.append(*((b"b%d" % hour, b"2") for hour in range(3)))
+        await desk.archive()
+        await desk.compact(T0 + 5 * HOUR)
+        times = [file.cleaned_ms for file in desk.files]
+        assert [T0 + hour * HOUR for hour in (1, 2, 3, 5)] == times
+        await desk.append(*((b"c%d" % hour, b"2") for hour in range(3)))
+        await desk.archive()
+        report = await desk.compact(T0 + 2 * DAY)
+        assert (3, list(range(9, 15))) == (report.tombstones, [row.offset for row in await desk.rows()])
+
+    at_a_desk(main)
+
+
+def test_more_keys_than_fit_the_memory_are_compacted_in_parts_and_a_file_may_be_cut() -> None:
+    async def main(desk: Desk) -> None:
+        for i in range(8):
+            await desk.append(*((b"key-%04d" % (k % 300), b"%d" % i) for k in range(400)))
+        await desk.archive(1_600, 3_200)
+        before = await desk.rows()
+        report = await desk.compact(memory_bytes_max=4_096)
+        assert report.swaps > 2
+        latest = {row.key: row for row in before}
+        assert sorted(row.offset for row in latest.values()) == [row.offset for row in await desk.rows()]
+        assert 3_200 == desk.clean
+
+    def small_reads(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(cleaner, "KEYS_BYTES", 2_048)
+
+    with pytest.MonkeyPatch.context() as patch:
+        small_reads(patch)
+        at_a_desk(main)
+
+
+def test_large_results_are_cut_into_several_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewriting, "CUT_BYTES", 1_000)
+
+    async def main(desk: Desk) -> None:
+        for _ in range(2):
+            await desk.append(*((b"key-%d" % k, b"x" * 500) for k in range(20)))
+        await desk.archive()
+        await desk.compact()
+        assert list(range(20, 40)) == [row.offset for row in await desk.rows()]
+        assert 0 == desk.files[0].base
+        assert all(file.cleaned_ms for file in desk.files)
+
+    at_a_desk(main)
+
+
+def test_files_that_a_page_lists_are_compacted_too() -> None:
+    async def main(desk: Desk) -> None:
+        for i in range(6):
+            await desk.append((b"a", b"%d" % i), (b"k%d" % i, b"1"))
+        await desk.archive(2, 4, 6, 8)
+        await desk.compact(T0)
+        await listed_by_a_page(desk)
+        await desk.append((b"k1", b"2"))
+        await desk.archive(10, 13)
+        await desk.compact(T0)
+        archive = desk.ns.topic("t").partitions[0].archive
+        assert archive is not None
+        assert (1, 13, 13) == (len(archive.pages), archive.end, archive.clean)
+        kept = [Row(1, b"k0", b"1"), Row(5, b"k2", b"1"), Row(7, b"k3", b"1"), Row(9, b"k4", b"1"),
+                Row(10, b"a", b"5"), Row(11, b"k5", b"1"), Row(12, b"k1", b"2")]  # fmt: skip
+        assert kept == await desk.rows()
+
+    at_a_desk(main)
+
+
+async def listed_by_a_page(desk: Desk) -> None:
+    """What the archiver does with old files."""
+    old = desk.files
+    page, data = files.encode(old, keys.file_page_key(desk.ns.state.seq, 1, 0, "aaaaaaaaaa"))
+    await desk.ns.store.put(page.key, data)
+    was = [file.key for file in old]
+    op = SwapFiles(topic=1, partition=0, base=page.base, end=page.end, was=was, pages=[page])
+    await desk.ns.writer.commit(ops=[op])
+
+
+def test_dirty_files_that_a_page_lists_are_compacted_too() -> None:
+    async def main(desk: Desk) -> None:
+        for i in range(4):
+            await desk.append((b"a", b"%d" % i), (b"k%d" % i, None))
+        await desk.archive(2, 4, 6, 8)
+        await listed_by_a_page(desk)
+        await desk.compact(T0)
+        assert [1, 3, 5, 6, 7] == [row.offset for row in await desk.rows()]
+        assert 8 == desk.clean
+        await desk.append((b"z", b"1"))
+        await desk.archive()
+        await desk.compact(T0 + DAY)
+        assert [1, 3, 5, 6, 7, 8] == [row.offset for row in await desk.rows()]
+        await desk.append((b"z", b"2"))
+        await desk.archive()
+        await desk.compact(T0 + 2 * DAY)
+        assert [6, 9] == [row.offset for row in await desk.rows()]
+
+    at_a_desk(main)
+
+
+def test_typed_columns_are_carried_over_and_those_of_older_files_widened() -> None:
+    old, new = [Column("n", "int32")], [Column("n", "int64"), Column("s", "string")]
+
+    async def main(desk: Desk) -> None:
+        wish = {"topic": 1, "format": "json"}
+        number = '{"type": "object", "properties": {"n": {"type": "integer"}}}'
+        both = '{"type": "object", "properties": {"n": {"type": "integer"}, "s": {"type": "string"}}}'
+        await desk.ns.writer.commit(ops=[SetSchema(**wish, version=1, definition=number, columns=old)])
+        await desk.append((b"a", b"{}"), (b"b", b"{}"))
+        await desk.archive(2, columns=old)
+        await desk.ns.writer.commit(ops=[SetSchema(**wish, version=2, definition=both, columns=new)])
+        await desk.append((b"a", b"{}"), (b"c", b"{}"), (b"c", b"{}"))
+        await desk.archive(columns=new)
+        await desk.compact()
+        assert [1, 2, 4] == [row.offset for row in await desk.rows()]
+        assert 1 == len(desk.files)
+        data = (await desk.ns.store.get(desk.files[0].key)).data
+        table = pq.read_table(pa.BufferReader(data))
+        assert ([1, 2, 4], [None, "2", "4"]) == (table.column("n").to_pylist(), table.column("s").to_pylist())
+        assert pa.int64() == table.schema.field("n").type
+
+    at_a_desk(main)
+
+
+# -- failure and company ---------------------------------------------------------------------------------
+
+
+def test_of_two_compactors_one_wins_and_the_other_deletes_what_it_made() -> None:
+    async def main(desk: Desk) -> None:
+        for i in range(3):
+            await desk.append((b"a", b"%d" % i), (b"k%d" % i, b"1"))
+        await desk.archive(2, 4, 6)
+        other = await opened(desk.store, seed=2)
+        commit = desk.ns.writer.commit
+
+        async def after_the_other(**wish: Any) -> Any:
+            desk.ns.writer.commit = commit  # type: ignore[method-assign]
+            await compact(other, offload=inline)
+            return await commit(**wish)
+
+        desk.ns.writer.commit = after_the_other  # type: ignore[method-assign, assignment]
+        report = await desk.compact()
+        assert (0, 0) == (report.swaps, report.lost)
+        assert [1, 3, 4, 5] == [row.offset for row in await desk.rows()]
+        stored = set(await keys_under(desk.ns.store, "archive/"))
+        assert {file.key for file in desk.files} <= stored
+        assert 4 == len(stored), "three old ones and what the winner made"
+
+    at_a_desk(main)
+
+
+def test_a_damaged_file_is_named_and_nothing_is_lost() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.append((b"a", b"1"), (b"a", b"2"))
+        await desk.archive()
+        (file,) = desk.files
+        good = (await desk.ns.store.get(file.key)).data
+        await desk.ns.store.put(file.key, good[:10] + bytes([good[10] ^ 1]) + good[11:])
+        with pytest.raises(Corrupt, match="archive/topic=t"):
+            await desk.compact()
+        assert ([file], 0) == (desk.files, desk.clean)
+        assert [file.key] == await keys_under(desk.ns.store, "archive/")
+        await desk.ns.store.put(file.key, good)
+        await desk.compact()
+        assert [Row(1, b"a", b"2")] == await desk.rows()
+
+    at_a_desk(main)
+
+
+def test_a_topic_deleted_meanwhile_is_no_failure() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.append((b"a", b"1"), (b"a", b"2"))
+        await desk.archive()
+        other = await opened(desk.store, seed=2)
+        commit = desk.ns.writer.commit
+
+        async def after_the_end(**wish: Any) -> Any:
+            desk.ns.writer.commit = commit  # type: ignore[method-assign]
+            await other.delete_topic("t")
+            return await commit(**wish)
+
+        desk.ns.writer.commit = after_the_end  # type: ignore[method-assign, assignment]
+        assert 0 == (await desk.compact()).swaps
+
+    at_a_desk(main)
+
+
+def test_a_deadline_leaves_the_rest_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleaner, "STRIDE_FILES", 1)
+
+    async def main(desk: Desk) -> None:
+        for i in range(6):
+            await desk.append((b"a", b"%d" % i), (b"k%d" % i, b"1"))
+        await desk.archive(2, 4, 6, 8, 10, 12)
+        assert (await desk.compact(deadline_s=desk.ns.chain.clock.elapsed_s())).left
+        assert 0 == desk.clean
+        report = await desk.compact()
+        assert (6, False, 12) == (report.swaps, report.left, desk.clean)
+        assert [1, 3, 5, 7, 9, 10, 11] == [row.offset for row in await desk.rows()]
 
     at_a_desk(main)
