@@ -49,6 +49,7 @@ class Report:
     partitions_trimmed: int = 0
     files_archived: int = 0
     bytes_archived: int = 0
+    files_merged: int = 0
     files_compacted: int = 0
     pages_pruned: int = 0
     objects_collected: int = 0
@@ -179,6 +180,20 @@ async def _retention(run: _Run) -> None:
     run.note_due(report.next_due_ms)
 
 
+async def _archive(run: _Run) -> None:
+    from headwater.upkeep.archiver import archive
+
+    report = await archive(
+        run.namespace,
+        offload=run.offload,
+        progress=run.progress,
+        deadline_s=run.deadline_s,
+        all=run.archive_now,
+    )
+    run.done |= {"files_archived": report.files, "bytes_archived": report.bytes_read, "files_merged": report.merged}
+    run.left |= report.left > 0
+
+
 async def _compaction(run: _Run) -> None:
     from headwater.upkeep.compaction import compact
 
@@ -206,6 +221,7 @@ _CHORES: Final[tuple[Callable[[_Run], Awaitable[None]], ...]] = (
     _reservations,
     _documents,
     _retention,
+    _archive,
     _compaction,
     _snapshot,
     _collection,

@@ -127,18 +127,20 @@ def _tell(settings: Settings, report: dict[str, Any], *, once: bool) -> None:
         click.echo(f"{report['namespace']}: {done or 'nothing to do'}")
 
 
+# field of the report → what it counts, and what became of it
 _WORDS = {
-    "members_expelled": "dead member",
-    "groups_expired": "idle group",
-    "joins_ended": "overdue join",
-    "leases_dropped": "orphaned lease",
-    "reservations_expired": "overdue reservation",
-    "documents_dropped": "expired document",
-    "partitions_trimmed": "partition trimmed",
-    "files_archived": "file archived",
-    "files_compacted": "file compacted",
-    "pages_pruned": "index page pruned",
-    "objects_collected": "object collected",
+    "members_expelled": ("dead member", "expelled"),
+    "groups_expired": ("idle group", "forgotten"),
+    "joins_ended": ("overdue join", "ended"),
+    "leases_dropped": ("orphaned lease", "dropped"),
+    "reservations_expired": ("overdue reservation", "voided"),
+    "documents_dropped": ("expired document", "dropped"),
+    "partitions_trimmed": ("partition", "trimmed"),
+    "files_archived": ("file", "archived"),
+    "files_merged": ("small file", "merged"),
+    "files_compacted": ("file", "compacted"),
+    "pages_pruned": ("index page", "pruned"),
+    "objects_collected": ("object", "collected"),
 }
 
 
@@ -147,11 +149,9 @@ def _summary(report: dict[str, Any]) -> str:
     from headwater.cli.output import size
 
     parts = []
-    for name, word in _WORDS.items():
-        count = report.get(name, 0)
-        if count:
-            noun, _, rest = word.partition(" ") if word.endswith("ed") else (word, "", "")
-            parts.append(f"{count:,} {noun}{'' if count == 1 else 's'}{' ' + rest if rest else ''}")
+    for name, (noun, done) in _WORDS.items():
+        if count := report.get(name, 0):
+            parts.append(f"{count:,} {noun}{'' if count == 1 else 's'} {done}")
     for name, word in (("bytes_archived", "archived"), ("bytes_collected", "collected")):
         if report.get(name):
             parts.append(f"{size(report[name])} {word}")
