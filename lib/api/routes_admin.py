@@ -5,7 +5,7 @@ from __future__ import annotations
 from headwater.api import asking, media, wire
 from headwater.api.messages import Call, Response, Route
 from headwater.api.routes import ADMIN, TOPICS, body_schema
-from headwater.api.verbs import AclRule, KeyInfo, NamespaceInfo, QuotaInfo, TopicInfo
+from headwater.api.verbs import AclRule, KeyInfo, NamespaceInfo, QuotaInfo, SchemaInfo, TopicInfo
 
 # -- topics ----------------------------------------------------------------------------------------------
 
@@ -51,6 +51,18 @@ async def trim(call: Call) -> Response:
     body = wire.request(call.request.body, wire.Trim)
     start = await call.verbs.delete_records(call.parts["topic"], asking.partition_of(call), body.before)
     return asking.ok({"log_start": start})
+
+
+async def list_schemas(call: Call) -> Response:
+    """All versions of a topic's schema."""
+    return asking.ok({"schemas": await call.verbs.schemas(call.parts["topic"])})
+
+
+async def set_schema(call: Call) -> Response:
+    """Give a topic a schema, or the next version of it."""
+    body = wire.request(call.request.body, wire.SetSchema)
+    text = body.definition if isinstance(body.definition, str) else wire.encode(body.definition).decode()
+    return asking.ok(await call.verbs.set_schema(call.parts["topic"], body.format, text, version=body.version))
 
 
 # -- access ----------------------------------------------------------------------------------------------
@@ -191,6 +203,24 @@ ROUTES: tuple[Route, ...] = (
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.AddPartitions),
         codes=(204,),
+    ),
+    Route(
+        method="GET",
+        pattern="/admin/topics/{topic}/schema",
+        handler=list_schemas,
+        functions=TOPICS,
+        summary="All versions of a topic's schema",
+        answer={"schemas": list[SchemaInfo]},
+    ),
+    Route(
+        method="PUT",
+        pattern="/admin/topics/{topic}/schema",
+        handler=set_schema,
+        functions=ADMIN,
+        summary="Give a topic a schema, or the next version of it",
+        consumes=media.JSON_TYPES,
+        schema=body_schema(wire.SetSchema),
+        answer=SchemaInfo,
     ),
     Route(
         method="POST",

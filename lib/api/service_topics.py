@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from headwater.api import access
 from headwater.api.names import check_config, check_number, check_place, check_topic
 from headwater.api.service_base import ServiceBase, verb
-from headwater.api.verbs import OffsetAt, PartitionInfo, TopicInfo, Where
+from headwater.api.verbs import ColumnInfo, OffsetAt, PartitionInfo, SchemaInfo, TopicInfo, Where
 from headwater.errors import InvalidRequest, NotFound
-from headwater.limits import PARTITION_MAX
+from headwater.limits import PARTITION_MAX, SCHEMAS_MAX
 from headwater.log import operations as ops
-from headwater.log.state import State, Topic
+from headwater.log.state import Schema, State, Topic
 
 
 class TopicVerbs(ServiceBase):
@@ -78,6 +78,29 @@ class TopicVerbs(ServiceBase):
         await self._change(ops.AlterTopic(topic=found.id, config=wanted), "alter", "topic", name, config=wanted)
 
     @verb
+    async def schemas(self, topic: str) -> Sequence[SchemaInfo]:
+        check_topic(topic)
+        await self._enter(fresh=True)
+        self._check("describe", "topic", topic)
+        return [_schema(each) for each in self._space.topic(topic).schemas]
+
+    @verb
+    async def set_schema(self, topic: str, format: str, definition: str, *, version: int = 0) -> SchemaInfo:  # noqa: A002
+        from headwater.schemas.change import planned  # most processes never set one
+
+        check_number("version", version, 0, SCHEMAS_MAX)
+        if not isinstance(definition, str):
+            raise InvalidRequest(f"A definition is JSON text, not {type(definition).__name__}.")
+        found = await self._mine("alter", topic)
+        await self._space.refresh()
+        op = planned(self._space.topic(found.name), format, definition, version)
+        if op is not None:
+            await self._change(op, "set_schema", "topic", topic, version=op.version, format=op.format)
+        newest = self._space.topic(topic).schema
+        assert newest is not None
+        return _schema(newest)
+
+    @verb
     async def delete_records(self, name: str, partition: int, before: int) -> int:
         check_place(name, partition)
         check_number("new log start (-1: the end)", before, -1)
@@ -97,6 +120,17 @@ class TopicVerbs(ServiceBase):
         await self._enter()
         self._check(operation, "topic", name)
         return await self._space.find_topic(name)
+
+
+def _schema(found: Schema) -> SchemaInfo:
+    columns = [ColumnInfo(name=each.name, type=each.type, nullable=each.nullable) for each in found.columns]
+    return SchemaInfo(
+        version=found.version,
+        format=found.format,
+        definition=found.definition,
+        columns=columns,
+        commit=found.seq,
+    )
 
 
 def described(state: State, name: str) -> TopicInfo:

@@ -18,10 +18,12 @@ from headwater.api.verbs import ProducerId, Upload
 from headwater.errors import Conflict, InvalidRequest, NotFound
 from headwater.limits import BATCH_BYTES_MAX, PRESIGN_S, UPLOAD_MS
 from headwater.log import frame, keys
+from headwater.log.guard import refuse_misfits
 from headwater.log.intents import FORMAT, SegmentHeader, encode_segment
 from headwater.log.namespace import Appended, Namespace
 from headwater.log.operations import Chunk
 from headwater.log.outcomes import ExpiredUpload, checked
+from headwater.log.writer import Append
 
 NAME_BITS = 75  # of the writer that a segment is named after: another one for each upload
 
@@ -159,6 +161,7 @@ class Uploads:
         from headwater.log.batch import batch_of_arrow  # pyarrow, which most functions never need
 
         batch = batch_of_arrow(blob.data[len(prefix) :])
+        refuse_misfits(chain.state, [Append(topic=doc.topic, partition=doc.partition, batch=batch)])
         pid, epoch, sequence = numbers
         return Chunk(
             topic=doc.topic,

@@ -61,6 +61,26 @@ class TopicInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnInfo:
+    """A typed column of a topic; ``type`` in Arrow's words, as in ``list<item: int32>``."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaInfo:
+    """One version of a topic's schema, since manifest ``commit``; ``definition`` is JSON text."""
+
+    version: int
+    format: Literal["json", "avro", "arrow"]
+    definition: str
+    columns: Sequence[ColumnInfo]
+    commit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OffsetAt:
     """An offset that was looked up; ``timestamp`` is its record's in ms, -1 where none was looked at."""
 
@@ -208,6 +228,18 @@ class Verbs(Protocol):
     async def add_partitions(self, name: str, total: int) -> None: ...
 
     async def alter_topic(self, name: str, config: Mapping[str, str | None]) -> None: ...
+
+    async def schemas(self, topic: str) -> Sequence[SchemaInfo]:
+        """All versions of a topic's schema, oldest first; none for a topic of opaque bytes."""
+        ...
+
+    async def set_schema(self, topic: str, format: str, definition: str, *, version: int = 0) -> SchemaInfo:  # noqa: A002
+        """Make a definition the newest version (``version``, or whichever is next); a repetition changes nothing.
+
+        Values are checked by it from then on. Raises ``InvalidRequest`` with the path of what cannot be expressed,
+        ``Conflict`` for a version that is taken, or a definition that cannot follow the present one.
+        """
+        ...
 
     async def delete_records(self, name: str, partition: int, before: int) -> int:
         """Move the log start to ``before`` (-1: the end); answers the log start."""

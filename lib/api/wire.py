@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -31,6 +31,8 @@ from headwater.limits import (
     METADATA_BYTES_MAX,
     NAME_BYTES_MAX,
     REBALANCE_MS,
+    SCHEMA_BYTES_MAX,
+    SCHEMAS_MAX,
     SESSION_MS,
     SUBSCRIBED_MAX,
 )
@@ -131,6 +133,14 @@ class AlterTopic(Body, frozen=True):
     """``PATCH /admin/topics/{topic}``: null takes a config back to its default."""
 
     config: dict[str, str | None]
+
+
+class SetSchema(Body, frozen=True):
+    """``PUT /admin/topics/{topic}/schema``: the definition as a JSON object, or as its text; version 0 is the next."""
+
+    format: Literal["json", "avro", "arrow"]
+    definition: dict[str, Any] | Annotated[str, Meta(max_length=SCHEMA_BYTES_MAX)]
+    version: Annotated[int, Meta(ge=0, le=SCHEMAS_MAX)] = 0
 
 
 class AlterNamespace(Body, frozen=True):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headwater.cli.schema import schema
 from headwater.cli.settings import Group, Settings, answer, pass_settings, with_namespace
 
 if TYPE_CHECKING:
@@ -185,6 +186,9 @@ def trim(settings: Settings, name: str, partition: int, offset: int) -> None:
         {"topic": name, "partition": partition, "log_start": start},
         f"Partition {partition} of {name} starts at offset {start:,}.",
     )
+
+
+topic.add_command(schema)
 
 
 def describe_topic(topic: Topic) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from headwater.client.connection import Connection, ConnectOptions, shown
 from headwater.client.records import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
@@ -24,7 +24,18 @@ from headwater.log.together import to_the_end
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from headwater.api.verbs import AclRule, GroupInfo, KeyInfo, Lag, NamespaceInfo, QuotaInfo, TopicInfo, Verbs, Where
+    from headwater.api.verbs import (
+        AclRule,
+        GroupInfo,
+        KeyInfo,
+        Lag,
+        NamespaceInfo,
+        QuotaInfo,
+        SchemaInfo,
+        TopicInfo,
+        Verbs,
+        Where,
+    )
     from headwater.client.transaction import OffsetsLike
 
 TP = tuple[str, int]
@@ -97,6 +108,28 @@ class Admin:
     async def alter_configs(self, configs: Mapping[str, Mapping[str, str | None]]) -> None:
         """Set configs of topics; None takes one back to its default."""
         await to_the_end(self._verbs.alter_topic(name, config) for name, config in configs.items())
+
+    async def list_schemas(self, topic: str) -> list[SchemaInfo]:
+        """All versions of a topic's schema, oldest first; none for a topic of opaque bytes."""
+        return list(await self._verbs.schemas(topic))
+
+    async def set_schema(self, topic: str, format: str, definition: Any, *, version: int = 0) -> SchemaInfo:  # noqa: A002
+        """Give a topic a schema, or the next version of it: values are checked by it from then on.
+
+        Args:
+            topic: its name.
+            format: how values are written: ``json``, ``avro`` or ``arrow``.
+            definition: JSON Schema, an Avro schema, or column → type, as text or parsed; a dataclass, TypedDict,
+                NamedTuple or ``msgspec.Struct`` for ``json``; a ``pyarrow.Schema`` for ``arrow``.
+            version: the version that this is to be; 0 is whichever comes next.
+
+        Raises:
+            InvalidRequest: the definition cannot be expressed; the message names the path.
+            Conflict: it cannot follow the present version, or ``version`` is taken.
+        """
+        from headwater.schemas.compile import definition_text
+
+        return await self._verbs.set_schema(topic, format, definition_text(format, definition), version=version)
 
     async def delete_records(self, before: Mapping[TP, int]) -> dict[TopicPartition, int]:
         """Move the log starts of partitions forward to these offsets (-1: the end); where they are then."""

@@ -30,6 +30,7 @@ from headwater.api.verbs import (
     ProducerId,
     QuotaInfo,
     Ranges,
+    SchemaInfo,
     TopicInfo,
     Upload,
     Where,
@@ -110,6 +111,15 @@ class HttpVerbs:
     async def add_partitions(self, name: str, total: int) -> None:
         path = f"/admin/topics/{segment(name)}/partitions"
         await self._post(path, {"total": total}, repeatable=False, admin=True)
+
+    async def schemas(self, topic: str) -> Sequence[SchemaInfo]:
+        found = await self._get(f"/admin/topics/{segment(topic)}/schema", admin=True)
+        return wire.read(found["schemas"], list[SchemaInfo])
+
+    async def set_schema(self, topic: str, format: str, definition: str, *, version: int = 0) -> SchemaInfo:  # noqa: A002
+        path, body = f"/admin/topics/{segment(topic)}/schema", {"format": format, "definition": definition}
+        answer = await self._post(path, {**body, "version": version}, method="PUT", repeatable=True, admin=True)
+        return wire.read(answer, SchemaInfo)
 
     async def alter_topic(self, name: str, config: Mapping[str, str | None]) -> None:
         body = {"config": dict(config)}

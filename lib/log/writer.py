@@ -19,6 +19,7 @@ from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Unav
 from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, OBJECT_BYTES_MAX
 from headwater.log import frame, keys
 from headwater.log.committer import Committer, parse_token
+from headwater.log.guard import refuse_misfits
 from headwater.log.intents import FORMAT, Intent, SegmentHeader, check_intent, encode_segment, new_id
 from headwater.log.operations import AnyOp, Chunk
 from headwater.log.outcomes import checked
@@ -77,11 +78,14 @@ class Writer:
         _check(appends)
         intent_id = parse_token(token)[0] if token else new_id(self.chain.rng)
         size = sum(len(append.batch.data) for append in appends)
+
+        async def submit(tip: int | None) -> Outcome:
+            refuse_misfits(self.chain.state, appends, token=token)
+            return await self._submit(appends, list(ops), intent_id, tip, size)
+
         await self._enter(size)
         try:
-            return await self._settle(
-                token, lambda tip: self._submit(appends, list(ops), intent_id, tip, size), intent_id
-            )
+            return await self._settle(token, submit, intent_id)
         finally:
             self._leave(size)
 
@@ -119,6 +123,7 @@ class Writer:
         header_bytes = check_intent(intent)
 
         async def submit(tip: int | None) -> Outcome:
+            refuse_misfits(self.chain.state, appends, token=token)
             piece = Piece(intent=intent, parts=data, size=sum(map(len, data)), header_bytes=header_bytes, tip=tip)
             return await asyncio.shield(self.committer.submit(piece))
 
@@ -157,6 +162,7 @@ class Writer:
         Raises ``Unavailable`` if the store does not take them; nothing is visible then.
         """
         _check(batches)
+        refuse_misfits(self.chain.state, batches)
         size = sum(len(append.batch.data) for append in batches)
         await self._enter(size)
         try:

@@ -52,6 +52,8 @@ VERBS: dict[str, tuple[Call, Needs]] = {
     "delete_topic": (lambda s: s.delete_topic("t"), [("delete", TOPIC)]),
     "add_partitions": (lambda s: s.add_partitions("t", 5), [("alter", TOPIC)]),
     "alter_topic": (lambda s: s.alter_topic("t", {"k": "v"}), [("alter", TOPIC)]),
+    "schemas": (lambda s: s.schemas("t"), [("describe", TOPIC)]),
+    "set_schema": (lambda s: s.set_schema("t", "arrow", '{"a": "int8"}'), [("alter", TOPIC)]),
     "delete_records": (lambda s: s.delete_records("t", 0, 1), [("delete", TOPIC)]),
     "produce": (lambda s: s.produce([("t", 0, blob())]), [("write", TOPIC)]),
     "init_producer": (lambda s: s.init_producer("x"), [("write", TID)]),

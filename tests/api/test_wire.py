@@ -98,6 +98,17 @@ SAMPLES: list[tuple[Any, Any]] = [
     (verbs.Upload(id="u", url="https://x", headers={}, prefix=b"\x00\xff{", expires_ms=1), verbs.Upload),
     (verbs.KeyInfo(key="abcd", principal="User:a", created_ms=1, expires_ms=0, scopes=[RULE]), verbs.KeyInfo),
     (verbs.QuotaInfo(principal="User:a", requests_per_s=5), verbs.QuotaInfo),
+    (
+        verbs.SchemaInfo(
+            version=1,
+            format="json",
+            definition="{}",
+            columns=[verbs.ColumnInfo(name="a", type="int64", nullable=False)],
+            commit=4,
+        ),
+        verbs.SchemaInfo,
+    ),
+    (verbs.ColumnInfo(name="a", type="list<item: int8>", nullable=True), verbs.ColumnInfo),
     (verbs.NamespaceInfo(name="n", config={"a": "b"}, commit=1, time_ms=2), verbs.NamespaceInfo),
     ([RULE], list[AclRule]),
     ({("t", 0): GroupOffset(offset=1)}, Mapping[verbs.TP, GroupOffset]),
