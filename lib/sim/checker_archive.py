@@ -19,7 +19,7 @@ from headwater.log import keys, snapshot
 from headwater.log.config import FOREVER, TopicConfig
 from headwater.log.state import State
 from headwater.sim.checker import Violation
-from headwater.sim.chronicle import Place, RememberingBucket, Row, Step, Swap, Tale
+from headwater.sim.chronicle import MAIN, Place, RememberingBucket, Row, Step, Swap, Tale
 from headwater.sim.history import TP
 
 KINDS: Mapping[str, str] = MappingProxyType(
@@ -333,13 +333,16 @@ class Court:
         for name in self.tales:
             boundary = self._boundary(name)
             pages = self._pages(name)
+            first = 1 if name != MAIN else 0  # that of a branch says that its name is taken
             for key in [key for key in self.bucket.keys if key.startswith(f"{name}/")]:
                 folder = key.partition("/")[2].partition("/")[0] + "/"
                 if self.bucket.objects[key].modified_ms > self.rules.quiet_ms or needed.get(key, 0.0) == math.inf:
                     continue
                 rest = key.partition("/")[2]
                 left = folder in (keys.SEGMENTS, keys.ARCHIVE, keys.FILE_PAGES)
-                left |= folder in (keys.MANIFESTS, keys.SNAPSHOTS) and keys.parse_numbered_key(rest) < boundary - 1
+                left |= (
+                    folder in (keys.MANIFESTS, keys.SNAPSHOTS) and first < keys.parse_numbered_key(rest) < boundary - 1
+                )
                 left |= folder == keys.BOUNDARIES and keys.parse_numbered_key(rest) < boundary
                 left |= folder == keys.INDEXES and key not in pages
                 if left:

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from headwater.errors import AlreadyExists, HeadwaterError, Indeterminate, NotFound, OffsetOutOfRange
+from headwater.limits import COMPACT_MEMORY_BYTES
 from headwater.log import small
 from headwater.log.history import state_at
 from headwater.log.namespace import Appended, Namespace
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
 KEYED: TP = ("keyed", 0)  # compacted
 BRIEF: TP = ("brief", 0)  # retention.ms is short
 FLEETING: TP = ("fleeting", 0)  # deleted and created anew
-KEYS = 5  # of the compacted topic: few, so that most records are superseded
+KEYS = 4  # of the compacted topic: few, so that most records are superseded
 MODULES = (  # where the bounds are that a world makes small
-    *("log.state.archive", "log.files", "log.parquet"),
-    *("upkeep.archiver", "upkeep.files", "upkeep.collector", "upkeep.compaction"),
+    *("log.state.archive", "log.files", "log.parquet", "upkeep.archiver", "upkeep.files", "upkeep.collector"),
+    *("upkeep.cleaner", "upkeep.rewriting"),
 )
-COUNTED = ("files", "swaps", "dropped", "tombstones", "trimmed", "lost", "raised", "mended", "merged", "paged")
+COUNTED = ("files", "swaps", "dropped", "tombstones", "trimmed", "lost", "raised", "mended", "merged", "pages")
 BRANCHES_MAX = 3
 
 Chore: TypeAlias = Callable[[Namespace], Coroutine[Any, Any, Any]]
@@ -71,7 +72,10 @@ async def _archive(log: Namespace) -> Any:
 
 
 async def _compact(log: Namespace) -> Any:
-    return await import_module("headwater.upkeep.compaction").compact(log, offload=inline)
+    memory_bytes = log.chain.rng.choice([200, COMPACT_MEMORY_BYTES])
+    return await import_module("headwater.upkeep.compaction").compact(
+        log, offload=inline, memory_bytes_max=memory_bytes
+    )
 
 
 async def _retain(log: Namespace) -> Any:
@@ -161,7 +165,7 @@ async def keyed_writer(world: World, process: Process, log: Namespace) -> None:
         records = []
         for _ in range(rng.randint(1, 4)):
             count += 1
-            value = None if rng.random() < 0.2 else f"{process.name}/{count}".encode()
+            value = None if rng.random() < 0.35 else f"{process.name}/{count}".encode()
             records.append((f"k{rng.randint(1, KEYS)}".encode(), value))
         await _send(world, log, KEYED, records)
         await rest(world, process, rng)

@@ -39,7 +39,19 @@ DAY_MS = 86_400_000
 LIMIT_S = 90 * DAY_S
 VERIFY_EVERY = 4000  # seeds
 QUIET_ROUNDS = 6  # of upkeep alone, more than a day apart: as much as the collector says that it needs
-SMALL = {"FILES_MAX": 4, "PAGE_FILES": 2, "ROW_GROUP_ROWS": 8, "COLLECT_EVERY_MS": 60_000}
+SMALL = {
+    "FILES_MAX": 12,
+    "LISTED_MAX": 6,
+    "LISTED_KEPT": 3,
+    "PAGE_FILES": 3,
+    "MERGE_MIN": 3,
+    "MERGE_GROWTH": 2,
+    "MERGE_SURE": 5,
+    "ROW_GROUP_ROWS": 8,
+    "STRIDE_FILES": 2,
+    "JOIN_BYTES": 3_000,
+    "COLLECT_EVERY_MS": 60_000,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +77,8 @@ class VaultPlan:
         rng = random.Random(f"vault-{seed}")
         sessions = rng.choice([0, 0, 4, 6, 8])
         session_s = rng.choice([DAY_S / 4, DAY_S / 2, DAY_S])
-        archive = {"archive.bytes": str(rng.choice([0, 200, 1_000])), "archive.ms": rng.choice(["0", "3600000"])}
+        size, ms = rng.choice([(0, 0), (200, 3_600_000), (20_000, 0), (40_000, 0)])
+        archive = {"archive.bytes": str(size), "archive.ms": str(ms)}
         keyed = {
             "cleanup.policy": "compact",
             "min.cleanable.dirty.ratio": rng.choice(["0", "0.3"]),
