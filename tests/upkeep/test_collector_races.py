@@ -29,15 +29,24 @@ SEGMENT = batch_of_records([Record(value=bytes(range(256)) * 8)], default_timest
 assert len(INLINE.data) <= OPTIONS.inline_bytes_max < len(SEGMENT.data)
 
 
-def process(name: str, *, crash_at: int | None = None, pause: tuple[int, float] | None = None) -> Process:
-    return Process(name, sim_loop(), crash_at=crash_at, pauses=[pause] if pause else [])
+class Frail(Process):
+    """A process that is to be struck a few awaits from now."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, sim_loop())
+
+    def sleeps(self, step: int, days: float) -> None:
+        self._pauses = {self.awaits + step: days * DAY_S}
+        self._strikes = frozenset(self._pauses)
+
+    def dies(self, step: int) -> None:
+        self._crash_at = self.awaits + step
+        self._strikes = frozenset({self._crash_at})
 
 
-async def opened(
-    bucket: SimBucket, *, seed: int = 1, owner: Process | None = None, faults: Faults | None = None, name: str = "main"
-) -> Namespace:
+async def opened(bucket: SimBucket, *, seed: int = 1, owner: Process | None = None, name: str = "main") -> Namespace:
     loop = sim_loop()
-    store = SimStore(bucket, loop=loop, rng=random.Random(seed), profile=ZERO, faults=faults or Faults(), process=owner)
+    store = SimStore(bucket, loop=loop, rng=random.Random(seed), profile=ZERO, process=owner)
     clock = SimClock(loop, start_ms=bucket.wall_ms(), process=owner)
     return await Namespace.open(store, name, clock=clock, rng=random.Random(seed), options=OPTIONS)
 
@@ -113,7 +122,7 @@ def quietly(work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[Non
     return done
 
 
-def play(main: Callable[[SimBucket], Awaitable[None]], *, steps: int = 0) -> None:
+def play(main: Callable[[SimBucket], Awaitable[None]]) -> None:
     async def world() -> None:
         await main(SimBucket(sim_loop()))
 
@@ -127,8 +136,9 @@ def test_a_collector_that_sleeps_for_days_at_any_step_harms_nothing(step: int) -
         await passed(1.1)
         await collect(space)
         await passed(1.1)
-        sleeper = process("sleeper", pause=(step, 2.2 * DAY_S))
+        sleeper = Frail("sleeper")
         slow = await opened(bucket, seed=2, owner=sleeper)
+        sleeper.sleeps(step, 2.2)
         task = sleeper.spawn(quietly(lambda: collect(slow, full=True))())
         await alive(space, 4)
         await task
@@ -144,17 +154,14 @@ def test_a_collector_that_dies_at_any_step_leaves_work_that_the_next_one_finishe
         await passed(1.1)
         await collect(space)
         await passed(1.1)
-        mortal = process("mortal", crash_at=step)
-        slow = await opened(bucket, seed=2, owner=mortal) if step > 8 else None
-        if slow is not None:
-            await alive_task(mortal, slow)
-        await readable(await opened(bucket, seed=3))
-        await settled(bucket)
-
-    async def alive_task(mortal: Process, slow: Namespace) -> None:
+        mortal = Frail("mortal")
+        slow = await opened(bucket, seed=2, owner=mortal)
+        mortal.dies(step)
         task = mortal.spawn(quietly(lambda: collect(slow, full=True))())
         await passed(0.1)
         assert task.done()
+        await readable(await opened(bucket, seed=3))
+        await settled(bucket)
 
     play(main)
 
@@ -163,12 +170,11 @@ def test_a_collector_that_dies_at_any_step_leaves_work_that_the_next_one_finishe
 def test_a_snapshot_whose_writer_sleeps_for_days_at_any_step_does_no_harm(step: int) -> None:
     async def main(bucket: SimBucket) -> None:
         space = await begun(bucket)
-        sleeper = process("sleeper")
+        sleeper = Frail("sleeper")
         slow = await opened(bucket, seed=2, owner=sleeper)
         await busy(space, 4)
         await slow.refresh()
-        sleeper._pauses[sleeper.awaits + step] = 3.2 * DAY_S
-        sleeper._strikes = frozenset(sleeper._pauses)
+        sleeper.sleeps(step, 3.2)
         task = sleeper.spawn(quietly(slow.house.snapshot)())
         await busy(space, 30)
         await space.house.snapshot()
@@ -188,10 +194,9 @@ def test_a_snapshot_whose_writer_sleeps_for_days_at_any_step_does_no_harm(step: 
 def test_a_writer_that_sleeps_for_days_at_any_step_loses_nothing_and_harms_nothing(step: int) -> None:
     async def main(bucket: SimBucket) -> None:
         space = await begun(bucket)
-        sleeper = process("sleeper")
+        sleeper = Frail("sleeper")
         slow = await opened(bucket, seed=2, owner=sleeper)
-        sleeper._pauses[sleeper.awaits + step] = 2.4 * DAY_S
-        sleeper._strikes = frozenset(sleeper._pauses)
+        sleeper.sleeps(step, 2.4)
         task = sleeper.spawn(quietly(lambda: busy(slow, 8))())
         await passed(0.01)
         for _ in range(3):
@@ -293,8 +298,9 @@ def test_a_branch_that_is_made_while_the_collector_works_is_whole_or_is_refused(
             await busy(space, 2)
             await passed(1.1)
             at = space.state.seq
-            maker = process(f"maker-{step}", pause=(step % 14 + 6, random.Random(step).choice([0.0, 2.0, 1.5 * DAY_S])))
+            maker = Frail(f"maker-{step}")
             mine = await opened(bucket, seed=step + 50, owner=maker)
+            maker.sleeps(step % 14, random.Random(step).choice([0.0, 0.0001, 1.5]))
 
             async def make(mine: Namespace = mine, step: int = step, at: int = at) -> None:
                 await branch(mine, f"b{step}", at=at - step % 9)
