@@ -142,7 +142,7 @@ def _is_json(text: str) -> bool:
 
 
 def _headers(column: Any) -> Any:
-    if column.null_count == len(column) or not pc.any(pc.greater(pc.list_value_length(column), 0)).as_py():
+    if not pc.sum(pc.list_value_length(column)).as_py():
         return "[]"
     return pa.array(
         [
