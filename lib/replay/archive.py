@@ -1,0 +1,221 @@
+"""Pieces of archive files: which files and row groups can hold what is wanted, and their rows.
+
+The state (or a page that it names) says which offsets and times a file holds, so others are never opened. Of a file
+that is opened the footer says the same of its row groups, and holds statistics of every column for the filter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from headwater.errors import Corrupt
+from headwater.limits import REPLAY_FILES_AHEAD, REPLAY_WHOLE_BYTES
+from headwater.log.operations import File
+from headwater.log.parquet import FOREIGN
+from headwater.replay import sources
+from headwater.replay.columns import may_match
+from headwater.replay.pieces import Clip, Job, Piece, finished
+from headwater.replay.ranges import Span
+
+_FORMAT = ds.ParquetFileFormat()
+_TIME = pa.timestamp("ms", tz="UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file whose footer is known. ``source`` has all of its bytes, where they are at hand already."""
+
+    file: File
+    metadata: pq.FileMetaData
+    footer: Any  # an Arrow file of at least the footer
+    source: Any | None
+    leaves: list[str]  # the top-level column of each leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A row group: its number, the offsets and times in it (inclusive), and its bytes as decoded."""
+
+    number: int
+    low: int
+    high: int
+    low_ms: int
+    high_ms: int
+
+
+async def file_pieces(job: Job, span: Span) -> AsyncIterator[Piece]:
+    """The pieces of the archive in ``span``, in offset order. Raises ``NotFound`` where an object has gone (R6).
+
+    Cost: 1 GET for each page of files that is not in memory, 1 for each footer; files up to 1 MiB are read whole.
+    """
+    opening: deque[asyncio.Task[Opened]] = deque()
+    files = _files(job, span)
+    more = True
+    try:
+        while more or opening:
+            while more and len(opening) < REPLAY_FILES_AHEAD:
+                file = await anext(files, None)
+                if file is None:
+                    more = False
+                else:
+                    opening.append(asyncio.ensure_future(_open(job, file)))
+            if opening:
+                for piece in _pieces_of(job, span, await opening.popleft()):
+                    yield piece
+    finally:
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
+
+
+async def _files(job: Job, span: Span) -> AsyncIterator[File]:
+    """Files that can hold what is wanted, by what is known without opening them."""
+    view, shape = job.view, job.shape
+    async for file in view.namespace.lookup.files(
+        view.topic.id, span.partition, span.start, view.state, timestamp=span.since_ms
+    ):
+        if file.base >= span.end:
+            return
+        if not file.count or span.misses(file.min, file.max):
+            continue
+        if shape.filter is not None and not may_match(guarantee(span.partition, file), shape.filter, shape.whole):
+            continue
+        yield file
+
+
+def guarantee(partition: int, file: File) -> Any:
+    """What holds for every row of the file."""
+    return (
+        (pc.field("partition") == pa.scalar(partition, pa.int32()))
+        & (pc.field("offset") >= file.base)
+        & (pc.field("offset") < file.end)
+        & (pc.field("timestamp") >= pa.scalar(file.min, _TIME))
+        & (pc.field("timestamp") <= pa.scalar(file.max, _TIME))
+    )
+
+
+async def _open(job: Job, file: File) -> Opened:
+    view = job.view
+    path = sources.local_path(view.namespace.chain.home(file.key, view.state), file.key)
+    if path is not None:
+        return await job.decode(_open_mapped, sources.mapped(path, file), file)  # type: ignore[no-any-return]
+    whole = file.bytes <= REPLAY_WHOLE_BYTES
+    start = 0 if whole else max(0, file.bytes - file.footer)
+    data = await sources.read_range(view, file, start, file.bytes)
+    footer = pa.PythonFile(sources.Sparse(file.bytes, [start], [data]), mode="r")
+    return await job.decode(_parse, file, footer, footer if whole else None)  # type: ignore[no-any-return]
+
+
+def _open_mapped(source: Any, file: File) -> Opened:
+    return _parse(file, source, source)
+
+
+def _parse(file: File, footer: Any, source: Any | None) -> Opened:
+    try:
+        metadata = pq.ParquetFile(footer).metadata
+    except FOREIGN as error:
+        raise _damaged(file, error) from error
+    leaves = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    if metadata.num_rows != file.count or not {"offset", "timestamp"} <= set(leaves):
+        raise Corrupt(
+            f"{file.key!r} holds {metadata.num_rows} records with {', '.join(leaves)[:200]}; the log says {file.count} "
+            "records with offset and timestamp.",
+            key=file.key,
+        )
+    return Opened(file, metadata, footer, source, leaves)
+
+
+def _pieces_of(job: Job, span: Span, opened: Opened) -> list[Piece]:
+    groups = _groups(opened)
+    chosen = set(range(len(groups)))
+    if job.shape.filter is not None:
+        chosen = _matching(job, span, opened)
+    pieces = []
+    for i, group in enumerate(groups):
+        end = groups[i + 1].low if i + 1 < len(groups) else opened.file.end
+        outside = group.high < span.start or group.low >= span.end or span.misses(group.low_ms, group.high_ms)
+        if not outside and group.number in chosen:
+            pieces.append(_piece(job, span, opened, group, end))
+    return pieces
+
+
+def _groups(opened: Opened) -> list[Group]:
+    """What the footer says of each row group; without statistics it may hold anything of the file."""
+    file, metadata = opened.file, opened.metadata
+    at, when = opened.leaves.index("offset"), opened.leaves.index("timestamp")
+    groups = []
+    for number in range(metadata.num_row_groups):
+        found = metadata.row_group(number)
+        offsets, times = found.column(at).statistics, found.column(when).statistics
+        low, high = (offsets.min_raw, offsets.max_raw) if _has(offsets) else (file.base, file.end - 1)
+        low_ms, high_ms = (times.min_raw, times.max_raw) if _has(times) else (file.min, file.max)
+        groups.append(Group(number, low, high, low_ms, high_ms))
+    return groups
+
+
+def _has(statistics: Any) -> bool:
+    return statistics is not None and bool(statistics.has_min_max)
+
+
+def _matching(job: Job, span: Span, opened: Opened) -> set[int]:
+    """The row groups in which the filter can hold, by their statistics."""
+    try:
+        fragment = _FORMAT.make_fragment(opened.footer, partition_expression=guarantee(span.partition, opened.file))
+        subset = fragment.subset(filter=job.shape.filter, schema=job.shape.whole)
+        return {group.id for group in subset.row_groups}
+    except FOREIGN as error:
+        raise _damaged(opened.file, error) from error
+
+
+def _piece(job: Job, span: Span, opened: Opened, group: Group, end: int) -> Piece:
+    clip = Clip.of(span, group.low, group.high, group.low_ms, group.high_ms)
+    have = {leaf.split(".", 1)[0] for leaf in opened.leaves} | set(opened.leaves)
+    wanted = [name for name in job.shape.whole.names if name in {*job.shape.needed, *clip.names()} and name in have]
+    names = wanted or ["offset"]
+    found = opened.metadata.row_group(group.number)
+    columns = [found.column(i) for i in _leaves_of(opened, names)]
+    cost = sum(column.total_uncompressed_size + column.total_compressed_size for column in columns)
+
+    async def load() -> list[pa.RecordBatch]:
+        source = opened.source
+        if source is None:
+            source = await sources.fetched(job.view, opened.file, [_range(column) for column in columns])
+        return await job.decode(_rows, opened, source, group.number, names, clip, job)  # type: ignore[no-any-return]
+
+    return Piece(span.partition, min(end, span.end), cost, load)
+
+
+def _leaves_of(opened: Opened, names: list[str]) -> list[int]:
+    roots = tuple(f"{name}." for name in names)
+    return [i for i, leaf in enumerate(opened.leaves) if leaf in names or leaf.startswith(roots)]
+
+
+def _range(column: Any) -> tuple[int, int]:
+    start = column.data_page_offset
+    if column.has_dictionary_page and column.dictionary_page_offset:
+        start = min(start, column.dictionary_page_offset)
+    return start, start + column.total_compressed_size
+
+
+def _rows(opened: Opened, source: Any, number: int, names: list[str], clip: Clip, job: Job) -> list[pa.RecordBatch]:
+    """Read and decode one row group. Runs in a thread; Arrow lets go of the interpreter meanwhile."""
+    try:
+        reader = pq.ParquetFile(source, metadata=opened.metadata, page_checksum_verification=True)
+        table = reader.read_row_group(number, columns=names, use_threads=False)
+    except FOREIGN as error:
+        raise _damaged(opened.file, error) from error
+    return finished(table, clip, job.shape)
+
+
+def _damaged(file: File, error: Exception) -> Corrupt:
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return Corrupt(f"{file.key!r} is damaged: {why}", key=file.key)
