@@ -1,7 +1,7 @@
 """Typed columns of a topic: which types there are, and which schema may follow which.
 
 Types are written as Arrow prints them: ``list<item: struct<a: int32 not null, b: string>>``. They form a lattice: one
-type is wider than another if each value of it casts there and back without loss, and only that counts as widening.
+type is wider than another if each value of it is the same value there, and only that counts as widening.
 A schema may follow another if old values still have a place in it: every column is there under its name with the
 same or a wider type, and new ones are nullable. So a schema that may follow the next one may follow this one too.
 
@@ -139,7 +139,7 @@ def refusal(old: Sequence[Column], new: Sequence[Column]) -> str:
 
 
 def widens(old: str, new: str) -> bool:
-    """Whether every value of type ``old`` has its place in ``new``, so that it casts there and back without loss.
+    """Whether every value of type ``old`` has its place in ``new``, as the same value.
 
     False for what is no type. Reflexive and transitive. Structs gain nullable fields and lose none; their order is
     free.
