@@ -29,6 +29,8 @@ COMMANDS = {
     "verify": ("headwater.cli.verify", "verify", "Check every invariant of a namespace."),
     "branch": ("headwater.cli.branch", "branch", "Copy a namespace or a topic as of a commit, sharing every object."),
     "maintain": ("headwater.cli.maintain", "maintain", "Archive, retain, compact and collect, once or for ever."),
+    "replay": ("headwater.cli.replay", "replay", "Copy a range of a topic to files or to another topic."),
+    "sql": ("headwater.cli.sql", "sql", "Answer SQL over topics, as of now or of an earlier commit."),
     "iceberg": ("headwater.cli.iceberg", "iceberg", "Keep an Apache Iceberg table over a topic's archive."),
     "dev": ("headwater.cli.dev", "dev", "Serve the HTTP interface of all functions on one port."),
     "demo": ("headwater.cli.demo", "demo", "Send a year of real flights through the log and check them."),
