@@ -37,6 +37,7 @@ DEADLINE_MS: Final = 30_000  # where the platform does not say
 MARGIN_PART: Final = 0.1  # of the time that is left stays with the platform, …
 MARGIN_S_MAX: Final = 1.0  # … but no more than this
 SERVE_PART: Final = 0.9  # of the rest goes to the request, and what remains to draining
+CHORES_PART: Final = 0.7  # of upkeep's time, after which its long chores begin nothing new
 COMMIT_PART: Final = 0.4  # a commit is decided or given up in this part of a request's time, …
 RETRY_PART: Final = 0.3  # … a read is given up after this, …
 STORE_PART: Final = 0.2  # … and one request to the store after this
@@ -200,13 +201,15 @@ class Function:
 
         reports: list[object] = []
         failed: list[str] = []
+        start_s = self._clock.elapsed_s()
         try:
             async with asyncio.timeout(budget_s):
                 names = await app.named()
                 system_entropy().shuffle(names)  # so that each has its turn when there is not the time for all
                 for name in names:
                     try:
-                        reports.append(asdict(await keep_up(await app.opened(name))))
+                        namespace = await app.opened(name)
+                        reports.append(asdict(await keep_up(namespace, deadline_s=start_s + budget_s * CHORES_PART)))
                     except HeadwaterError as error:
                         failed.append(f"{name}: {type(error).__name__}")
         except TimeoutError:

@@ -19,7 +19,7 @@ from headwater.errors import Conflict, HeadwaterError, NotFound
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 from headwater.upkeep.idle import Memory, quiet_until
-from headwater.upkeep.offload import Offload, in_thread
+from headwater.upkeep.offload import Offload, in_thread, inline
 
 SNAPSHOT_PART: Final = 4  # a quarter of the manifests that make a snapshot due make it worth while for upkeep
 PRUNE_EVERY_MS: Final = 3_600_000  # index pages are looked through this often for what is dead in them
@@ -87,7 +87,7 @@ async def keep_up(
     namespace: Namespace,
     *,
     deadline_s: float | None = None,
-    offload: Offload = in_thread,
+    offload: Offload | None = None,
     progress: Progress | None = None,
     archive_now: bool = False,
 ) -> Report:
@@ -105,6 +105,8 @@ async def keep_up(
     memory = namespace.shared(Memory)
     if not archive_now and memory.rests(namespace.chain.clock.wall_ms()):
         return Report(namespace=namespace.name, commit=namespace.state.seq, rested=True)
+    if offload is None:
+        offload = in_thread if namespace.chain.options.threads else inline
     run = _Run(namespace, offload, progress, deadline_s, archive_now)
     failed: list[str] = []
     for chore in _CHORES:
@@ -203,13 +205,17 @@ async def _compaction(run: _Run) -> None:
     run.note_due(report.next_due_ms)
 
 
-async def _collection(run: _Run) -> None:
-    from headwater.upkeep.collector import collect
-
+async def _pages(run: _Run) -> None:
+    """Index pages without what is dead by now; before a snapshot, since the next one is what names them."""
     memory, now_ms = run.namespace.shared(Memory), run.namespace.chain.clock.wall_ms()
     if memory.pruned_ms + PRUNE_EVERY_MS <= now_ms:  # it reads all pages
         run.done["pages_pruned"] = await run.namespace.house.prune()
         memory.pruned_ms = now_ms
+
+
+async def _collection(run: _Run) -> None:
+    from headwater.upkeep.collector import collect
+
     report = await collect(run.namespace, progress=run.progress, deadline_s=run.deadline_s)
     run.done |= {"objects_collected": report.objects, "bytes_collected": report.bytes}
     run.left |= not report.complete
@@ -223,6 +229,7 @@ _CHORES: Final[tuple[Callable[[_Run], Awaitable[None]], ...]] = (
     _retention,
     _archive,
     _compaction,
+    _pages,
     _snapshot,
     _collection,
 )

@@ -26,4 +26,5 @@ class Options:
     catch_up_bytes_max: int = limits.CATCH_UP_BYTES_MAX
     read_ahead_bytes_max: int = limits.READ_AHEAD_BYTES_MAX
     stale_after_s: float = limits.STALE_AFTER_S
+    threads: bool = True  # upkeep encodes and decodes in threads; False where time is simulated
     cooperative: bool = True  # False: the naive optimistic loop, kept as the baseline of `headwater bench contention`

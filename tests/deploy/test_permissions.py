@@ -5,6 +5,7 @@ The functions' own apps run over one bucket in memory, each behind its role's po
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Deployed:
 
 
 def made(function: str, store: GuardedStore, log: Log, *, seed: int) -> Any:
-    options = Options(snapshot_every=4)  # so that these few commits reach every kind of object
+    options = Options(snapshot_every=4, threads=False)  # so that these few commits reach every kind of object
     clock = SimClock(sim_loop())
     return app_for(function, SETTINGS, store=store, clock=clock, rng=random.Random(seed), options=options, log=log)
 
@@ -72,7 +73,7 @@ def deployed(test: Callable[[Deployed], Awaitable[None]], **parameters: str) -> 
             await client.app.close()
         return over
 
-    return simulate(main())
+    return simulate(main(), limit_s=30 * 86_400)
 
 
 async def topics(run: Deployed) -> None:
@@ -184,6 +185,30 @@ def test_maintenance_may_take_away_what_has_expired() -> None:
     assert {} == run.refused()
     gone = {kind for action, kind in run.stores["maintain"].used if action == "DeleteObject"}
     assert {"transaction", "lease", "consumer"} <= gone
+
+
+def test_maintenance_archives_and_collects_with_the_rights_of_its_role() -> None:
+    async def test(run: Deployed) -> None:
+        await run("admin", "POST", "/admin/topics", {"name": "t", "partitions": 1})
+        for value in ("small", BIG, "a", "b", "c"):
+            await run("produce", "POST", "/topics/t", {"records": [{"value": value}]}, kind=KAFKA_JSON)
+        space = await run.clients["maintain"].app.opened("default")
+        collected = 0
+        for _ in range(8):
+            report = await upkeep.keep_up(space)
+            assert () == report.failed
+            collected += report.objects_collected
+            await SimClock(sim_loop()).sleep(86_400)
+        assert 0 == space.state.topics[1].partitions[0].hot - space.state.topics[1].partitions[0].next
+        assert collected > 5
+        await run.again("fetch")
+        found = await run("fetch", "GET", "/topics/t/partitions/0/records", query="offset=0")
+        assert b"small" in (found if isinstance(found, bytes) else json.dumps(found).encode())
+
+    run = deployed(test)
+    assert {} == run.refused()
+    gone = {kind for action, kind in run.stores["maintain"].used if action == "DeleteObject"}
+    assert {"manifest", "segment", "snapshot", "index"} <= gone
 
 
 def test_a_role_that_lacks_a_right_shows_here() -> None:

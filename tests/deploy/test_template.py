@@ -197,14 +197,19 @@ def test_a_role_has_no_more_than_four_actions_on_its_own_folder(stack: Stack, na
 
 
 @EACH
-def test_nobody_deletes_what_the_chain_stands_on(name: str) -> None:
+def test_only_the_collector_deletes_what_the_log_stands_on(name: str) -> None:
     for key in (
         keys.manifest_key(1),
         keys.segment_key(1, "w", 1),
         keys.snapshot_key(1),
         keys.index_key(1, 2),
-        keys.LATEST,
+        keys.boundary_key(1),
+        keys.archive_key("t", 0, 0, 1, 0, "aaaa"),
+        keys.file_page_key(0, 1, 0, "aaaa"),
     ):
+        allowed = OWN.policy(name).allows("s3:DeleteObject", arn(OWN, f"default/{key}"))
+        assert (name == "maintain") == allowed, key
+    for key in (keys.LATEST, keys.branch_key(1, "b"), keys.COLLECTED):
         assert not OWN.policy(name).allows("s3:DeleteObject", arn(OWN, f"default/{key}"))
 
 
