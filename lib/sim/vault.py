@@ -134,6 +134,7 @@ def plan_of(seed: int, vault: VaultPlan) -> Plan:
         long_sleep=bool(vault.sessions) and rng.random() < 0.5,
         window=rng.choice([12, 512]),
         options=Options(
+            threads=False,
             linger_ms=rng.choice([0.0, 0.0, 20.0]),
             inline_bytes_max=rng.choice([0, 150, 1 << 19]),
             snapshot_every=rng.choice([4, 16]),

@@ -91,6 +91,7 @@ class Plan:
             skew_ms=rng.choice([0, 1_000, 60_000]),
             window=rng.choice([6, 12, 512]),
             options=Options(
+                threads=False,
                 linger_ms=rng.choice([0.0, 0.0, 20.0]),
                 inline_bytes_max=rng.choice([0, 40, 1 << 19]),
                 snapshot_every=rng.choice([4, 16, 256]),
