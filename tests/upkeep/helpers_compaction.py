@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headwater.log import keys, parquet
+from headwater.log import files, keys, parquet
 from headwater.log.batch import batch_of_records
 from headwater.log.namespace import Namespace
 from headwater.log.operations import File, SwapFiles
@@ -121,3 +121,13 @@ async def rows_of(ns: Namespace, start: int = 0) -> list[Row]:
         offset = fetched.next_offset
     assert [row.offset for row in found] == sorted({row.offset for row in found})
     return found
+
+
+async def listed_by_a_page(desk: Desk) -> None:
+    """What the archiver does with old files."""
+    old = desk.files
+    page, data = files.encode(old, keys.file_page_key(desk.ns.state.seq, 1, 0, "aaaaaaaaaa"))
+    await desk.ns.store.put(page.key, data)
+    was = [file.key for file in old]
+    op = SwapFiles(topic=1, partition=0, base=page.base, end=page.end, was=was, pages=[page])
+    await desk.ns.writer.commit(ops=[op])

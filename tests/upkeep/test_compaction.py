@@ -10,14 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from headwater.errors import Corrupt
-from headwater.log import files, keys
-from headwater.log.operations import Column, SetSchema, SwapFiles
+from headwater.log.operations import Column, SetSchema
 from headwater.upkeep import cleaner, rewriting
 from headwater.upkeep.compaction import compact
 from headwater.upkeep.offload import inline
 from tests.log.helpers import keys_under, memory, opened, simulate
 from tests.log.helpers_store import Scripted
-from tests.upkeep.helpers_compaction import DAY, HOUR, T0, Desk, Row
+from tests.upkeep.helpers_compaction import DAY, HOUR, T0, Desk, Row, listed_by_a_page
 
 
 def at_a_desk(main: Callable[[Desk], Coroutine[Any, Any, None]], **config: str) -> None:
@@ -309,16 +308,6 @@ def test_files_that_a_page_lists_are_compacted_too() -> None:
         assert kept == await desk.rows()
 
     at_a_desk(main)
-
-
-async def listed_by_a_page(desk: Desk) -> None:
-    """What the archiver does with old files."""
-    old = desk.files
-    page, data = files.encode(old, keys.file_page_key(desk.ns.state.seq, 1, 0, "aaaaaaaaaa"))
-    await desk.ns.store.put(page.key, data)
-    was = [file.key for file in old]
-    op = SwapFiles(topic=1, partition=0, base=page.base, end=page.end, was=was, pages=[page])
-    await desk.ns.writer.commit(ops=[op])
 
 
 def test_dirty_files_that_a_page_lists_are_compacted_too() -> None:
