@@ -89,7 +89,7 @@ def _first(decoder: msgspec.json.Decoder[Any], items: Sequence[bytes | None]) ->
 
 
 def _explained(row: int, error: Exception) -> Misfit:
-    """Take the decoder's sentence apart: ``Expected `int`, got `str` - at `$.legs[...].day```."""
+    """Take the decoder's sentence apart: ``Expected `int`, got `str` - at `$.legs[1].day```."""
     text, _, path = str(error).partition(" - at `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".")
     named = re.search(r"(?:missing required|unknown) field `(.*)`$", text)
