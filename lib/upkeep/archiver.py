@@ -32,7 +32,7 @@ from headwater.log.chunk import Chunk
 from headwater.log.config import TopicConfig
 from headwater.log.namespace import Namespace
 from headwater.log.operations import File, SwapFiles
-from headwater.log.state import Entry, Schema, State
+from headwater.log.state import Entry, State
 from headwater.log.together import together
 from headwater.upkeep import files as tidying
 from headwater.upkeep.ages import Ages
@@ -99,6 +99,15 @@ class _Span:
     size: int
     count: int
     versions: tuple[tuple[int, int], ...]
+
+
+@dataclass(slots=True)
+class _Job:
+    """A partition that is being worked on: files that are being made, in order; once ``stopped``, they are in vain."""
+
+    target: _Target
+    making: deque[tuple[_Span, asyncio.Task[list[File]]]] = field(default_factory=deque)
+    stopped: bool = False
 
 
 @dataclass(slots=True)
@@ -245,47 +254,47 @@ class _Archiver:
         if not due:
             return
         self.run.partitions += 1
-        making: deque[tuple[_Span, asyncio.Task[list[File]]]] = deque()
+        job = _Job(target)
         try:
             async with aclosing(self._spans(target, due)) as spans:
                 async for span in spans:
                     if self.over:
                         self.run.left.add(target.place)
                         break
-                    self._claim(span)
-                    making.append((span, asyncio.create_task(self._make(target, span), name="headwater-archive")))
-                    if len(making) >= FILES_AHEAD:
-                        await self._swap_first(target, making)
-            while making:
-                await self._swap_first(target, making)
+                    self._begin(job, span)
+                    if len(job.making) >= FILES_AHEAD:
+                        await self._swap_first(job)
+            while job.making:
+                await self._swap_first(job)
         finally:
-            await self._drop(making)
+            await self._drop(job)
 
-    def _claim(self, span: _Span) -> None:
+    def _begin(self, job: _Job, span: _Span) -> None:
         self.run.claimed += span.size
         self.run.total += span.size
+        job.making.append((span, asyncio.create_task(self._make(job, span), name="headwater-archive")))
 
-    async def _drop(self, making: deque[tuple[_Span, asyncio.Task[list[File]]]]) -> None:
-        """Files whose turn never comes are nobody's: an earlier one of the partition failed."""
-        tasks = [task for _, task in making]
-        for task in tasks:
-            task.cancel()
-        for made in await asyncio.gather(*tasks, return_exceptions=True):
+    async def _drop(self, job: _Job) -> None:
+        """Files whose turn never comes, because an earlier one of the partition failed, are nobody's."""
+        job.stopped = True  # they end at their next step: an upload that is broken off would leave its object behind
+        for made in await asyncio.gather(*(task for _, task in job.making), return_exceptions=True):
             if isinstance(made, list):
                 await self.swapper.discard([file.key for file in made])
 
-    async def _swap_first(self, target: _Target, making: deque[tuple[_Span, asyncio.Task[list[File]]]]) -> None:
+    async def _swap_first(self, job: _Job) -> None:
         """Commit the oldest span of the partition once its files are stored."""
-        span, task = making[0]
+        span, task = job.making[0]
+        place = job.target.place
         made = await asyncio.shield(task)
-        await tidying.make_room(self.swapper, target.place, len(made))
-        making.popleft()
-        op = SwapFiles(
-            topic=target.place.topic, partition=target.place.number, base=span.base, end=span.end, files=made
-        )
+        await tidying.make_room(self.swapper, place, len(made))
+        job.making.popleft()
+        op = SwapFiles(topic=place.topic, partition=place.number, base=span.base, end=span.end, files=made)
         await self.swapper.swap(op, [file.key for file in made])
         self.totals.files += len(made)
         self.totals.records += span.count
+        self._tell()
+
+    def _tell(self) -> None:
         if self.run.progress is not None:
             self.run.progress("archive", self.run.read, self.run.total)
 
@@ -378,84 +387,78 @@ class _Archiver:
 
     # -- one span ---------------------------------------------------------------------------------------
 
-    async def _make(self, target: _Target, span: _Span) -> list[File]:
+    async def _make(self, job: _Job, span: _Span) -> list[File]:
         """Read the chunks of a span and store them as files, which nothing names yet."""
         made: list[File] = []
         need = 2 * span.size + min(WORK_BYTES, (EXPANSION + 4) * span.size + MIB)
         async with self.budget.hold(need):
             try:
-                await self._fill(target, span, made)
+                await self._fill(job, span, made)
             except HeadwaterError:
                 await self.swapper.discard([file.key for file in made])
                 raise
         return made
 
-    async def _fill(self, target: _Target, span: _Span, made: list[File]) -> None:
-        self._see_that_it_is_ours(target, span)
+    async def _fill(self, job: _Job, span: _Span, made: list[File]) -> None:
+        self._see_that_it_is_of_use(job, span)
+        target = job.target
         schemas = list(self.namespace.state.topics[target.place.topic].schemas)
         columns = schemas[-1].columns if schemas else []
         packer = Packer(
             span.base, columns, {"headwater.topic": target.name, "headwater.partition": str(target.place.number)}
         )
-        reading = _reading(span, schemas)
-        async with aclosing(self._steps(target, span)) as steps:
+        reading = Reading(span.base, span.end, schemas, span.versions)
+        async with aclosing(self._steps(job, span)) as steps:
             async for chunks in steps:
                 await self.swapper.offload(feed, packer, reading, chunks)
-                await self._store(target, span, packer, made)
+                await self._store(job, span, packer, made)
         if packer.rows != span.count:
             # Of chunks that others archived and compacted meanwhile there may be fewer.
             await self.namespace.refresh()
-            self._see_that_it_is_ours(target, span)
+            self._see_that_it_is_of_use(job, span)
             raise Corrupt(
                 f"Topic {target.name!r}, partition {target.place.number}: the offsets [{span.base}, {span.end}) should "
                 f"hold {span.count} records, and {packer.rows} were read. Run `headwater verify`."
             )
         await self.swapper.offload(packer.finish, span.end)
-        await self._store(target, span, packer, made)
+        await self._store(job, span, packer, made)
 
-    async def _store(self, target: _Target, span: _Span, packer: Packer, made: list[File]) -> None:
+    async def _store(self, job: _Job, span: _Span, packer: Packer, made: list[File]) -> None:
         """Store what is finished, after a look whether it is still of use."""
         for ready in packer.take():
             await self.namespace.refresh()
-            self._see_that_it_is_ours(target, span)
-            made.append(await self.swapper.store(target.place, ready))
+            self._see_that_it_is_of_use(job, span)
+            made.append(await self.swapper.store(job.target.place, ready))
 
-    def _see_that_it_is_ours(self, target: _Target, span: _Span) -> None:
-        """Raise ``Conflict`` if others have archived the span, or deleted the topic."""
-        partition = self.swapper.partition(target.place)
-        if partition is None or partition.archived > span.base:
-            raise Conflict(f"Others have archived the offsets [{span.base}, {span.end}) of {target.name!r} by now.")
+    def _see_that_it_is_of_use(self, job: _Job, span: _Span) -> None:
+        """Raise ``Conflict`` if others have archived the span or deleted the topic, or an earlier span has failed."""
+        partition = self.swapper.partition(job.target.place)
+        if job.stopped or partition is None or partition.archived > span.base:
+            raise Conflict(f"Others have archived the offsets [{span.base}, {span.end}) of {job.target.name!r} by now.")
 
-    async def _steps(self, target: _Target, span: _Span) -> AsyncGenerator[list[Chunk], None]:
+    async def _steps(self, job: _Job, span: _Span) -> AsyncGenerator[list[Chunk], None]:
         """The chunks of a span in groups that are worth a call of the encoder."""
         group: list[Chunk] = []
         size = 0
         if not span.count:
             return
         chunks = self.namespace.reader.chunks(
-            target.name, target.place.number, span.base, span.end, bytes_max=READ_BYTES
+            job.target.name, job.target.place.number, span.base, span.end, bytes_max=READ_BYTES
         )
         async with aclosing(chunks) as found:  # type: ignore[type-var]
             async for chunk in found:
                 group.append(chunk)
                 size += len(chunk.data)
                 if size >= STEP_BYTES or len(group) >= STEP_CHUNKS:
-                    self._note_read(target, span, size)
+                    self._note_read(job, span, size)
                     yield group
                     group, size = [], 0
         if group:
-            self._note_read(target, span, size)
+            self._note_read(job, span, size)
             yield group
 
-    def _note_read(self, target: _Target, span: _Span, size: int) -> None:
-        self._see_that_it_is_ours(target, span)
+    def _note_read(self, job: _Job, span: _Span, size: int) -> None:
+        self._see_that_it_is_of_use(job, span)
         self.totals.bytes_read += size
         self.run.read += size
-        if self.run.progress is not None:
-            self.run.progress("archive", self.run.read, self.run.total)
-
-
-def _reading(span: _Span, schemas: list[Schema]) -> Reading:
-    return Reading(
-        span.base, span.end, [(base, schemas[version - 1] if version else None) for base, version in span.versions]
-    )
+        self._tell()

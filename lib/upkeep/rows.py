@@ -21,16 +21,17 @@ from headwater.upkeep.packing import Packer
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Which offsets are wanted, and from which offset on values are written by which version of the schema."""
+    """Which offsets are wanted, and how values are written: from which offset on how many ``schemas`` were known."""
 
     base: int
     end: int
-    schemas: list[tuple[int, Schema | None]]
+    schemas: Sequence[Schema] = ()
+    versions: Sequence[tuple[int, int]] = ()
 
-    def schema_at(self, offset: int) -> Schema | None:
-        """The version in force when the record was committed; None before the first one."""
-        at = bisect_right(self.schemas, offset, key=lambda pair: pair[0])
-        return self.schemas[at - 1][1] if at else None
+    def version_at(self, offset: int) -> int:
+        """The version in force when the record was committed; 0 before the first one."""
+        at = bisect_right(self.versions, offset, key=lambda pair: pair[0])
+        return self.versions[at - 1][1] if at else 0
 
 
 def feed(packer: Packer, reading: Reading, chunks: Sequence[Chunk]) -> None:
@@ -40,10 +41,10 @@ def feed(packer: Packer, reading: Reading, chunks: Sequence[Chunk]) -> None:
         Corrupt: a chunk cannot be decoded; the message names it.
         InvalidRequest: a chunk is of ``kafka2`` and the extra ``kafka`` is not installed.
     """
-    for schema, run in groupby(chunks, lambda chunk: reading.schema_at(chunk.base)):
+    for version, run in groupby(chunks, lambda chunk: reading.version_at(chunk.base)):
         rows = pa.Table.from_batches([_within(chunk.decode(), reading) for chunk in run]).combine_chunks()
         for part in rows.to_batches():
-            packer.add(part if schema is None else _with_columns(part, schema))
+            packer.add(_with_columns(part, reading.schemas[:version]) if version else part)
 
 
 def _within(placed: pa.RecordBatch, reading: Reading) -> pa.RecordBatch:
@@ -52,11 +53,14 @@ def _within(placed: pa.RecordBatch, reading: Reading) -> pa.RecordBatch:
     return placed.slice(0, placed.num_rows - above.num_rows)
 
 
-def _with_columns(placed: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
-    """The rows with the typed columns of their values behind them; what does not fit the schema has nulls there."""
+def _with_columns(placed: pa.RecordBatch, schemas: Sequence[Schema]) -> pa.RecordBatch:
+    """The rows with the typed columns of their values behind them; what does not fit the schema has nulls there.
+
+    Only the versions that were in force count: under a later one a field may mean something that it did not then.
+    """
     from headwater.schemas.typed import typed
 
-    columns = typed(schema, placed.column("value"), strict=False)
+    columns = typed(schemas, placed.column("value"), strict=False)
     return pa.RecordBatch.from_arrays(
         [*placed.columns, *columns.columns], names=[*placed.schema.names, *columns.schema.names]
     )

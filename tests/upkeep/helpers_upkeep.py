@@ -14,6 +14,7 @@ from headwater.log.operations import File
 from headwater.log.options import Options
 from headwater.sim.loop import SimClock, sim_loop
 from headwater.store.base import ObjectStore
+from headwater.store.memory import MemoryStore
 from headwater.types import Batch, Record
 
 START_MS = 1_700_000_000_000
@@ -24,6 +25,11 @@ Row = tuple[int, int, bytes | None, bytes | None, Any]
 
 def clock() -> SimClock:
     return SimClock(sim_loop(), start_ms=START_MS)
+
+
+def memory() -> MemoryStore:
+    """A bucket whose clock is the simulation's."""
+    return MemoryStore(clock=clock())
 
 
 async def opened(store: ObjectStore, seed: int = 1, **options: Any) -> Namespace:
