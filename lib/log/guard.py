@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from headwater.errors import Indeterminate, InvalidRequest
-from headwater.log.state import State
+from headwater.log.config import TopicConfig
+from headwater.log.state import State, Topic
 
 if TYPE_CHECKING:
     from headwater.log.writer import Append
@@ -21,7 +22,9 @@ _CHECKER = "headwater.schemas.guard"
 
 
 def refuse_misfits(state: State, appends: Sequence[Append], *, token: str = "") -> None:
-    """Refuse batches with a value that does not fit its topic's schema, as this process knows it.
+    """Refuse batches with a value that does not fit its topic's schema, or without a key that its topic needs.
+
+    Of a batch into which nobody has looked it is not known whether all of its records have a key.
 
     With ``token``, that of an earlier attempt, any version will do: it may have passed by an older one. A batch that
     fits none may have been sent before the topic had a schema, and then nothing is known of that attempt.
@@ -32,14 +35,25 @@ def refuse_misfits(state: State, appends: Sequence[Append], *, token: str = "") 
     """
     for number, append in enumerate(appends):
         topic = state.topics.get(append.topic)
-        if topic is None or not topic.schemas:
+        if topic is None or not (topic.schemas or append.batch.keyless >= 0):
             continue
-        check: Any = import_module(_CHECKER).check
         batch = "the batch" if len(appends) == 1 else f"batch {number}"
         where = f"of {batch} for topic {topic.name!r}, partition {append.partition},"
         try:
-            check(topic.schemas, append.batch, where, bool(token))
+            _refuse_keyless(topic, append.batch.keyless, where)
+            if topic.schemas:
+                check: Any = import_module(_CHECKER).check
+                check(topic.schemas, append.batch, where, bool(token))
         except InvalidRequest as error:
             if token:
                 raise Indeterminate(f"{error.message} What the first attempt did is not known.", token=token) from error
             raise
+
+
+def _refuse_keyless(topic: Topic, row: int, where: str) -> None:
+    """A compacted topic keeps the latest record of each key, so it takes none without one, as in Kafka."""
+    if row >= 0 and "compact" in topic.config.get("cleanup.policy", "") and TopicConfig.of(topic.config).compact:
+        raise InvalidRequest(
+            f"Row {row} {where} has no key, and a topic with cleanup.policy=compact takes only records that have one.",
+            row=row,
+        )
