@@ -69,6 +69,8 @@ def decode(definition: str, datums: Sequence[bytes]) -> list[dict[str, Any]]:
     """The rows of datums, all by one call. Raises one of ``UNFIT`` if any does not fit, not saying which."""
     import fastavro
 
+    if not datums:
+        return []
     joined = b"".join(datums)
     mark = blake2b(joined, digest_size=_MARK).digest()
     data = _varint(len(datums)) + mark.join((*datums, b"")) + b"\0"
@@ -112,34 +114,36 @@ def _fault(definition: str, datum: bytes) -> tuple[str, str] | None:
     """(field, what is wrong) with one datum, if anything is."""
     try:
         decode(definition, [datum])
-    except UNFIT as error:
-        return _explained(definition, datum, error)
+    except UNFIT:
+        return _explained(definition, datum)
     return None
 
 
-def _explained(definition: str, datum: bytes, error: Exception) -> tuple[str, str]:
+def _explained(definition: str, datum: bytes) -> tuple[str, str]:
     """The first field that cannot be read: fastavro says what is wrong, and not where."""
     fields = documents.parsed("avro", definition)["fields"]
-    low, high = 0, len(fields)  # the first `low` fields can be read; the first `high + 1`, if there are any, cannot
+    low, high = 0, len(fields)  # the first `low` fields can be read; of the first `high + 1` some cannot
+    error: Exception | None = None
     while low < high:
         middle = (low + high) // 2
-        if _reads(_record(definition, middle + 1), datum):
+        found = _unread(_record(definition, middle + 1), datum)
+        if found is None:
             low = middle + 1
         else:
-            high = middle
-    if low == len(fields):
-        return "", "the bytes go on behind its last field, or its last field is cut short"
-    return str(fields[low]["name"]), str(error) or f"the bytes end inside it ({type(error).__name__})"
+            high, error = middle, found
+    if error is None:
+        return "", "bytes follow its last field"
+    return str(fields[low]["name"]), str(error) or "the bytes end inside it"
 
 
-def _reads(schema: Any, datum: bytes) -> bool:
+def _unread(schema: Any, datum: bytes) -> Exception | None:
     import fastavro
 
     try:
         fastavro.schemaless_reader(io.BytesIO(datum), schema, None)
-    except UNFIT:
-        return False
-    return True
+    except UNFIT as error:
+        return error
+    return None
 
 
 @functools.lru_cache(_CACHED)
