@@ -5,10 +5,13 @@
                every snapshot equals the fold at its number; every page holds what the manifests say;
                no intent has effect twice; a commit's appends have dense offsets, all or none of them
     bytes ─► every chunk that a reader can still reach: object there, header right, CRC32C, count, times
-    index ─► the pages and tails that readers use cover [log start, end) of every partition, once
+    archive ► every file that a reader can still reach: there, size, CRC32C, footer, count, offsets, times; the files of
+               a partition meet end to end, from its log start to where its chunks begin
+    index ─► the pages and tails that readers use cover [what is archived, end) of every partition, once
+    names ─► what the oldest readable state or any commit since names is there; the rest are orphans, by kind
 
-Nothing is written. Memory: the state, the names of segments, a sum for each partition and index page, and the
-objects in flight (at most `OBJECTS_MAX`). Cost: reads every object of the namespace about once.
+Nothing is written. Memory: the state, the names of all objects but manifests, a sum for each partition and index page,
+`WATCHED_MAX` entries, and the objects in flight (at most `OBJECTS_MAX`). Cost: reads every object about once.
 """
 
 from __future__ import annotations
@@ -27,11 +30,15 @@ from headwater.log.lookup import Lookup
 from headwater.log.options import Options
 from headwater.log.state import Entry, State
 from headwater.log.verify_bytes import Bytes
+from headwater.log.verify_files import Files
 from headwater.log.verify_fold import Refold
+from headwater.log.verify_kept import Kept
 from headwater.log.verify_sums import Sums, digest
 from headwater.store.base import ObjectStore
+from headwater.store.prefixed import PrefixedStore
 
 PROBLEMS_MAX = 1_000  # listed; all are counted
+LOOKS_MAX = 3  # how often it looks again if something is missing and a collector was at work
 NUMBERS_MAX = 5  # missing manifests named one by one
 
 Progress = Callable[[str, int, int], None]  # phase, done, total
@@ -56,6 +63,7 @@ class Report:
     first_manifest: int = 0
     last_manifest: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    orphans: dict[str, tuple[int, int]] = field(default_factory=dict)  # kind: objects and bytes that nothing names
 
     @property
     def clean(self) -> bool:
@@ -81,6 +89,7 @@ class Report:
             "first_manifest": self.first_manifest,
             "last_manifest": self.last_manifest,
             **self.counts,
+            "orphans_by_kind": {kind: {"objects": n, "bytes": size} for kind, (n, size) in self.orphans.items()},
             "problem_count": self.problem_count,
             "problems": [{"kind": p.kind, "key": p.key, "message": p.message} for p in self.problems],
             "notes": self.notes,
@@ -89,12 +98,13 @@ class Report:
 
 @dataclass(slots=True)
 class Listing:
-    """What lies in the namespace: numbers, and sizes of segments."""
+    """What lies in the namespace: numbers, and the sizes of what something must name, or else it is an orphan."""
 
     manifests: list[int] = field(default_factory=list)
     snapshots: list[int] = field(default_factory=list)
     pages: list[tuple[int, int, int]] = field(default_factory=list)
-    segments: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    branches: list[str] = field(default_factory=list)
     boundary: int = 1
     latest: bool = False
 
@@ -106,22 +116,42 @@ async def verify(
 
     Raises what the store raises when it cannot be read at all; everything else is in the report.
     """
-    report = Report()
-    chain = Chain(store, clock=clock, rng=rng, options=Options())
+    chain = Chain(store, clock=clock, rng=rng, options=Options(), sibling=_siblings(store))
+    for _ in range(LOOKS_MAX):
+        report = Report()
+        await _verify(chain, report, on_progress)
+        if report.clean or await chain.read_boundary() <= report.first_manifest:
+            break
+    else:
+        report.notes.append("A collector is at work: what is missing may have been collected meanwhile. Run it again.")
+    return report
+
+
+def _siblings(store: ObjectStore) -> Callable[[str], ObjectStore] | None:
+    """How the other namespaces of the bucket are reached, if this is a view of one: branches share objects."""
+    if not isinstance(store, PrefixedStore):
+        return None
+    return lambda name: PrefixedStore(store.inner, f"{name}/")
+
+
+async def _verify(chain: Chain, report: Report, on_progress: Progress) -> None:
     listing = await _list(chain, report)
     if not listing.manifests and not listing.snapshots:
         report.notes.append("The namespace has no commits.")
-        return report
+        return
     _check_chain(listing, report)
     base, newest = await _base_and_newest(chain, listing, report)
     refold = Refold(chain, listing, report, on_progress)
     final = await refold.final_state(newest)
-    reachable = Bytes(chain, listing.segments, final, report)
-    folded = await refold.run(base, newest, reachable)
+    reachable, kept = Bytes(chain, final, report), Kept(chain, final)
+    folded = await refold.run(base, newest, reachable, kept)
+    await Files(chain, final, report, on_progress).check()
     await _check_latest(chain, listing, report)
     await _check_index(chain, folded, final, refold.live, report, on_progress)
-    _note_orphans(listing, reachable.referenced, report)
-    return report
+    await kept.archive(final, now=True)
+    kept.reservations(final)
+    await kept.report(listing, report)
+    _note_orphans(listing, report)
 
 
 async def _list(chain: Chain, report: Report) -> Listing:
@@ -139,20 +169,33 @@ async def _list(chain: Chain, report: Report) -> Listing:
 
 def _file(listing: Listing, key: str, size: int) -> None:
     if key.startswith(keys.MANIFESTS):
-        listing.manifests.append(keys.parse_numbered_key(key))
+        seq = keys.parse_numbered_key(key)
+        listing.manifests.append(seq)
+        if seq >= listing.boundary:  # boundaries come first in a listing
+            return
     elif key.startswith(keys.SNAPSHOTS):
         listing.snapshots.append(keys.parse_numbered_key(key))
     elif key.startswith(keys.INDEXES):
         listing.pages.append(keys.parse_index_key(key))
     elif key.startswith(keys.SEGMENTS):
         keys.parse_segment_key(key)
-        listing.segments[key] = size
+    elif key.startswith(keys.ARCHIVE):
+        keys.parse_archive_key(key)
+    elif key.startswith(keys.FILE_PAGES):
+        keys.parse_file_page_key(key)
     elif key.startswith(keys.BOUNDARIES):
         listing.boundary = max(listing.boundary, keys.parse_numbered_key(key))
+    elif key.startswith(keys.BRANCHES):
+        listing.branches.append(keys.parse_branch_key(key)[1])
+        return
     elif key == keys.LATEST:
         listing.latest = True
-    elif not key.startswith(("archive/", keys.LEASES, *keys.DOCUMENTS)):
+        return
+    elif key in (keys.COLLECTED, keys.MAINTAINED) or key.startswith((keys.LEASES, *keys.DOCUMENTS)):
+        return
+    else:
         raise Corrupt("its name has no known form")
+    listing.sizes[key] = size
 
 
 def _check_chain(listing: Listing, report: Report) -> None:
@@ -268,13 +311,21 @@ def _check_dense(where: str, entries: list[Entry], start: int, end: int, report:
         report.add("offsets", "", f"{where}: chunks end at offset {position} and the log at {end}.")
 
 
-def _note_orphans(listing: Listing, referenced: set[str], report: Report) -> None:
-    orphans = [size for key, size in listing.segments.items() if key not in referenced]
-    report.count("segments", len(listing.segments))
-    report.count("orphans", len(orphans))
-    report.count("orphan_bytes", sum(orphans))
-    if orphans:
+def _note_orphans(listing: Listing, report: Report) -> None:
+    objects, size = (sum(part) for part in zip((0, 0), *report.orphans.values(), strict=True))
+    report.count("segments", sum(key.startswith(keys.SEGMENTS) for key in listing.sizes))
+    report.count("orphans", objects)
+    report.count("orphan_bytes", size)
+    if objects:
+        kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, (count, _) in sorted(report.orphans.items()))
         report.notes.append(
-            f"{len(orphans)} segments with {sum(orphans)} bytes are named by nothing that can be read: aborted or "
-            "unfinished work, or data below a log start or of a deleted topic. The collector takes them."
+            f"{objects} objects with {size} bytes are named by nothing that can be read ({kinds}): aborted or "
+            "unfinished work, or what the next collections take."
         )
+    if report.counts.get("history"):
+        report.notes.append(
+            f"{report.counts['history']} objects with {report.counts['history_bytes']} bytes are kept for reads as of "
+            "earlier commits alone (history.retention.ms)."
+        )
+    if listing.branches:
+        report.notes.append(f"Branches share objects of this namespace: {', '.join(sorted(listing.branches))}.")

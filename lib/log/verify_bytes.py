@@ -21,14 +21,12 @@ OBJECTS_MAX = 4  # objects in memory at once
 
 
 class Bytes:
-    """Checks chunks of one namespace; ``referenced`` are the segments that reachable chunks lie in."""
+    """Checks chunks of one namespace, as far as readers of the state ``final`` can reach them."""
 
-    def __init__(self, chain: Chain, segments: dict[str, int], final: State, report: Report) -> None:
+    def __init__(self, chain: Chain, final: State, report: Report) -> None:
         self.chain = chain
-        self.segments = segments
         self.final = final
         self.report = report
-        self.referenced: set[str] = set()
         self._slots = asyncio.Semaphore(OBJECTS_MAX)
         self._broken: set[str] = set()
 
@@ -46,14 +44,12 @@ class Bytes:
         await asyncio.gather(*(self._check_object(key, group, (held or {}).get(key)) for key, group in grouped.items()))
 
     async def _check_object(self, key: str, group: list[tuple[Place, Entry]], data: bytes | None) -> None:
-        if key.startswith(keys.SEGMENTS):
-            self.referenced.add(key)
         if key in self._broken:
             return
         async with self._slots:
             try:
                 if data is None:
-                    data = (await self.chain.retry(lambda: self.chain.store.get(key))).data
+                    data = (await self.chain.read(key, state=self.final)).data
                     _check_header(key, data)
             except NotFound:
                 self._broken.add(key)

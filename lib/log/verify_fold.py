@@ -12,9 +12,11 @@ from headwater.errors import Corrupt, NotFound
 from headwater.log import index, keys
 from headwater.log.chain import Chain
 from headwater.log.intents import Manifest, decode_manifest
-from headwater.log.operations import EndReserve, ExpireReserve, InitProducer
+from headwater.log.operations import EndReserve, ExpireReserve, InitProducer, SwapFiles
 from headwater.log.state import Entry, Outcome, State, apply
 from headwater.log.verify_bytes import Bytes
+from headwater.log.verify_kept import Kept
+from headwater.log.verify_pruned import Pruned
 from headwater.log.verify_sums import Place, Spans, Sums, digest
 
 if TYPE_CHECKING:
@@ -24,7 +26,10 @@ READ_MAX = 8  # manifests read at once
 IDS_MAX = 500_000  # intent ids of each of two generations, for finding one with effect twice
 RECENT_MAX = 4_096  # manifests whose entries are kept to check the tails of snapshots
 
-_PARTS = ("topics", "names", "producers", "transactional", "groups", "recent")
+_PARTS = (
+    *("topics", "names", "producers", "transactional", "groups", "recent"),
+    *("config", "origins", "acls", "keys", "quotas", "once"),
+)
 _NUMBERS = ("time_ms", "format", "floor", "next_topic", "next_producer")
 
 
@@ -41,6 +46,7 @@ class Refold:
         self._recent: deque[tuple[int, list[tuple[Place, Entry]]]] = deque(maxlen=RECENT_MAX)
         self._ids: tuple[set[int], set[int]] = (set(), set())
         self._snapshots = set(listing.snapshots)
+        self._pruned = Pruned(listing.pages)
         self._broken: set[int] = set()
 
     async def final_state(self, newest: State) -> State:
@@ -53,25 +59,29 @@ class Refold:
             apply(state, manifest)
         return state
 
-    async def run(self, base: State, newest: State, reachable: Bytes) -> State:
+    async def run(self, base: State, newest: State, reachable: Bytes, kept: Kept) -> State:
         """Fold from ``base`` on and check all the way. The state that readers should have, with ``newest``'s pages."""
         state = _copy(base)
-        self.live.complete = base.seq == 0
-        await self._check_known_chunks(base, 0, reachable)
+        await kept.archive(base, now=False)
+        kept.pages(base.pages, now=False)
+        kept.pages(newest.pages, now=True)
+        await self._check_known_chunks(base, 0, reachable, kept)
         while state.seq < (last := self.report.last_manifest):
             numbers = range(state.seq + 1, min(state.seq + READ_MAX, last) + 1)
             found = await asyncio.gather(*(self._read(seq) for seq in numbers))
             for seq, (manifest, data) in zip(numbers, found, strict=True):
                 if manifest is None:
-                    state = await self._skip(state, seq, reachable)
+                    state = await self._skip(state, seq, reachable, kept)
                     break
-                new = self._fold(state, manifest, newest.paged)
+                new = self._fold(state, manifest, newest.paged, kept)
                 await reachable.check(new, {keys.manifest_key(seq): data})
                 for place, entry in new:
                     if reachable.live(place, entry):
                         self.live.add(*place, entry)
+                kept.entries(new, state)
+                self._pruned.add(seq, new, state)
                 if seq in self._snapshots:
-                    await self._check_snapshot(state, seq)
+                    await self._check_snapshot(state, seq, kept)
                 self.on_progress(
                     "manifests", seq - self.report.first_manifest + 1, last - self.report.first_manifest + 1
                 )
@@ -93,7 +103,7 @@ class Refold:
             self.report.add("manifest", keys.manifest_key(seq), str(error))
         return None, b""
 
-    def _fold(self, state: State, manifest: Manifest, paged: int) -> list[tuple[Place, Entry]]:
+    def _fold(self, state: State, manifest: Manifest, paged: int, kept: Kept) -> list[tuple[Place, Entry]]:
         """Fold one manifest, check its outcomes, and take out the entries that it made readable."""
         key, sums = keys.manifest_key(manifest.seq), self._spans.at(manifest.seq)
         if manifest.time < state.time_ms:
@@ -103,6 +113,10 @@ class Refold:
         ends = {place: part.next for place in touched if (part := state.partition(*place))}
         outcomes = apply(state, manifest)
         self._check_outcomes(manifest, outcomes, known, ends)
+        for intent, outcome in zip(manifest.intents, outcomes, strict=True):
+            for op in intent.ops if not outcome.error else ():
+                if isinstance(op, SwapFiles):
+                    kept.swapped(op)
         self.report.count("manifests")
         self.report.count("intents", len(manifest.intents))
         new: list[tuple[Place, Entry]] = []
@@ -150,7 +164,7 @@ class Refold:
             self._ids = young, set()
         return False
 
-    async def _skip(self, state: State, broken: int, reachable: Bytes) -> State:
+    async def _skip(self, state: State, broken: int, reachable: Bytes, kept: Kept) -> State:
         """Go on behind a manifest that cannot be folded, at the next snapshot that can be read."""
         from headwater.log.verify import read_snapshot
 
@@ -161,7 +175,9 @@ class Refold:
                 self.report.notes.append(
                     f"Manifests {broken} to {seq} were skipped: the fold went on from snapshot {seq}."
                 )
-                await self._check_known_chunks(found, broken, reachable)
+                self._pruned.give_up(seq)
+                await kept.archive(found, now=False)
+                await self._check_known_chunks(found, broken, reachable, kept)
                 return _copy(found)
         self.report.notes.append(
             f"Manifests {broken} to {self.report.last_manifest} could not be folded: no snapshot lies behind them."
@@ -171,13 +187,14 @@ class Refold:
 
     # -- snapshots and pages -------------------------------------------------------------------------
 
-    async def _check_snapshot(self, state: State, seq: int) -> None:
+    async def _check_snapshot(self, state: State, seq: int, kept: Kept) -> None:
         from headwater.log.verify import read_snapshot
 
         key, found = keys.snapshot_key(seq), await read_snapshot(self.chain, seq, self.report)
         if found is None:
             return
         self.report.count("snapshots")
+        kept.pages(found.pages, now=False)
         wrong = [name for name in _NUMBERS if getattr(found, name) != getattr(state, name)]
         ours, theirs = _copy(state, tails=False), _copy(found, tails=False)
         wrong += [name for name in _PARTS if getattr(ours, name) != getattr(theirs, name)]
@@ -210,16 +227,23 @@ class Refold:
 
     async def _check_pages(self, state: State, newest: State) -> None:
         for ref in newest.pages:
-            if (ref.first, ref.last, ref.pruned) not in self.listing.pages:
-                key = keys.index_key(ref.first, ref.last, ref.pruned)
+            key = keys.index_key(ref.first, ref.last, ref.pruned)
+            own = self.chain.home(key, newest) is self.chain.store
+            if own and (ref.first, ref.last, ref.pruned) not in self.listing.pages:
                 self.report.add("missing", key, f"The index page does not exist and snapshot {newest.seq} needs it.")
         for done, (first, last, pruned) in enumerate(self.listing.pages):
             self.on_progress("pages", done, len(self.listing.pages))
-            runs = await self._read_page(first, last, pruned)
-            if runs is not None:
-                self.report.count("pages")
-                if not pruned:
-                    self._check_page(first, last, runs, state)
+            runs = await self._read_page(first, last, pruned, state)
+            if runs is None:
+                continue
+            self.report.count("pages")
+            if not pruned:
+                self._check_page(first, last, runs, state)
+            elif wrong := self._pruned.wrong((first, last, pruned), runs):
+                where = ", ".join(f"topic {topic}, partition {number}" for topic, number in wrong[:3])
+                key = keys.index_key(first, last, pruned)
+                what = f"those of manifests {first} to {last} that were live as of commit {pruned}"
+                self.report.add("index", key, f"Its chunks of {where} are not {what}.")
 
     def _check_page(self, first: int, last: int, runs: dict[Place, list[Entry]], state: State) -> None:
         if not self._spans.covers(first, last):
@@ -235,10 +259,10 @@ class Refold:
                 where = f"topic {place[0]}, partition {place[1]}"
                 self.report.add("index", key, f"Its chunks of {where} are not those of manifests {first} to {last}.")
 
-    async def _read_page(self, first: int, last: int, pruned: int) -> dict[Place, list[Entry]] | None:
+    async def _read_page(self, first: int, last: int, pruned: int, state: State) -> dict[Place, list[Entry]] | None:
         key = keys.index_key(first, last, pruned)
         try:
-            data = (await self.chain.retry(lambda: self.chain.store.get(key))).data
+            data = (await self.chain.read(key, state=state)).data
             header, start = index.decode_header(data)
             if (header.first, header.last) != (first, last):
                 raise Corrupt(f"It says that it covers manifests {header.first} to {header.last}.")
@@ -250,18 +274,29 @@ class Refold:
             self.report.add("index", key, str(error))
             return None
 
-    async def _check_known_chunks(self, state: State, first: int, reachable: Bytes) -> None:
+    async def _check_known_chunks(self, state: State, first: int, reachable: Bytes, kept: Kept) -> None:
         """Chunks of manifests from ``first`` on that cannot be folded are known from a snapshot's pages and tails."""
+        kept.reservations(state)
         for ref in state.pages:
             if ref.last < first:
                 continue
-            runs = await self._read_page(ref.first, ref.last, ref.pruned)
+            runs = await self._read_page(ref.first, ref.last, ref.pruned, state)
+            if runs is None:
+                self.live.complete = False
             placed = [(place, entry) for place, run in (runs or {}).items() for entry in run if entry.seq >= first]
+            self._note_known(placed, state, reachable, kept)
             await reachable.check(sorted(placed, key=lambda pair: (pair[1].obj, pair[1].pos)))
         for topic in state.topics.values():
             for number, partition in enumerate(topic.partitions):
                 tail = [((topic.id, number), entry) for entry in partition.tail if entry.seq >= first]
+                self._note_known(tail, state, reachable, kept)
                 await reachable.check(tail)
+
+    def _note_known(self, placed: list[tuple[Place, Entry]], state: State, reachable: Bytes, kept: Kept) -> None:
+        kept.entries(placed, state)
+        for place, entry in placed:
+            if reachable.live(place, entry):
+                self.live.add(*place, entry)
 
 
 def _touched(state: State, manifest: Manifest) -> list[Place]:

@@ -34,8 +34,12 @@ class Sums:
 
     def add(self, topic: int, partition: int, entry: Entry) -> None:
         """Count the entry in."""
-        total, entries = self._sums.get((topic, partition), (0, 0))
-        self._sums[topic, partition] = (total + digest(topic, partition, entry)) & _MASK, entries + 1
+        self.add_digest((topic, partition), digest(topic, partition, entry))
+
+    def add_digest(self, place: Place, mark: int) -> None:
+        """Count an entry in by its digest."""
+        total, entries = self._sums.get(place, (0, 0))
+        self._sums[place] = (total + mark) & _MASK, entries + 1
 
     def of(self, topic: int, partition: int) -> Sum:
         """The sum of a place."""

@@ -251,7 +251,8 @@ class _Run:
         if self.survey.now_ms < at_ms + COLLECT_EVERY_MS:
             return True
         wanted = max(next(iter(self.survey.aged(keep_ms)), 0) + 1, self.survey.boundary)
-        same = (swept.boundary, swept.aged) == (wanted, self._aged())
+        stray = self.survey.snapshots and self.survey.snapshots[0].seq + 1 < swept.boundary
+        same = (swept.boundary, swept.aged) == (wanted, self._aged()) and not stray
         return same and not 0 < swept.again_ms <= self.survey.now_ms
 
     async def _find_horizon(self, keep_ms: int) -> None:

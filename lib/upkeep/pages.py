@@ -6,8 +6,9 @@ bring it back to life, and are ruled out:
 
 - Its maker is about to name it. A page's name holds the number of the state that it was made from or pruned by; if that
   lies above the horizon, it is left alone, and so is one that was stored within a day.
-- Somebody merges the same pages once more, finds the page that we are about to delete, and names it. So a page stays
-  while a snapshot names parts of its range.
+- Somebody merges the same pages once more, finds the page that we are about to delete, and names it. But a merge takes
+  in the newest page, and that was sealed above the horizon. If nothing was committed since, then the snapshot at the
+  horizon is taken over, and whoever wrote it has merged all that was due.
 - Its maker has slept for days. Then it finds the boundary above the snapshot from which it has its pages (see
   ``House``), and does not rely on what it stores. Should it die before that, a snapshot remains that names what is
   gone. No collector takes it for its horizon, and it is written anew: from the horizon and the manifests behind it.
@@ -67,20 +68,12 @@ class Pages:
         self._there.add(stat.key)
         if stat.key in self._named or not keys.is_index_key(stat.key):
             return False
-        first, last, pruned = keys.parse_index_key(stat.key)
-        if max(last, pruned) > self.base.seq or self._may_be_made_again(first, last, pruned):
+        if keys.age_of(stat.key) > self.base.seq:
             return False
         if stat.modified_ms + DAY_MS <= self.now_ms:
             return True
         self.again_ms = max(self.again_ms, stat.modified_ms + DAY_MS)
         return False
-
-    def _may_be_made_again(self, first: int, last: int, pruned: int) -> bool:
-        return not pruned and any(
-            first <= ref.first and ref.last <= last and (ref.first, ref.last) != (first, last)
-            for refs in self._lines.values()
-            for ref in refs
-        )
 
     async def mend(self) -> int:
         """Write those snapshots anew that name pages which are gone. How many."""
