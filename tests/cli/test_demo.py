@@ -6,7 +6,16 @@ from tests.cli.conftest import Headwater
 def test_the_demo_prints_its_figures_and_leaves_a_clean_namespace(hw: Headwater) -> None:
     ran = hw("demo", "--limit", "500")
     assert ran.code == 0
-    for word in ("records of flights", "PUT if absent", "at S3's list price", "records/s in", "Try next:"):
+    words = (
+        "records of flights",
+        "PUT if absent",
+        "at S3's list price",
+        "records/s in",
+        "In SQL",
+        "Branched",
+        "Try next",
+    )
+    for word in words:
         assert word in ran.text
     assert hw("verify").code == 0
     assert len(hw("consume", "weather", "--limit", "5", "--json").lines) == 5

@@ -3,16 +3,18 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from headwater.demo import source
+from headwater.demo import history, source
 from headwater.demo.check import Check, Mismatch
 from headwater.demo.run import Figures, NotOurs, run
 from headwater.demo.source import DataMissing, load
 from headwater.log.namespace import Namespace
+from headwater.store.local import LocalStore
 from headwater.store.memory import MemoryStore
 
 LIMIT = 3_000  # rows of each topic
@@ -50,6 +52,52 @@ def test_a_second_run_checks_what_is_there() -> None:
     assert (first.produced, second.produced) == (True, False)
     assert (first.records, first.batches, first.objects) == (second.records, second.batches, second.objects)
     assert second.written.put_conditional == 0
+
+
+def test_the_archive_is_replayed_and_branched_and_each_row_is_the_sources() -> None:
+    store = MemoryStore()
+    for run_number in (1, 2):
+        done = demo(store).history
+        assert ((LIMIT, 6) if run_number == 1 else (0, 0)) == (done.report.records, done.report.files)
+        assert (LIMIT, "default-demo-branch") == (done.replay_records, done.branch)
+
+    async def left() -> list[str]:
+        return [stat.key async for stat in store.list("default-demo-branch/")]
+
+    assert [] == asyncio.run(left())
+
+
+def test_sql_over_the_topic_and_over_its_files_gives_the_sources_sums(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path, fsync=False)
+    figures = asyncio.run(run(store, "default", limit=LIMIT, on_progress=lambda *_: None))
+    done = figures.history
+    assert done.sql_s is not None
+    assert done.direct_s is not None
+    delays = load(LIMIT)[0].table.column("dep_delay").drop_null().to_pylist()
+    assert (6, sum(map(int, delays)) / len(delays)) == (done.files, pytest.approx(done.delay_min))
+
+
+def test_files_that_were_replaced_are_not_read_twice(tmp_path: Path) -> None:
+    """A topic that is made anew leaves files of the old one in its folder until they are collected."""
+    store = LocalStore(tmp_path, fsync=False)
+    for limit in (LIMIT, LIMIT + 1):
+        figures = asyncio.run(run(store, "default", limit=limit, on_progress=lambda *_: None))
+        assert (True, limit, 6) == (figures.produced, figures.records["flights"], figures.history.files)
+    assert 12 == len(list(tmp_path.glob("default/archive/topic=flights/*/*.parquet")))
+
+
+def test_sums_that_differ_are_seen(flights: source.Source) -> None:
+    expected = history._expected(flights)
+    history._same(flights, "SQL", expected, expected)
+    with pytest.raises(Mismatch, match="SQL gives other sums"):
+        history._same(flights, "SQL", expected.slice(1), expected)
+
+
+def test_rows_get_a_schema_that_tells_whole_numbers_from_others(flights: source.Source) -> None:
+    properties = flights.schema()["properties"]
+    kinds = [properties[name]["type"] for name in ("dep_delay", "carrier", "time_hour")]
+    assert [["integer", "null"], ["string", "null"], ["string", "null"]] == kinds
+    assert ["number", "null"] == load(LIMIT)[1].schema()["properties"]["temp"]["type"]
 
 
 def test_incomplete_topics_are_made_anew_and_others_left_alone() -> None:
