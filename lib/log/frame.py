@@ -24,6 +24,7 @@ from headwater.types import Buffer
 _PREFIX: Final = re.compile(rb'\{"crc":"([0-9a-f]{8})","base":([ 0-9]{10}),"size":([ 0-9]{12}),')
 PREFIX_BYTES: Final = len(b'{"crc":"00000000","base":0000000000,"size":000000000000,')
 _CRC_END: Final = len(b'{"crc":"00000000"')
+CHECKED_AT_ONCE: Final = 1 << 18  # bytes
 
 
 def payload_base(header_json: bytes) -> int:
@@ -75,7 +76,13 @@ def decode(data: bytes, *, whole: bool = True) -> tuple[bytes, int]:
 
 def checksum(parts: Buffer) -> int:
     """CRC32C (Castagnoli, RFC 3720), at memory speed."""
-    return int(google_crc32c.value(bytes(parts) if not isinstance(parts, bytes) else parts))
+    if isinstance(parts, bytes):
+        return int(google_crc32c.value(parts))
+    # It takes bytes alone: a copy of a part stays in the cache, one of 64 MiB takes ten times as long as the sum itself.
+    crc, view = 0, memoryview(parts).cast("B")
+    for start in range(0, len(view), CHECKED_AT_ONCE):
+        crc = google_crc32c.extend(crc, bytes(view[start : start + CHECKED_AT_ONCE]))
+    return int(crc)
 
 
 def _prefix(data: Buffer) -> tuple[int, int, int]:
