@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from headwater.cli.settings import Settings, general_options
+from headwater.cli.settings import Settings, as_written, general_options
 from headwater.errors import HeadwaterError
 
 # Name -> module, attribute, the line in `headwater --help`. Modules are imported when their command is called.
@@ -41,6 +41,10 @@ COMMANDS = {
 
 class Root(click.Group):
     """Finds commands in ``COMMANDS`` without importing the others."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.help = as_written(self.help)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -37,6 +37,7 @@ class Command(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += general_options()
+        self.help = as_written(self.help)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it. If whoever read the output has gone, as in ``headwater consume … | head``, end quietly."""
@@ -48,6 +49,11 @@ class Command(click.Command):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(PIPE_CLOSED) from None
         return answer
+
+
+def as_written(text: str | None) -> str | None:
+    r"""A help text whose paragraphs that begin with a line ``\b`` keep their lines."""
+    return text and text.replace("\\b\n", "\b\n")
 
 
 class Group(click.Group):

@@ -143,3 +143,14 @@ def test_follow_prints_what_comes_later(hw: Headwater, store: Path) -> None:
         out, err = process.communicate(timeout=30)
     assert (json.loads(out)["value"], json.loads(out)["offset"], err) == ("b", 1, b"")
     assert process.returncode == 0
+
+
+def test_examples_in_help_keep_their_lines() -> None:
+    from click.testing import CliRunner
+
+    from headwater.cli.main import cli
+
+    for words in ([], ["consume"], ["sql"], ["replay"]):
+        said = CliRunner().invoke(cli, [*words, "--help"]).output
+        assert "\\b" not in said
+        assert any(line.startswith(("  headwater ", "  Begin:  headwater ")) for line in said.splitlines()), words
