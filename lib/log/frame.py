@@ -78,7 +78,7 @@ def checksum(parts: Buffer) -> int:
     """CRC32C (Castagnoli, RFC 3720), at memory speed."""
     if isinstance(parts, bytes):
         return int(google_crc32c.value(parts))
-    # It takes bytes alone: a copy of a part stays in the cache, one of 64 MiB takes ten times as long as the sum itself.
+    # It takes bytes alone: a copy of a part stays in the cache, one of 64 MiB takes ten times as long as the sum.
     crc, view = 0, memoryview(parts).cast("B")
     for start in range(0, len(view), CHECKED_AT_ONCE):
         crc = google_crc32c.extend(crc, bytes(view[start : start + CHECKED_AT_ONCE]))
