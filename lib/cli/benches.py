@@ -91,6 +91,17 @@ def serverless(settings: Settings, callers: int, profile: str, seconds: float, s
     _show(settings, bench(callers, profile, seconds=seconds, seed=seed))
 
 
+@click.command(cls=Command)
+@click.option("--mib", type=click.IntRange(min=1), default=8, show_default=True, help="Of keys and values, each kind.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="The best one counts.")
+@pass_settings
+def formats(settings: Settings, mib: int, rounds: int) -> None:
+    """Parquet beside Arrow IPC for the files of the archive: size, speed, seeks, and who can read them."""
+    from headwater.bench.formats import bench
+
+    _show(settings, bench(mib, rounds))
+
+
 def _show(settings: Settings, report: dict[str, Any]) -> None:
     from headwater.cli import output
 
@@ -115,4 +126,5 @@ commands: dict[str, click.Command] = {
     "http": http,
     "coldstart": coldstart,
     "serverless": serverless,
+    "formats": formats,
 }
