@@ -1,15 +1,13 @@
 """A partition's list of archive files stays short, and its files large.
 
-**Merging.** Files below a quarter of ``archive.bytes`` are small. Small neighbours become one file when there are at
-least 8, together at least eight times the largest of them, and when they come to a quarter of ``archive.bytes`` or
-number 64.
+**Merging.** Files below an eighth of ``archive.bytes`` are small. Small neighbours become one file when there are at
+least 8, together at least eight times the largest of them, and when they come to half of ``archive.bytes`` or are 64.
 
 What that costs: written bytes / ingested bytes. Archiving writes every byte once. Merging puts a byte into a file that
-is at least eight times as large, and never again once that is a quarter of ``archive.bytes``. With the defaults a
-partition makes a small file at most every 6 hours. If it takes in more than 0.25 MiB in that time (12 bytes a second),
-64 files come to 16 MiB, so its bytes are merged once: the ratio is at most 2. From 16 MiB on it makes no small file:
-the ratio is 1. Slower partitions merge by 64 at a time: one of a byte a second pays for three merges, of next to
-nothing.
+is at least eight times as large, and never again once that is an eighth of ``archive.bytes``. With the defaults a
+partition makes a small file at most every 6 hours. If it takes in more than 112 KiB in that time (5 bytes a second), 64
+files come to 7 MiB, so its bytes are merged once: the ratio is at most 2. From 7 MiB on it makes no small file: the
+ratio is 1. Slower partitions merge by 64 at a time: one of a KiB in 6 hours pays for three merges, of next to nothing.
 
 **Listing.** The state lists 256 files of a partition. When more than half of that are there, the oldest move to a page,
 an object that lists up to 4,096; the last page is written anew as long as it is not full. So 65 files or more share
@@ -33,15 +31,15 @@ from headwater.limits import FILES_MAX, MIB
 from headwater.log import files, frame, keys, parquet
 from headwater.log.config import TopicConfig
 from headwater.log.operations import File, SwapFiles
-from headwater.log.state import Partition
+from headwater.log.state import Archive, Partition
 from headwater.log.together import together
 from headwater.upkeep.packing import Packer
 from headwater.upkeep.swapping import Place, Swapper
 
-SMALL_PART: Final = 4  # a file below archive.bytes / 4 is small
 MERGE_MIN: Final = 8  # files that are merged at once, at the least
-MERGE_GROWTH: Final = 8  # how many times its size a file becomes at least
-MERGE_SURE: Final = 64  # so many are merged however small they are
+MERGE_GROWTH: Final = 8  # how many times its size a file becomes at least: larger ones than an eighth cannot
+MERGE_PART: Final = 2  # half of archive.bytes is worth a merge, and so are …
+MERGE_SURE: Final = 64  # … so many files, however small they are
 MERGED_BYTES_MAX: Final = 56 * MIB  # of a merged file: encoded anew it fits one object
 LISTED_MAX: Final = FILES_MAX // 2  # files that the state lists itself before the oldest move to a page …
 LISTED_KEPT: Final = FILES_MAX // 4  # … and how many stay
@@ -95,21 +93,19 @@ def small_neighbours(partition: Partition, config: TopicConfig) -> list[File]:
     """Files that should be one, the oldest such; none if there are none. Pure."""
     if partition.archive is None:
         return []
-    small = config.archive_bytes // SMALL_PART
-    for run in _runs(partition, config, small):
-        found = _worth(run, small)
+    most = min(config.archive_bytes, MERGED_BYTES_MAX)
+    for run in _runs(partition.archive, most):
+        found = _worth(run, most // MERGE_PART)
         if found:
             return found
     return []
 
 
-def _runs(partition: Partition, config: TopicConfig, small: int) -> Iterator[list[File]]:
-    """Small neighbours of one kind that fit one file together."""
-    archive, most = partition.archive, min(config.archive_bytes, MERGED_BYTES_MAX)
-    assert archive is not None, "who asks has looked"
+def _runs(archive: Archive, most: int) -> Iterator[list[File]]:
+    """Small neighbours of one kind that fit one file of ``most`` bytes together."""
 
     def kind(file: File) -> tuple[bool, bool, bool]:
-        return file.bytes < small, file.cleaned_ms > 0, file.end <= archive.clean
+        return file.bytes * MERGE_GROWTH < most, file.cleaned_ms > 0, file.end <= archive.clean
 
     for (is_small, _, _), group in groupby(archive.files, kind):
         if not is_small:
@@ -125,15 +121,15 @@ def _runs(partition: Partition, config: TopicConfig, small: int) -> Iterator[lis
         yield run
 
 
-def _worth(run: Sequence[File], small: int) -> list[File]:
+def _worth(run: Sequence[File], enough: int) -> list[File]:
     """The part of a run that is worth merging: without files that would hardly grow by it."""
     if len(run) < MERGE_MIN:
         return []
     size = sum(file.bytes for file in run)
     largest = max(range(len(run)), key=lambda i: run[i].bytes)
     if size < MERGE_GROWTH * run[largest].bytes:
-        return _worth(run[:largest], small) or _worth(run[largest + 1 :], small)
-    return list(run) if size >= small or len(run) >= MERGE_SURE else []
+        return _worth(run[:largest], enough) or _worth(run[largest + 1 :], enough)
+    return list(run) if size >= enough or len(run) >= MERGE_SURE else []
 
 
 async def _merge(swapper: Swapper, place: Place, group: list[File]) -> None:
