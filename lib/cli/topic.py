@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headwater.cli.files import files
 from headwater.cli.schema import schema
 from headwater.cli.settings import Group, Settings, answer, pass_settings, with_namespace
 
@@ -189,6 +190,7 @@ def trim(settings: Settings, name: str, partition: int, offset: int) -> None:
 
 
 topic.add_command(schema)
+topic.add_command(files)
 
 
 def describe_topic(topic: Topic) -> dict[str, Any]:
