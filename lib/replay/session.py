@@ -34,6 +34,7 @@ class Session:
             raise
         # Not joined there: the last reference may go wherever garbage is collected, under any lock.
         self._end = weakref.finalize(self, self._loop.end, self.namespace)
+        self._end.atexit = False  # a reader leaves nothing undone, and at exit no thread starts any more
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``, done in the session's thread; cancelled if the caller is interrupted.
