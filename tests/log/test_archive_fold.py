@@ -164,6 +164,17 @@ def test_an_archiver_goes_on_behind_offsets_that_nobody_can_read(fold: Fold) -> 
     assert [(60, 100)] == held(fold)
 
 
+def test_files_that_come_after_the_log_was_trimmed_are_listed_no_more(fold: Fold) -> None:
+    # Seed 109 of the archive's world: the next file began at the log start, and the list had a hole.
+    fold.done(swap(0, 20, file(0, 20)))
+    fold.done(TrimLog(topic=1, partition=0, before=60))
+    fold.done(swap(20, 40, file(20, 40)))
+    assert ([], 40) == (held(fold), fold.state.topics[1].partitions[0].archived)
+    fold.done(swap(60, 80, file(60, 80)))
+    fold.done(swap(80, 100, file(80, 100)))
+    assert [(60, 80), (80, 100)] == held(fold)
+
+
 def test_a_partition_lists_a_bounded_number_of_files(fold: Fold) -> None:
     fold.done(chunk(count=FILES_MAX))
     many = [file(base, base + 1) for base in range(FILES_MAX)]

@@ -29,7 +29,9 @@ def _swap(change: Change, op: SwapFiles) -> None:
     _check_new(change.state, op)
     before = partition.archive or Archive()
     below, above = _surroundings(before, partition, op)
-    change.set(partition, "archive", _joined(before, below, _dated(op, before, change.state.time_ms), above))
+    after = _joined(before, below, _dated(op, before, change.state.time_ms), above)
+    # Whoever archived while the log was trimmed must not leave files that nobody can read, with a gap behind them.
+    change.set(partition, "archive", trimmed(after, partition.start))
 
 
 def _surroundings(before: Archive, partition: Partition, op: SwapFiles) -> tuple[list[Item], list[Item]]:
