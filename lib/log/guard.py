@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.errors import Indeterminate, InvalidRequest
 from headwater.log.config import TopicConfig
+from headwater.log.operations import AnyOp, Once
 from headwater.log.state import State, Topic
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 _CHECKER = "headwater.schemas.guard"
 
 
-def refuse_misfits(state: State, appends: Sequence[Append], *, token: str = "") -> None:
+def refuse_misfits(state: State, appends: Sequence[Append], ops: Sequence[AnyOp] = (), *, token: str = "") -> None:
     """Refuse batches with a value that does not fit its topic's schema, or without a key that its topic needs.
 
     Of a batch into which nobody has looked it is not known whether all of its records have a key.
 
-    With ``token``, that of an earlier attempt, any version will do: it may have passed by an older one. A batch that
-    fits none may have been sent before the topic had a schema, and then nothing is known of that attempt.
+    What may be a repetition (it has the ``token`` of an earlier attempt, or an idempotency key among its ``ops``) may
+    fit any version: the first attempt may have passed by an older one. With a token a batch that fits none may have
+    been sent before the topic had a schema, and then nothing is known of that attempt.
 
     Raises:
         InvalidRequest: names the batch, the row and the field. Nothing was applied.
@@ -43,7 +45,7 @@ def refuse_misfits(state: State, appends: Sequence[Append], *, token: str = "") 
             _refuse_keyless(topic, append.batch.keyless, where)
             if topic.schemas:
                 check: Any = import_module(_CHECKER).check
-                check(topic.schemas, append.batch, where, bool(token))
+                check(topic.schemas, append.batch, where, bool(token) or any(isinstance(op, Once) for op in ops))
         except InvalidRequest as error:
             if token:
                 raise Indeterminate(f"{error.message} What the first attempt did is not known.", token=token) from error

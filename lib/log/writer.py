@@ -80,7 +80,7 @@ class Writer:
         size = sum(len(append.batch.data) for append in appends)
 
         async def submit(tip: int | None) -> Outcome:
-            refuse_misfits(self.chain.state, appends, token=token)
+            refuse_misfits(self.chain.state, appends, ops, token=token)
             return await self._submit(appends, list(ops), intent_id, tip, size)
 
         await self._enter(size)
