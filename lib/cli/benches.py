@@ -102,6 +102,44 @@ def formats(settings: Settings, mib: int, rounds: int) -> None:
     _show(settings, bench(mib, rounds))
 
 
+@click.command(cls=Command)
+@click.option("--mib", type=click.IntRange(min=1), default=64, show_default=True, help="Keys and values, a partition.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Of which the best counts.")
+@click.option("--seek-files", type=click.IntRange(min=1), default=10_000, show_default=True, help="Files of the seek.")
+@pass_settings
+def replay(settings: Settings, mib: int, rounds: int, seek_files: int) -> None:
+    """Replay of a whole partition beside pyarrow, DuckDB and plain reads of the same files; a seek by time."""
+    from headwater.bench.replay import bench
+
+    _show(settings, bench(mib, rounds, seek_files=seek_files))
+
+
+@click.command(cls=Command)
+@click.option("--file-mib", type=click.IntRange(min=1, max=60), default=60, show_default=True, help="Chunks of a file.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The seed of all latencies.")
+@pass_settings
+def cost(settings: Settings, file_mib: int, seed: int) -> None:
+    """Dollars at S3's list prices: ingest, archive, collect, rest. In simulated time, with every request counted."""
+    from headwater.bench.cost import bench
+
+    report = bench(file_mib, seed)
+    if not settings.json:  # these go by rows of their own, which a table has no room for
+        report["results"] = [{name: row.get(name, "") for name in _COST_COLUMNS} for row in report["results"]]
+    _show(settings, report)
+
+
+_COST_COLUMNS = (
+    "workload",
+    "gib_per_day",
+    "put_per_day",
+    "get_per_day",
+    "list_per_day",
+    "usd_per_day",
+    "usd_per_gib",
+    "bytes_written_to_ingested",
+)
+
+
 def _show(settings: Settings, report: dict[str, Any]) -> None:
     from headwater.cli import output
 
@@ -118,6 +156,18 @@ def _show(settings: Settings, report: dict[str, Any]) -> None:
             output.print_table([name, *columns], [["", *(str(row[c]) for c in columns)] for row in value], left=(name,))
 
 
+@click.command(cls=Command)
+@click.option("--manifests", type=click.IntRange(min=1_000), default=100_000, show_default=True, help="Of the year.")
+@click.option("--segments", type=click.IntRange(min=1), default=10_000, show_default=True, help="Named by them.")
+@click.option("--partitions", type=click.IntRange(min=1), default=4, show_default=True, help="Of the one topic.")
+@pass_settings
+def year(settings: Settings, manifests: int, segments: int, partitions: int) -> None:
+    """A simulated year, archived and collected as it goes: state, cold start and commits must stay as they are."""
+    from headwater.bench.year import bench
+
+    _show(settings, bench(manifests, segments, partitions=partitions))
+
+
 commands: dict[str, click.Command] = {
     "contention": contention,
     "append": append,
@@ -126,5 +176,8 @@ commands: dict[str, click.Command] = {
     "http": http,
     "coldstart": coldstart,
     "serverless": serverless,
+    "replay": replay,
     "formats": formats,
+    "cost": cost,
+    "year": year,
 }
