@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         TopicPartition,
         Undecodable,
     )
+    from headwater.client.schemas import schema_serde
     from headwater.client.serializers import Deserializer, Serde, Serializer
     from headwater.client.subscription import RebalanceListener
     from headwater.client.transaction import Transaction
@@ -52,6 +53,7 @@ _PLACES = {
     "Transaction": "transaction",
     "Undecodable": "records",
     "connect": "connection",
+    "schema_serde": "schemas",
 }
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "Transaction",
     "Undecodable",
     "connect",
+    "schema_serde",
 ]
 
 

@@ -180,6 +180,12 @@ class Producer(_Face):
         """Send an Arrow table."""
         return _outward(self._there.call(self._target.send_batch(topic, data, partition=partition)))
 
+    def send_table(
+        self, topic: str, data: pa.Table | pa.RecordBatch, **how: Any
+    ) -> concurrent.futures.Future[list[RecordMetadata]]:
+        """Send a table whose columns are those of the topic's schema."""
+        return _outward(self._there.call(self._target.send_table(topic, data, **how)))
+
     def flush(self) -> None:
         """Wait until everything sent before is settled; raises what nobody has looked at."""
         self._there.call(self._target.flush())

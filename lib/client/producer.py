@@ -254,6 +254,33 @@ class Producer:
         whole.add_done_callback(lambda done: self._failed.append(whole) if whole.unseen else None)
         return whole
 
+    async def send_table(
+        self,
+        topic: str,
+        data: pa.Table | pa.RecordBatch,
+        *,
+        key: str = "",
+        timestamp: str = "",
+        partition: int | None = None,
+    ) -> asyncio.Future[list[RecordMetadata]]:
+        """Send the rows of a table whose columns are those of the topic's schema: each becomes one value.
+
+        Columns that may be null may be missing. ``key`` and ``timestamp`` name columns that are a record's key (as
+        text) and time as well. What readers get back as typed columns is this table.
+
+        Raises:
+            InvalidRequest: the topic has no schema, or a column or a row does not fit; nothing is sent.
+            NotFound: no such topic.
+
+        Cost: 1 request for the schema, about 3 µs a row of 20 columns for JSON and 12 µs for Avro, and ``send_batch``.
+        """
+        from headwater.client.schemas import records_of_table
+
+        self._running(any_kind=True)
+        versions = await self._connection.verbs.schemas(topic)
+        records = records_of_table(topic, versions, data, key=key, timestamp=timestamp)
+        return await self.send_batch(topic, records, partition=partition)
+
     async def flush(self) -> None:
         """Return when everything that was sent before is settled.
 

@@ -26,8 +26,8 @@ from headwater.schemas import documents
 from headwater.schemas.misfit import Misfit
 
 _FRAME: Final = 5  # bytes: a zero and the id
-_MARK: Final = 8  # bytes behind each datum
-_CACHED: Final = 256
+MARK: Final = 8  # bytes behind each datum
+CACHED: Final = 256
 _DECIMAL: Final = "headwater-decimal"
 _DECIMAL_BYTES_MAX: Final = 17  # 38 digits in 16 bytes, and one that some writers put before them
 # What fastavro raises for bytes that are no datum: it has no error of its own for them.
@@ -72,8 +72,8 @@ def decode(definition: str, datums: Sequence[bytes]) -> list[dict[str, Any]]:
     if not datums:
         return []
     joined = b"".join(datums)
-    mark = blake2b(joined, digest_size=_MARK).digest()
-    data = _varint(len(datums)) + mark.join((*datums, b"")) + b"\0"
+    mark = blake2b(joined, digest_size=MARK).digest()
+    data = varint(len(datums)) + mark.join((*datums, b"")) + b"\0"
     stream = io.BytesIO(data)
     found: Any = fastavro.schemaless_reader(stream, _array(definition), None)
     if len(found) != len(datums) or stream.tell() != len(data) or set(map(itemgetter("end"), found)) - {mark}:
@@ -146,22 +146,27 @@ def _unread(schema: Any, datum: bytes) -> Exception | None:
     return None
 
 
-@functools.lru_cache(_CACHED)
+@functools.lru_cache(CACHED)
 def _array(definition: str) -> Any:
     """An array of the record and the mark behind it, parsed by fastavro."""
-    root = _stripped(documents.parsed("avro", definition))
-    end = {"type": "fixed", "name": "headwater.Mark", "size": _MARK}
+    return parsed_by_fastavro(marked(_stripped(documents.parsed("avro", definition))))
+
+
+def marked(root: Any) -> dict[str, Any]:
+    """An array of the record and the mark behind it."""
+    end = {"type": "fixed", "name": "headwater.Mark", "size": MARK}
     fields = [{"name": "value", "type": root}, {"name": "end", "type": end}]
-    return _parsed({"type": "array", "items": {"type": "record", "name": "headwater.Marked", "fields": fields}})
+    return {"type": "array", "items": {"type": "record", "name": "headwater.Marked", "fields": fields}}
 
 
 def _record(definition: str, fields: int) -> Any:
     """The record with its first fields alone, parsed by fastavro."""
     root = _stripped(documents.parsed("avro", definition))
-    return _parsed({**root, "fields": root["fields"][:fields]})
+    return parsed_by_fastavro({**root, "fields": root["fields"][:fields]})
 
 
-def _parsed(document: Any) -> Any:
+def parsed_by_fastavro(document: Any) -> Any:
+    """A schema as fastavro keeps it. Raises ``InvalidRequest`` if it is none, or fastavro is not installed."""
     try:
         import fastavro
         from fastavro.schema import SchemaParseException
@@ -211,7 +216,7 @@ def _decimal(data: bytes, schema: Any, reader: Any = None) -> decimal.Decimal:
     return decimal.Decimal((int(number < 0), digits, -schema.get("scale", 0)))
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     """A long as Avro writes it: zigzag, seven bits a byte."""
     rest, out = number << 1, bytearray()
     while rest > 0x7F:

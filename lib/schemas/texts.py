@@ -27,7 +27,7 @@ from headwater.schemas.shape import Member, Shape
 # Kept as they are when rows become plain objects: Arrow takes them.
 KEPT: Final = (dt.datetime, dt.date, dt.time, decimal.Decimal, bytes)
 _FLOAT_MAX: Final = 3.4028234663852886e38  # the largest number of 32 bits
-_UNFIT: Final = (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNFIT: Final = (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _CACHED: Final = 256  # decoders kept: one for each version of a schema in use
 
 
@@ -39,7 +39,7 @@ def check(schema: Schema, items: Sequence[bytes | None]) -> None:
     decoder = _strict(schema.format, schema.definition)
     try:
         deque(map(decoder.decode, _present(items)), maxlen=0)
-    except _UNFIT:
+    except UNFIT:
         raise _first(decoder, items) from None
     if _inexact(schema.format, schema.definition):
         from headwater.schemas import build  # with pyarrow
@@ -52,7 +52,7 @@ def fitting(columns: Sequence[Column], items: Sequence[bytes | None]) -> list[by
     decoder = lenient(columns)
     try:
         deque(map(decoder.decode, _present(items)), maxlen=0)
-    except _UNFIT:
+    except UNFIT:
         return [item if item is not None and _fits(decoder, item) else None for item in items]
     return list(items)
 
@@ -83,7 +83,7 @@ def _first(decoder: msgspec.json.Decoder[Any], items: Sequence[bytes | None]) ->
             continue
         try:
             decoder.decode(item)
-        except _UNFIT as error:
+        except UNFIT as error:
             return _explained(row, error)
     raise AssertionError("a value that did not fit fits now")
 
@@ -105,7 +105,7 @@ def _explained(row: int, error: Exception) -> Misfit:
 def _fits(decoder: msgspec.json.Decoder[Any], item: bytes) -> bool:
     try:
         decoder.decode(item)
-    except _UNFIT:
+    except UNFIT:
         return False
     return True
 
