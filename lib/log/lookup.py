@@ -69,23 +69,36 @@ class Lookup:
                 yield entry
 
     async def files(
-        self, topic: int, partition: int, offset: int, state: State | None = None, *, timestamp: int | None = None
+        self,
+        topic: int,
+        partition: int,
+        offset: int,
+        state: State | None = None,
+        *,
+        timestamp: int | None = None,
+        end: int | None = None,
+        before: int | None = None,
     ) -> AsyncIterator[File]:
-        """Archive files of the partition that end above ``offset``, in offset order.
+        """Archive files of the partition that end above ``offset`` and begin below ``end``, in offset order.
 
-        With ``timestamp`` those only whose newest record is at or above it. Cost: 1 GET for each page of files that
-        the iteration reaches and that is not in memory.
+        With ``timestamp`` those only whose newest record is at or above it, with ``before`` those whose oldest one is
+        below it. Cost: 1 GET for each page with such files that the iteration reaches and that is not in memory.
         """
         found = (state or self.chain.state).partition(topic, partition)
         if found is None or found.archive is None:
             return
         offset = max(offset, found.start)
+
+        def wanted(item: FilePage | File) -> bool:
+            timely = (timestamp is None or item.max >= timestamp) and (before is None or item.min < before)
+            return timely and item.end > offset and (end is None or item.base < end)
+
         listed: list[FilePage | File] = [*found.archive.pages, *found.archive.files]
         for item in listed:
-            if item.end <= offset or (timestamp is not None and item.max < timestamp):
+            if not wanted(item):
                 continue
             for file in await self.listed(item, state) if isinstance(item, FilePage) else [item]:
-                if file.end > offset and (timestamp is None or file.max >= timestamp):
+                if wanted(file):
                     yield file
 
     async def listed(self, page: FilePage, state: State | None = None) -> list[File]:

@@ -90,11 +90,15 @@ async def _files(job: Job, span: Span) -> AsyncIterator[File]:
     """Files that can hold what is wanted, by what is known without opening them."""
     view, shape = job.view, job.shape
     async for file in view.namespace.lookup.files(
-        view.topic.id, span.partition, span.start, view.state, timestamp=span.since_ms
+        view.topic.id,
+        span.partition,
+        span.start,
+        view.state,
+        timestamp=span.since_ms,
+        end=span.end,
+        before=span.until_ms,
     ):
-        if file.base >= span.end:
-            return
-        if not file.count or span.misses(file.min, file.max):
+        if not file.count:
             continue
         if shape.filter is not None and not may_match(guarantee(span.partition, file), shape.filter, shape.whole):
             continue

@@ -53,11 +53,15 @@ async def files_of(replay: Replay) -> AsyncIterator[tuple[Span, File]]:
     for span in replay.spans:
         end = min(span.end, view.place(span.partition).archived)
         async for file in view.namespace.lookup.files(
-            view.topic.id, span.partition, span.start, view.state, timestamp=span.since_ms
+            view.topic.id,
+            span.partition,
+            span.start,
+            view.state,
+            timestamp=span.since_ms,
+            end=end,
+            before=span.until_ms,
         ):
-            if file.base >= end:
-                break
-            if file.count and not span.misses(file.min, file.max):
+            if file.count:
                 yield span, file
 
 
