@@ -92,6 +92,7 @@ class FileBuilder:
         self.schema = file_schema(columns)
         self.rows = 0
         self.waiting = 0
+        self._rows_waiting = 0
         self._sink = pa.BufferOutputStream()
         self._waiting: list[pa.RecordBatch] = []
         self._times: list[tuple[int, int]] = []
@@ -156,23 +157,27 @@ class FileBuilder:
             raise InvalidRequest(f"The rows do not fit the columns of the file: {error}.") from error
 
     def _take(self, part: pa.RecordBatch) -> None:
-        self._waiting.append(part)
-        self.rows += part.num_rows
-        self.waiting += part.nbytes
-        if sum(each.num_rows for each in self._waiting) >= ROW_GROUP_ROWS or self.waiting >= ROW_GROUP_BYTES:
-            self._flush()
+        room = ROW_GROUP_ROWS - self._rows_waiting
+        for piece in (part.slice(0, room), part.slice(room)) if part.num_rows > room else (part,):
+            self._waiting.append(piece)
+            self.rows += piece.num_rows
+            self._rows_waiting += piece.num_rows
+            self.waiting += piece.nbytes
+            if self._rows_waiting >= ROW_GROUP_ROWS or self.waiting >= ROW_GROUP_BYTES:
+                self._flush()
 
     def _flush(self) -> None:
         if not self._waiting:
             return
         table = pa.Table.from_batches(self._waiting, schema=self.schema).combine_chunks()
-        offsets: Any = table.column("offset")
-        assert self._last < offsets[0].as_py(), "offsets ascend"
+        offsets: Any = table.column("offset").combine_chunks()
+        assert self._last < offsets[0].as_py(), "offsets ascend from piece to piece"
+        assert _ascend(offsets), "offsets ascend"
         self._last = offsets[-1].as_py()
         times = cast(dict[str, int], pc.min_max(table.column("timestamp").cast(pa.int64())).as_py())
         self._times.append((times["min"], times["max"]))
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        self._waiting, self.waiting = [], 0
+        self._waiting, self._rows_waiting, self.waiting = [], 0, 0
 
 
 def placed(built: Built, *, base: int, end: int, key: str, cleaned_ms: int = 0) -> File:
@@ -222,6 +227,11 @@ def decode_row_groups(
 def damaged(file: File, error: BaseException) -> Corrupt:
     """The error that names the file."""
     return Corrupt(f"{file.key!r}, a file of the archive, cannot be read: {error}.", key=file.key)
+
+
+def _ascend(offsets: Any) -> bool:
+    steps: Any = pc.less(offsets.slice(0, len(offsets) - 1), offsets.slice(1))
+    return bool(steps.null_count == 0 and steps.true_count == len(steps))
 
 
 def _texts(schema: pa.Schema) -> list[str]:
