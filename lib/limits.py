@@ -184,6 +184,7 @@ REPLAY_HOT_BYTES = 8 * MIB  # chunks of the hot tail that one step of a replay f
 
 ICEBERG_FILES_MAX = 1_000  # files that one Iceberg snapshot adds, each described in about 5 KB; swaps stay together
 ICEBERG_FOOTERS_MAX = 32  # footers of files read at once
+ICEBERG_EXPIRED_MIN = 100  # snapshots that are too old before they are dropped, which is a commit of the table
 ICEBERG_TRIES_MAX = 10  # how often a sync looks again because another one changed the table first
 EXPORT_PART_OFFSETS = 1 << 20  # offsets of one file of an export into a folder; what an interruption costs at most
 COPY_BYTES = 8 * MIB  # records that one transaction of a replay into a topic carries, before compression

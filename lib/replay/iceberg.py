@@ -7,7 +7,8 @@ it was, and of two syncs at once the slower one finds that its snapshot is no lo
 optimistic commit), looks again, and has nothing left to do. Each file is in the table exactly once.
 
 What the table does not have: records that are not archived yet, and the exact log start (a file leaves when all of it
-is below). Older snapshots of the table name files that the collector deletes after ``history.retention.ms``.
+is below). Snapshots of the table reach as far back as the log's history does, ``history.retention.ms``: behind that
+their files may be deleted, so they are dropped in time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import msgspec
 
 from headwater.errors import Conflict, Corrupt, InvalidRequest, NotFound
 from headwater.limits import ICEBERG_FILES_MAX, ICEBERG_FOOTERS_MAX, ICEBERG_TRIES_MAX
+from headwater.log.config import FOREVER, NamespaceConfig
 from headwater.log.history import state_at
 from headwater.log.keys import archive_folder
 from headwater.log.namespace import Namespace
@@ -30,6 +32,7 @@ from headwater.log.operations import File
 from headwater.log.state import State, Topic
 from headwater.log.together import together
 from headwater.replay import iceberg_table as tables
+from headwater.replay.iceberg_expiry import expire
 from headwater.replay.iceberg_table import Lost, Placed, Spec
 from headwater.upkeep.offload import Offload, in_thread
 
@@ -109,17 +112,14 @@ async def sync(
     target = target or Target()
     for _ in range(ICEBERG_TRIES_MAX):
         wanted = await _wanted(namespace, topic)
-        spec = _spec(namespace, wanted.topic, target)
-        table = await offload(_load, spec, create)
-        if tables.known_commit(table) > wanted.state.seq:
-            continue  # another one has synced with a newer state than ours
         try:
+            table = await offload(_load, _spec(namespace, wanted.topic, target), create)
+            if tables.known_commit(table) > wanted.state.seq:
+                continue  # another one has synced with a newer state than ours
             return await _bring_up(namespace, wanted, table, offload)
         except Lost:
             continue
-    raise Conflict(
-        f"Others changed the Iceberg table of {topic!r} each of {ICEBERG_TRIES_MAX} times. Sync again later."
-    )
+    raise Conflict(f"Others changed the Iceberg table of {topic!r} {ICEBERG_TRIES_MAX} times in a row. Sync it later.")
 
 
 async def _bring_up(namespace: Namespace, wanted: _Wanted, table: Table, offload: Offload) -> Synced:
@@ -134,7 +134,17 @@ async def _bring_up(namespace: Namespace, wanted: _Wanted, table: Table, offload
             properties = _properties(wanted, whole=i == len(rounds) - 1)
             table = await offload(_change, table, outs, placed, properties)
             added, removed = added + len(ins), removed + len(outs)
+        await _expire(namespace, wanted, table, offload)
     return _report(wanted, table, added, removed)
+
+
+async def _expire(namespace: Namespace, wanted: _Wanted, table: Table, offload: Offload) -> None:
+    kept_ms = NamespaceConfig.of(wanted.state.config).history_retention_ms
+    if kept_ms != FOREVER:
+        try:
+            await offload(expire, table, namespace.chain.clock.wall_ms() - kept_ms)
+        except Lost:
+            return  # the files are there, and the next sync does the rest
 
 
 def _load(spec: Spec, create: bool) -> Table:

@@ -170,10 +170,23 @@ def translated() -> Iterator[None]:
         raise Indeterminate(f"The Iceberg catalog did not say whether it committed: {error}") from error
     except theirs.NoSuchTableError as error:
         raise NotFound(f"The Iceberg catalog has no such table: {error}") from error
-    except (ValueError, TypeError, NotImplementedError, theirs.ValidationError) as error:
-        raise InvalidRequest(f"pyiceberg refused: {error}") from error
-    except Exception as error:  # a catalog may be anything: SQLite, a REST service, Hive, Glue
-        raise Unavailable(f"The Iceberg catalog or its warehouse failed ({type(error).__name__}): {error}") from error
+    except Exception as error:
+        raise _as_ours(error) from error
+
+
+def _as_ours(error: Exception) -> HeadwaterError:
+    """Of what a catalog may raise: SQLite, a REST service, Hive, Glue.
+
+    SQLite turns away whoever comes while another one writes or makes the tables; that is like coming second.
+    """
+    from pyiceberg.exceptions import ValidationError
+
+    text = str(error)
+    if "locked" in text or "already exists" in text or type(error).__name__ == "IntegrityError":
+        return Lost(f"Somebody else is changing the Iceberg catalog: {error}")
+    if isinstance(error, ValueError | TypeError | NotImplementedError | ValidationError):
+        return InvalidRequest(f"pyiceberg refused: {error}")
+    return Unavailable(f"The Iceberg catalog or its warehouse failed ({type(error).__name__}): {error}")
 
 
 # -- the table ----------------------------------------------------------------------------------------------
