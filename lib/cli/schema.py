@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.settings import Settings, answer, pass_settings, with_namespace
+from headwater.cli.settings import Command, Settings, answer, pass_settings, with_namespace
 from headwater.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headwater.log.state import Schema
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("topic")
 @click.option("--set", "source", type=click.Path(dir_okay=False, allow_dash=True), metavar="FILE",
               help="Make this definition the newest version; - reads standard input.")  # fmt: skip
