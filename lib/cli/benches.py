@@ -136,6 +136,7 @@ _COST_COLUMNS = (
     "list_per_day",
     "usd_per_day",
     "usd_per_gib",
+    "archive_reads_usd_per_day",
     "bytes_written_to_ingested",
 )
 

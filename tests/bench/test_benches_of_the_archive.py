@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headwater.bench import formats, records
+from headwater.bench import cost, formats, records
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +38,46 @@ def test_records_have_the_size_that_their_kind_says() -> None:
         assert size * table.num_rows == records.payload_bytes(table)
         assert list(range(table.num_rows)) == table.column("offset").to_pylist()
     assert records.payload_bytes(records.placed("flights", 1)) > 0
+
+
+@pytest.fixture(scope="module")
+def bill() -> dict[str, Any]:
+    return cost.bench(file_mib=1)
+
+
+def test_ingesting_costs_what_its_requests_cost(bill: dict[str, Any]) -> None:
+    for row in bill["results"][:2]:
+        per_day = row["per_day"]
+        usd = sum(
+            count * {"put": 5e-6, "list": 5e-6, "get": 4e-7, "delete": 0.0}[kind.split()[0]]
+            for kind, count in per_day.items()
+        )
+        assert usd == pytest.approx(row["usd_per_day"], rel=1e-3)
+        assert row["usd_per_gib"] == pytest.approx(row["usd_per_day"] / row["gib_per_day"], rel=1e-2)
+        assert row["put_per_day"] == sum(count for kind, count in per_day.items() if kind.startswith("put"))
+        assert {"put manifest", "put segment", "put archive", "get segment"} <= set(per_day)
+
+
+def test_records_are_written_twice_at_most(bill: dict[str, Any]) -> None:
+    assert 1 < bill["amplification_max"] <= 2
+
+
+def test_everything_that_was_archived_is_collected(bill: dict[str, Any]) -> None:
+    for row in bill["results"][:2]:
+        assert 0 == row["segments_left"]
+        assert row["collected"]["segment"] >= row["simulated_s"]
+
+
+def test_an_idle_namespace_costs_a_get_for_each_look(bill: dict[str, Any]) -> None:
+    idle = bill["results"][2]
+    looks = cost.RUNS_A_DAY
+    assert looks <= idle["get_per_day"] < 1.1 * looks
+    assert idle["usd_per_day"] < 0.001
+    assert 2 * looks == idle["cold_get_per_day"]
+
+
+def test_a_bill_is_the_same_twice(bill: dict[str, Any]) -> None:
+    def certain(report: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{k: v for k, v in row.items() if k != "archive_mb_per_s"} for row in report["results"]]
+
+    assert certain(bill) == certain(cost.bench(file_mib=1))
