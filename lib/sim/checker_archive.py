@@ -99,6 +99,9 @@ class Testimony:
     cuts: list[Cut] = field(default_factory=list)
     acks: list[Ack] = field(default_factory=list)
     branches: list[Made] = field(default_factory=list)
+    trims: dict[TP, int] = field(
+        default_factory=dict
+    )  # up to where somebody asked to trim a partition of the first one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,12 +211,15 @@ class Court:
             was = before.get(place, 0)
             if start == was:
                 continue
-            config = TopicConfig.of(tale.state.topics[place[0]].config)
+            topic = tale.state.topics[place[0]]
+            config, asked = TopicConfig.of(topic.config), self.said.trims.get((topic.name, place[1]), 0)
             if config.retention_bytes != FOREVER:
                 continue
             for offset in tale.kept.get(place, [])[bisect_left(tale.kept.get(place, []), was) :]:
                 if offset >= start:
                     break
+                if offset < asked:
+                    continue
                 until = tale.rows[place][offset].timestamp + config.retention_ms
                 if config.retention_ms == FOREVER or until > step.at_ms + self.rules.skew_ms + RESOLUTION_MS:
                     yield Violation("retention-early", f"{tale.name} commit {step.seq}: {place} offset {offset}")
@@ -332,7 +338,8 @@ class Court:
         needed = self.needed_until()
         for name in self.tales:
             boundary = self._boundary(name)
-            pages = self._pages(name)
+            pages = self._pages()
+            ranges = [keys.parse_index_key(key)[:2] for key in pages]
             first = 1 if name != MAIN else 0  # that of a branch says that its name is taken
             for key in [key for key in self.bucket.keys if key.startswith(f"{name}/")]:
                 folder = key.partition("/")[2].partition("/")[0] + "/"
@@ -344,7 +351,7 @@ class Court:
                     folder in (keys.MANIFESTS, keys.SNAPSHOTS) and first < keys.parse_numbered_key(rest) < boundary - 1
                 )
                 left |= folder == keys.BOUNDARIES and keys.parse_numbered_key(rest) < boundary
-                left |= folder == keys.INDEXES and key not in pages
+                left |= folder == keys.INDEXES and rest not in pages and not _may_be_made_again(rest, ranges)
                 if left:
                     yield Violation("garbage", f"{key}, boundary {boundary}, needed until {needed.get(key)}")
 
@@ -352,17 +359,13 @@ class Court:
         found = [keys.parse_numbered_key(key.partition("/")[2]) for key in self._living(name, keys.BOUNDARIES)]
         return max(found, default=1)
 
-    def _pages(self, name: str) -> set[str]:
-        """The index pages that snapshots name, those of branches too."""
+    def _pages(self) -> set[str]:
+        """The names of index pages in snapshots. A page stays, too, if a branch has one of its name."""
         found = set()
-        for other in self.tales:
-            for key in self._living(other, keys.SNAPSHOTS):
-                rest = key.partition("/")[2]
-                state = snapshot.decode(self.bucket.objects[key].data, keys.parse_numbered_key(rest))
-                for page in state.pages:
-                    index = keys.index_key(page.first, page.last, page.pruned)
-                    origins = (origin.namespace for origin in state.origins if keys.age_of(index) <= origin.seq)
-                    found.add(f"{next(origins, other)}/{index}")
+        for name in self.tales:
+            for key in self._living(name, keys.SNAPSHOTS):
+                state = snapshot.decode(self.bucket.objects[key].data, keys.parse_numbered_key(key.partition("/")[2]))
+                found |= {keys.index_key(page.first, page.last, page.pruned) for page in state.pages}
         return found
 
     def _living(self, name: str, folder: str) -> list[str]:
@@ -385,3 +388,9 @@ def _starts(state: State) -> dict[Place, int]:
         for topic in state.topics.values()
         for number, partition in enumerate(topic.partitions)
     }
+
+
+def _may_be_made_again(key: str, named: list[tuple[int, int]]) -> bool:
+    """Whether a merge of pages that are named would find this one and name it."""
+    first, last, pruned = keys.parse_index_key(key)
+    return not pruned and any(first <= a and b <= last and (a, b) != (first, last) for a, b in named)

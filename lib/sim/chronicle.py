@@ -115,6 +115,7 @@ class Tale:
             for mine, its in ((self.rows, made.rows), (self.objects, made.objects)):
                 its[place] = dict(mine.get(place, {}))
             made.kept[place] = list(self.kept.get(place, ()))
+            partition[1].tail = []  # it is known already
         made._read = self._read
         return made
 

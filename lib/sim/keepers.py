@@ -177,7 +177,21 @@ async def brief_writer(world: World, process: Process, log: Namespace) -> None:
     while not world.over():
         count += 1
         await _send(world, log, BRIEF, [(None, f"{process.name}/{count}".encode())] * rng.randint(1, 3))
+        if vault_of(world).vault.trims and rng.random() < 0.2:
+            await _trim(world, log, rng)
         await rest(world, process, rng)
+
+
+async def _trim(world: World, log: Namespace, rng: random.Random) -> None:
+    """Move the log start into the middle of whatever is there."""
+    trims = vault_of(world).said.trims
+    place = log.topic(BRIEF[0]).partitions[BRIEF[1]]
+    before = rng.randint(place.start, place.next)
+    trims[BRIEF] = max(trims.get(BRIEF, 0), before)
+    try:
+        await log.trim(*BRIEF, before)
+    except HeadwaterError as error:
+        alarm(error)
 
 
 async def founder(world: World, process: Process, log: Namespace) -> None:
@@ -375,29 +389,49 @@ def _partitions(state: State) -> list[TP]:
 
 async def brancher(world: World, process: Process, log: Namespace) -> None:
     """Branches the namespace, a branch of it, or a topic, now or as of a commit that it saw a while ago."""
-    from headwater.upkeep.branch import branch
-
-    rng, said = rng_of(world, process), vault_of(world).said
+    rng, vault = rng_of(world, process), vault_of(world)
     seen: list[int] = []
     while not world.over():
         try:
             seen.append((await log.refresh()).seq)
-            origin = log
-            if len(said.branches) < BRANCHES_MAX and rng.random() < 0.3:
-                name = f"copy{len(said.branches) + 1}"
-                at, topic = rng.choice([*seen, None]), rng.choice(["", "", KEYED[0]])
-                others = vault_of(world).branches()
-                if others and rng.random() < 0.4:
-                    origin, at = await _beside(log, rng.choice(others)), None
-                if at is None:
-                    at = await origin.house.snapshot()
-                if topic and (await state_at(origin.chain, at)).named(topic) is None:
-                    topic = ""
-                said.branches.append(Made(name, origin.name, at, topic))
-            for made in [made for made in said.branches if made.name not in vault_of(world).branches()]:
+            # One in a session, so that there are some left when the collector has begun to delete.
+            due = 1 + world.loop.time() // vault.vault.session_s
+            if len(vault.said.branches) < min(due, BRANCHES_MAX) and rng.random() < 0.7:
+                await _plan_branch(vault, log, seen, rng)
+            for made in [made for made in vault.said.branches if made.name not in vault.branches()]:
                 origin = log if made.origin == log.name else await _beside(log, made.origin)
-                await branch(origin, made.name, at=made.commit, topic=made.topic or None)
+                await _branch(world, origin, made)
         except HeadwaterError as error:
             alarm(error)
-            vault_of(world).deeds["branch failed"] += 1
+            vault.deeds["branch failed"] += 1
         await rest(world, process, rng)
+
+
+async def _plan_branch(vault: Vault, log: Namespace, seen: list[int], rng: random.Random) -> None:
+    """Choose an origin, a commit (by preference the one that the collector takes next) and perhaps a topic."""
+    vault.serial += 1
+    origin, name = log, f"copy{vault.serial}"
+    boundary = await log.chain.read_boundary()
+    oldest = next((seq for seq in seen if seq + 1 >= boundary), None)
+    at, topic = rng.choice([oldest, oldest, rng.choice(seen), None]), rng.choice(["", "", KEYED[0]])
+    others = vault.branches()
+    if others and rng.random() < 0.3:
+        origin, at = await _beside(log, rng.choice(others)), None
+    if at is None:
+        at = await origin.house.snapshot()
+    if topic and (await state_at(origin.chain, at)).named(topic) is None:
+        topic = ""
+    vault.said.branches.append(Made(name, origin.name, at, topic))
+
+
+async def _branch(world: World, origin: Namespace, made: Made) -> None:
+    from headwater.upkeep.branch import branch
+
+    vault = vault_of(world)
+    try:
+        await branch(origin, made.name, at=made.commit, topic=made.topic or None)
+        vault.deeds["branch made"] += 1
+    except NotFound:
+        vault.deeds["branch too late"] += 1
+        if made.name not in vault.branches():
+            vault.said.branches.remove(made)

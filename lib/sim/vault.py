@@ -37,7 +37,7 @@ from headwater.types import Batch, Record
 
 DAY_MS = 86_400_000
 LIMIT_S = 90 * DAY_S
-VERIFY_EVERY = 4000  # seeds
+VERIFY_EVERY = 4  # seeds: it costs about as much as the rest
 QUIET_ROUNDS = 6  # of upkeep alone, more than a day apart: as much as the collector says that it needs
 SMALL = {
     "FILES_MAX": 12,
@@ -69,6 +69,7 @@ class VaultPlan:
     founders: int
     branchers: int
     settings: dict[str, dict[str, str]]  # configs by topic
+    trims: bool
     tidy: bool
 
     @classmethod
@@ -103,6 +104,7 @@ class VaultPlan:
                 keepers.BRIEF[0]: archive | brief,
                 keepers.FLEETING[0]: archive,
             },
+            trims=rng.random() < 0.5,
             tidy=rng.random() < 0.4,
         )
 
