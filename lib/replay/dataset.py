@@ -95,7 +95,7 @@ def dataset_of(session: Session, replay: Replay) -> ds.Dataset:
         children.append(_of_files(session, replay, found))
     if hot is not None or not found:
         children.append(ds.dataset(whole.empty_table() if hot is None else hot))
-    dataset = children[0] if len(children) == 1 else ds.UnionDataset(whole, children)
+    dataset = children[0] if len(children) == 1 else ds.UnionDataset(whole, children)  # type: ignore[call-arg]
     condition = _condition(replay, [(span, file.base, file.end) for span, file in found])
     return dataset if condition is None else dataset.filter(condition)
 
@@ -114,7 +114,9 @@ async def _hot(replay: Replay) -> pa.Table | None:
 
 
 def _of_files(session: Session, replay: Replay, found: list[tuple[Span, File]]) -> ds.Dataset:
-    view, form = replay.view, ds.ParquetFileFormat()
+    view = replay.view
+    checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)  # a flipped bit is an error, not an answer
+    form = ds.ParquetFileFormat(default_fragment_scan_options=checked)
     chain = view.namespace.chain
     sizes: dict[str, int] = {}
     remote = fs.PyFileSystem(StoreHandler(session, view.namespace.bucket, sizes))

@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from headwater.errors import HeadwaterError, InvalidRequest, NotFound, Unavailable
+from headwater.errors import Corrupt, HeadwaterError, InvalidRequest, NotFound, Unavailable
 from headwater.replay.extras import extra
 
 if TYPE_CHECKING:
     from headwater.replay.face import Cut
 
 ROWS: Final = 65_536  # of one record batch of the answer
+_READING: Final = "reading the stream registered as"  # how DuckDB begins what went wrong in a topic's files
 _GONE: Final = re.compile(r"FileNotFoundError|No such file|is gone")
+_DAMAGED: Final = re.compile(
+    r"(?i)parquet|base64|thrift|decompress|crc|checksum|magic|corrupt|truncated|was cut|end of"
+)
 
 
 def query(cut: Cut, statement: str) -> pa.RecordBatchReader:
@@ -90,12 +94,15 @@ def _translated(duckdb: Any, cut: Cut, statement: str) -> Iterator[None]:
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
         raise Unavailable(_first(error)) from error
     except (duckdb.Error, OSError, pa.ArrowException) as error:
-        if _GONE.search(str(error)):
+        text = str(error)
+        if _GONE.search(text):
             raise NotFound(
                 f"A file of the archive is missing: {_first(error)} If it was compacted meanwhile, the same statement "
                 "works now; if not, run `headwater verify`."
             ) from error
-        raise InvalidRequest(_first(error)) from error
+        if _READING in text and _DAMAGED.search(text):
+            raise Corrupt(f"A file of the archive is damaged: {_first(error)} Run `headwater verify`.") from error
+        raise (Unavailable if _READING in text else InvalidRequest)(_first(error)) from error
 
 
 def _first(error: Exception) -> str:

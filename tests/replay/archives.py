@@ -47,7 +47,7 @@ def rows(offsets: Sequence[int], columns: dict[str, pa.Array[Any]] | None = None
 async def put_file(log: Namespace, topic: str, partition: int, base: int, end: int, table: pa.Table) -> File:
     """A Parquet file of the offsets ``[base, end)``, stored where an archiver stores it."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     data = sink.getvalue()
     nonce = keys.fresh_name(log.chain.rng, 50)
     key = keys.archive_key(topic, partition, base, end, log.state.seq, nonce)

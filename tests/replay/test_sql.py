@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from headwater.errors import HeadwaterError, InvalidRequest, NotFound
+from headwater.errors import Corrupt, HeadwaterError, InvalidRequest, NotFound
 from headwater.log.namespace import Namespace
 from headwater.log.operations import Column, SetSchema
 from headwater.replay import Cut, as_of, session
@@ -194,6 +196,21 @@ def test_a_missing_file_is_named(cut: Callable[[str], Cut], tmp_path: Any) -> No
     with pytest.raises(NotFound, match="headwater verify"):
         rows(here, "SELECT count(value) FROM t")
     assert [{"n": 105}] == rows(here, "SELECT count(value) AS n FROM t WHERE partition = 1")
+
+
+def _flipped(data: bytes) -> bytes:
+    """One bit differs in the page of values of a file of ten records."""
+    at = pq.read_metadata(io.BytesIO(data)).row_group(0).column(3).data_page_offset + 60
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-4] + b"XXXX", _flipped])
+def test_a_damaged_file_is_corrupt(cut: Callable[[str], Cut], tmp_path: Any, damage: Callable[[bytes], bytes]) -> None:
+    here = cut(str(tmp_path))
+    broken = next(tmp_path.glob("root/default/archive/topic=t/partition=0/*.parquet"))
+    broken.write_bytes(damage(broken.read_bytes()))
+    with pytest.raises(Corrupt, match="headwater verify"):
+        rows(here, "SELECT count(value) FROM t")
 
 
 def test_a_statement_that_gives_no_rows(cut: Callable[[str], Cut], tmp_path: Any) -> None:
