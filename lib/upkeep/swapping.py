@@ -101,15 +101,11 @@ class Swapper:
             try:
                 await self.namespace.writer.commit(ops=[op], token=token)
             except Indeterminate as error:
-                last: HeadwaterError = error
+                last = error
                 if not error.token:
                     break
                 token = error.token
             except HeadwaterError as error:
-                if token:
-                    # The first sending may have taken effect and be forgotten by now: only the state can tell.
-                    last = error
-                    break
                 if error.data.get("reason"):  # the fold has said no, and will never say otherwise
                     await self.discard(fresh)
                 raise

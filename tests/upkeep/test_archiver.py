@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import tracemalloc
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from json import dumps
 from typing import Any
@@ -13,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headwater.errors import Corrupt
-from headwater.limits import MIB, OBJECT_BYTES_MAX
+from headwater.errors import Corrupt, Indeterminate, Unavailable
+from headwater.limits import MIB, OBJECT_BYTES_MAX, WINDOW
 from headwater.log.batch import batch_of_records
+from headwater.log.chunk import Chunk
 from headwater.log.namespace import Namespace
 from headwater.log.operations import EndReserve, InitProducer, Reserve, SetSchema
 from headwater.log.writer import Append
@@ -28,7 +30,7 @@ from headwater.types import Batch, Record
 from headwater.upkeep.archiver import ArchiveReport, archive
 from headwater.upkeep.offload import inline
 from tests.log.helpers import FIXED, blob, network, simulate
-from tests.log.helpers_store import Scripted, applied_503, away, lost_answer, lost_request, ok, throttled
+from tests.log.helpers_store import Scripted, Step, applied_503, away, lost_answer, lost_request, ok, throttled
 from tests.upkeep import helpers_upkeep as up
 
 
@@ -149,6 +151,44 @@ def test_an_answer_lost_at_any_write_is_resolved_before_anything_is_deleted() ->
                     assert listed == await up.objects(space)
 
     simulate(main())
+
+
+def test_a_swap_of_unknown_outcome_deletes_nothing() -> None:
+    async def main() -> None:
+        for applied in (True, False):
+            for others in (0, WINDOW + 20):
+                inner = up.memory()
+                space = await mixed(inner, 1, rounds=1)
+                before = [await up.rows_of(space)]
+                await space.drain()
+                store = Scripted(inner)
+                store.will("put_if_absent", then_dark(applied))
+                slow = await up.opened(store, seed=2, commit_timeout_s=20.0, store_retry_s=20.0)
+                task = asyncio.create_task(archive(slow, offload=inline, all=True))
+                await asyncio.sleep(30 if others else 1)
+                for _ in range(others):
+                    await space.commit_offsets("g", {("t", 0): 1})
+                if others:
+                    store.always.clear()
+                await asyncio.wait([task])
+                assert (task.exception() is None) == (applied and others > 0)
+                assert isinstance(task.exception(), Unavailable | Indeterminate | None)
+                assert 1 <= len(await up.objects(space)) <= 2
+                await unharmed(await up.opened(inner, seed=3), before)
+
+    simulate(main())
+
+
+def then_dark(applied: bool) -> Step:
+    """The write lands, or does not, nobody is told, and from then on the store answers nobody."""
+
+    async def step(store: Scripted, act: Any) -> Any:
+        if applied:
+            await act()
+        store.always = dict.fromkeys(("get", "head", "list", "put", "put_if_absent", "delete"), away)
+        raise Indeterminate("No answer.", token="a/key")
+
+    return step
 
 
 def test_two_archivers_at_once_archive_everything_once() -> None:
@@ -363,6 +403,24 @@ def test_a_chunk_that_is_no_batch_is_named() -> None:
             await archive(space, offload=inline, all=True)
         assert [0, 0] == [partition.archived for partition in space.topic("t").partitions]
         assert set() == await up.objects(space)
+
+    simulate(main())
+
+
+def test_records_that_are_missing_from_what_was_read_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        space = await mixed(up.memory(), 1)
+        chunks = space.reader.chunks
+
+        async def forgetful(*args: Any, **options: Any) -> AsyncIterator[Chunk]:
+            async for chunk in chunks(*args, **options):
+                if chunk.base != 35:
+                    yield chunk
+
+        monkeypatch.setattr(space.reader, "chunks", forgetful)
+        with pytest.raises(Corrupt, match=r"\[0, 320\) should hold 320 records, and 315 were read"):
+            await archive(space, offload=inline, all=True)
+        assert (0, set()) == (space.topic("t").partitions[0].archived, await up.objects(space))
 
     simulate(main())
 

@@ -297,6 +297,38 @@ def test_merged_files_have_the_columns_of_the_newest_schema() -> None:
     simulate(main())
 
 
+def test_a_merged_file_keeps_the_later_mark_of_compaction() -> None:
+    async def main() -> None:
+        space = await tiny_files(up.memory(), 20)
+        topic, before = space.topic("t").id, await up.files_of(space)
+        marked = [structs.replace(file, cleaned_ms=2 * up.START_MS + i) for i, file in enumerate(before[:10])]
+        await space.writer.commit(
+            ops=[
+                SwapFiles(
+                    topic=topic,
+                    partition=0,
+                    base=0,
+                    end=marked[-1].end,
+                    was=[file.key for file in marked],
+                    files=marked,
+                    clean=marked[-1].end,
+                )
+            ]
+        )
+        report = await archive(space, offload=inline, all=True)
+        archived = space.topic("t").partitions[0].archive
+        assert archived is not None
+        assert (True, 30) == (report.merged > 15, archived.clean)
+        merged = archived.files[0]
+        assert (0, max(file.cleaned_ms for file in marked if file.end <= merged.end)) == (
+            merged.base,
+            merged.cleaned_ms,
+        )
+        assert {0} == {file.cleaned_ms for file in archived.files if file.base >= 30}
+
+    simulate(main())
+
+
 def test_a_damaged_file_is_named_and_left_where_it_is() -> None:
     async def main() -> None:
         space = await tiny_files(up.memory(), 9)
