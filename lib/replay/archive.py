@@ -127,7 +127,7 @@ async def _open(job: Job, span: Span, file: File) -> Opened:
     data = await sources.read_range(view, file, start, file.bytes)
     if whole:
         _check(file, data)
-    footer = pa.PythonFile(sources.Sparse(file.bytes, [start], [data]), mode="r")
+    footer = sources.sparse(file.bytes, [start], [data])
     return await job.decode(_parse, file, footer, whole, whole)  # type: ignore[no-any-return]
 
 
@@ -184,21 +184,22 @@ def _groups(opened: Opened) -> list[Group]:
     groups = []
     for number in range(metadata.num_row_groups):
         found = metadata.row_group(number)
-        offsets, times = found.column(at).statistics, found.column(when).statistics
-        low, high = (offsets.min_raw, offsets.max_raw) if _has(offsets) else (file.base, file.end - 1)
-        low_ms, high_ms = (times.min_raw, times.max_raw) if _has(times) else (file.min, file.max)
+        low, high = _bounds(found.column(at).statistics, (file.base, file.end - 1))
+        low_ms, high_ms = _bounds(found.column(when).statistics, (file.min, file.max))
         groups.append(Group(number, low, high, low_ms, high_ms))
     return groups
 
 
-def _has(statistics: Any) -> bool:
-    return statistics is not None and bool(statistics.has_min_max)
+def _bounds(statistics: Any, otherwise: tuple[int, int]) -> tuple[int, int]:
+    return (statistics.min_raw, statistics.max_raw) if statistics and statistics.has_min_max else otherwise
 
 
 def _matching(job: Job, span: Span, opened: Opened) -> set[int]:
     """The row groups in which the filter can hold, by their statistics."""
     try:
-        fragment = _FORMAT.make_fragment(opened.footer, partition_expression=guarantee(span.partition, opened.file))
+        fragment: Any = _FORMAT.make_fragment(
+            opened.footer, partition_expression=guarantee(span.partition, opened.file)
+        )
         subset = fragment.subset(filter=job.shape.filter, schema=job.shape.whole)
         return {group.id for group in subset.row_groups}
     except FOREIGN as error:

@@ -142,4 +142,4 @@ def may_match(guarantee: Any, condition: Any, whole: pa.Schema) -> bool:
 
 
 _FORMAT = ds.ParquetFileFormat()
-_NOWHERE = pa.BufferReader(b"")
+_NOWHERE: Any = pa.BufferReader(b"")

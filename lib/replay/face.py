@@ -89,9 +89,9 @@ def as_of(url: str, moment: Moment, *, namespace: str = "default") -> Cut:
     """Everything as it was after one commit: all topics and all groups' offsets, a consistent cut (P5).
 
         >>> from headwater.replay import as_of
-        >>> past = as_of(url, 3)
+        >>> past = as_of(url, 2)
         >>> past.commit, past.topics
-        (3, ['greetings'])
+        (2, ['greetings'])
         >>> past.replay("greetings").read_all().num_rows
         2
 
@@ -166,8 +166,8 @@ def duckdb(
     """A DuckDB connection in which topics are tables; all of them if none are named, as of one commit.
 
         >>> from headwater import replay
-        >>> replay.duckdb(url).sql("SELECT count(*) FROM greetings").fetchone()
-        (2,)
+        >>> replay.duckdb(url).sql("SELECT count(*) FROM greetings").fetchall()
+        [(2,)]
 
     A name with dots or dashes is written in double quotes. Raises: as ``to_dataset``, and ``InvalidRequest`` without
     the extra ``sql``.

@@ -21,7 +21,7 @@ from headwater.store.base import Blob, ObjectStore, Stat
 READ_AHEAD_BYTES: Final = MIB // 4  # fetched for a smaller read: a footer, or the next page, is mostly in it
 
 
-class StoreHandler(fs.FileSystemHandler):  # type: ignore[misc]
+class StoreHandler(fs.FileSystemHandler):
     """``store`` for ``pyarrow.fs.PyFileSystem``. Paths are keys; ``sizes`` are those that are known already."""
 
     def __init__(self, session: Session, store: ObjectStore, sizes: dict[str, int] | None = None) -> None:
@@ -43,9 +43,9 @@ class StoreHandler(fs.FileSystemHandler):  # type: ignore[misc]
         """The key as it is."""
         return path
 
-    def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+    def get_file_info(self, paths: str | list[str]) -> list[fs.FileInfo]:
         """Size and kind of each. Cost: 1 HEAD for each whose size is not known."""
-        return [self._info(path) for path in paths]
+        return [self._info(path) for path in ([paths] if isinstance(paths, str) else paths)]
 
     def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
         """All objects below a folder. Cost: 1 LIST for each thousand."""
@@ -62,7 +62,8 @@ class StoreHandler(fs.FileSystemHandler):  # type: ignore[misc]
             if info.type != fs.FileType.File:
                 raise FileNotFoundError(path)
             size = info.size
-        return pa.PythonFile(_Ranged(self, path, size), mode="r")
+        opened: Any = _Ranged(self, path, size)
+        return pa.PythonFile(opened, mode="r")
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
         """The same, from its beginning."""

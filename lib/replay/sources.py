@@ -31,7 +31,8 @@ Range = tuple[int, int]
 def local_path(store: ObjectStore, key: str) -> Path | None:
     """Where the object lies on this machine, if its store is a directory that nobody stands before."""
     while isinstance(store, PrefixedStore):
-        store, key = store.inner, store.prefix + key
+        key = store.prefix + key
+        store = store.inner
     return store.root / key if isinstance(store, LocalStore) else None
 
 
@@ -58,7 +59,13 @@ async def fetched(view: View, file: File, ranges: Sequence[Range]) -> Any:
     """Some bytes of an object, as a file that has nothing else. Raises ``NotFound`` (R6), ``Corrupt``."""
     joined = coalesced(ranges)
     blobs = await together(*(read_range(view, file, start, end) for start, end in joined))
-    return pa.PythonFile(Sparse(file.bytes, [start for start, _ in joined], blobs), mode="r")
+    return sparse(file.bytes, [start for start, _ in joined], blobs)
+
+
+def sparse(size: int, starts: list[int], blobs: list[bytes]) -> Any:
+    """An Arrow file that has some ranges of ``size`` bytes, and nothing else."""
+    opened: Any = Sparse(size, starts, blobs)
+    return pa.PythonFile(opened, mode="r")
 
 
 async def read_range(view: View, file: File, start: int, end: int) -> bytes:
