@@ -15,16 +15,18 @@ import pytest
 
 from headwater.api import upkeep
 from headwater.api.runtime import Settings, app_for
+from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.sim.loop import SimClock, sim_loop
 from headwater.store.memory import MemoryStore
+from headwater.upkeep.branch import branch
 from tests.api.helpers_http import Client, Log
 from tests.deploy.helpers_template import FUNCTIONS, GuardedStore, Stack
 from tests.log.helpers import simulate
 
 KAFKA_JSON = "application/vnd.kafka.json.v2+json"
 BIG = "x" * 700_000  # more than rides inside a manifest
-SETTINGS = Settings(store="memory://", auth="none")
+SETTINGS = Settings(store="memory://", auth="none", namespaces=("default", "copy"))
 
 
 @dataclass
@@ -209,6 +211,36 @@ def test_maintenance_archives_and_collects_with_the_rights_of_its_role() -> None
     assert {} == run.refused()
     gone = {kind for action, kind in run.stores["maintain"].used if action == "DeleteObject"}
     assert {"manifest", "segment", "snapshot", "index"} <= gone
+
+
+def test_functions_serve_branches_and_compacted_topics_with_the_rights_of_their_roles() -> None:
+    async def test(run: Deployed) -> None:
+        await run("admin", "POST", "/admin/topics", {"name": "t", "partitions": 1})
+        await run("admin", "POST", "/admin/topics", {"name": "c", "config": {"cleanup.policy": "compact"}})
+        for value in ("one", BIG, "three"):
+            for topic in ("t", "c"):
+                sent = {"records": [{"key": "k", "value": value}]}
+                await run("produce", "POST", f"/topics/{topic}", sent, kind=KAFKA_JSON)
+        space = await run.clients["maintain"].app.opened("default")
+        report = await upkeep.keep_up(space, archive_now=True)
+        assert ((), 3) == (report.failed, report.files_archived), "both, and the audit's topic"
+        assert () == (await upkeep.keep_up(space)).failed
+        async with await Namespace.open(run.stores["fetch"].inner, clock=SimClock(sim_loop())) as owner:
+            await branch(owner, "copy")
+        for function in ("fetch", "groups"):
+            found = await run(function, "GET", "/namespaces/copy/topics/t/partitions/0/records", query="offset=0")
+            assert b"three" in json.dumps(found).encode()
+            latest = await run(function, "GET", "/topics/c/partitions/0/records", query="offset=0")
+            assert [2] == [record["offset"] for record in latest]
+        sent = {"records": [{"value": "mine"}]}
+        await run("produce", "POST", "/namespaces/copy/topics/t", sent, kind=KAFKA_JSON)
+        copy = await run.clients["maintain"].app.opened("copy")
+        report = await upkeep.keep_up(copy, archive_now=True)
+        assert ((), 1) == (report.failed, report.files_archived)
+
+    run = deployed(test)
+    assert {} == run.refused()
+    assert ("GetObject", "archive") in run.stores["fetch"].used
 
 
 def test_a_role_that_lacks_a_right_shows_here() -> None:
