@@ -357,7 +357,6 @@ def test_typed_columns_are_those_of_the_newest_version(evolved: str) -> None:
         (3, 3, None),
         (4, 4, "x4"),
         (5, None, None),
-        (6, None, None),
     ]
     assert [(row["offset"], row["n"], row["s"]) for row in table.to_pylist()] == expected
     found = replay.replay(evolved, "t", columns=["offset"], filter=[("n", ">=", 3)]).read_all()
