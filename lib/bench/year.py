@@ -251,7 +251,7 @@ def _growth(points: list[dict[str, Any]]) -> dict[str, float]:
     first, last = points[min(1, len(points) - 1)], points[-1]
 
     def ratio(of: Any) -> float:
-        return round(of(last) / max(of(first), 1), 3)
+        return round(float(of(last)) / max(of(first), 1), 3)
 
     return {
         "state_bytes": ratio(lambda point: point["state_bytes"]),

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def verify(settings: Settings) -> int:
     """Check every invariant of the namespace. Exit code 1 if one is broken.
 
-    The chain of manifests has no holes and folds again to every snapshot; offsets are dense; every chunk that
-    can be read is there, with the right CRC, count and times; no intent took effect twice; index pages hold what
-    the manifests say; nothing names what is not there. Segments that nothing names are told, and are no error.
-    Nothing is written. Reads everything once.
+    The chain of manifests has no holes and folds again to every snapshot; offsets are dense; every chunk and every
+    file of the archive that can be read is there, with the right CRC, count and times; no intent took effect twice;
+    index pages hold what the manifests say; nothing names what is not there, also as of earlier commits. Objects that
+    nothing names are told by kind with their bytes, and are no error. Nothing is written. Reads everything once.
     """
     report = run(_verify(settings))
     from headwater.cli import output
@@ -78,9 +78,16 @@ def _print(report: Report, settings: Settings) -> None:
         rows: list[list[object]] = [["manifests", span], ["intents", counts.get("intents", 0)]]
         rows += [[name, counts.get(name, 0)] for name in ("snapshots", "pages", "segments", "topics", "partitions")]
         rows += [[name, counts.get(name, 0)] for name in ("chunks", "records")]
-        rows += [["chunk bytes", size(counts.get("chunk_bytes", 0))], ["objects", counts.get("objects", 0)]]
+        rows += [["chunk bytes", size(counts.get("chunk_bytes", 0))], ["archive files", counts.get("files", 0)]]
+        rows += [["archived records", counts.get("archived_records", 0)]]
+        rows += [["archived bytes", size(counts.get("file_bytes", 0))], ["objects", counts.get("objects", 0)]]
         rows.append(["bytes in all", size(counts.get("object_bytes", 0))])
         print_table(["checked", ""], rows)
+        click.echo()
+    if report.orphans:
+        found = sorted(report.orphans.items())
+        orphans: list[list[object]] = [[kind.replace("_", " "), count, size(total)] for kind, (count, total) in found]
+        print_table(["orphans", "objects", "bytes"], orphans)
         click.echo()
     for note in report.notes:
         click.echo(f"note: {note}")
