@@ -227,6 +227,25 @@ def test_parts_without_records_have_no_file(lake: Headwater, tmp_path: Path, mon
     assert ["t-00000-00000000000000000050.jsonl"] == [path.name for path in folder.glob("*.jsonl")]
 
 
+@pytest.mark.parametrize(("damage", "error"), [("missing", "Corrupt"), ("cut", "Corrupt")])
+def test_an_archive_file_that_cannot_be_read_is_named_and_the_next_run_finishes(
+    lake: Headwater, store: Path, tmp_path: Path, damage: str, error: str
+) -> None:
+    path = next(store.glob("default/archive/topic=t/partition=0/*.parquet"))
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(data[:100])
+    ran = lake("replay", "t", "--to", "topic:u", "--json")
+    said = json.loads(ran.err.splitlines()[-1])
+    assert (1, error, True) == (ran.code, said["error"], path.name in said["message"])
+    assert 1 == lake("replay", "t", "--to", "parquet", "-o", tmp_path / "t.parquet").code
+    assert not list(tmp_path.glob("t.parquet*"))
+    path.write_bytes(data)
+    assert 0 == lake("replay", "t", "--to", "topic:u").code
+    assert WHOLE == contents(lake, "u")
+
+
 # -- into another topic --------------------------------------------------------------------------------------
 
 
