@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headwater.errors import Conflict, Corrupt, InvalidRequest, NotFound
+from headwater.errors import Conflict, Corrupt, Indeterminate, InvalidRequest, NotFound, Unavailable
 from headwater.log.namespace import Namespace
 from headwater.replay import iceberg_table
 from headwater.replay.iceberg import Synced, Target, sync
@@ -16,6 +16,11 @@ from headwater.replay.iceberg_expiry import expire
 from headwater.store.local import LocalStore
 from headwater.store.memory import MemoryStore
 from tests.replay.archives import archive_all, fill, put_file, rows, swap
+
+pytest.importorskip("pyiceberg")
+
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitStateUnknownException
 
 ints = pa.int32()
 
@@ -187,6 +192,35 @@ def test_a_crash_between_any_two_steps_adds_no_file_twice(tmp_path: Path, step: 
             await sync(log, "t")
             assert (list(range(100)), list(range(50))) == (offsets(tmp_path, 0), offsets(tmp_path, 1))
             assert 3 == len(list(table_of(tmp_path).scan().plan_files()))
+
+    run(main())
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize("error", [OSError("gone"), CommitStateUnknownException("gone")])
+def test_a_catalog_that_falls_silent_adds_no_file_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str, error: Exception
+) -> None:
+    real = SqlCatalog.commit_table
+    calls = [0]
+
+    def silent(self: Any, *args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] > 1:
+            return real(self, *args)
+        if lost == "answer":
+            real(self, *args)
+        raise error
+
+    async def main() -> None:
+        async with await two_partitions(tmp_path) as log:
+            await sync(log, "t")
+            await archive_all(log, "t", 0, 60, 100)
+            monkeypatch.setattr(SqlCatalog, "commit_table", silent)
+            with pytest.raises(Unavailable if isinstance(error, OSError) else Indeterminate):
+                await sync(log, "t")
+            assert (1 if lost == "request" else 0) == (await sync(log, "t")).added
+            assert list(range(100)) == offsets(tmp_path, 0)
 
     run(main())
 
