@@ -169,6 +169,17 @@ def year(settings: Settings, manifests: int, segments: int, partitions: int) -> 
     _show(settings, bench(manifests, segments, partitions=partitions))
 
 
+@click.command(cls=Command)
+@click.option("--rows", type=click.IntRange(min=100), default=100_000, show_default=True, help="Flights.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Of which the best counts.")
+@pass_settings
+def schemas(settings: Settings, rows: int, rounds: int) -> None:
+    """The check of values by their topic's schema, and their typed columns: flights as JSON and as Avro, one core."""
+    from headwater.bench.schemas import bench
+
+    _show(settings, bench(rows, rounds))
+
+
 commands: dict[str, click.Command] = {
     "contention": contention,
     "append": append,
@@ -181,4 +192,5 @@ commands: dict[str, click.Command] = {
     "formats": formats,
     "cost": cost,
     "year": year,
+    "schemas": schemas,
 }

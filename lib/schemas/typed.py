@@ -65,7 +65,7 @@ def typed(
     Raises:
         InvalidRequest: ``strict``, and a value does not fit (see ``check``); or an Avro reader is needed and missing.
 
-    Cost: about 4 µs for a JSON value of 20 fields, 5 µs for an Avro one, in C.
+    Cost: about 3.3 µs for a JSON value of 20 fields, 13 µs for an Avro one of 20 unions, in C.
     """
     import pyarrow as pa
 
