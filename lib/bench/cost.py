@@ -24,7 +24,8 @@ What it says (60 MiB, seed 1, November 2026):
 
 Of 155 dollars, 138 are for reading: the archiver asks for each chunk alone, and with 1,000 partitions that share a
 commit a chunk has 25 KB (of the 1.33 it is 0.35, and 0.87 are commits). Fewer and larger chunks cost less in
-proportion: a writer that commits every ten seconds pays a tenth.
+proportion: a writer that commits every ten seconds pays a tenth. One core archives 59 MB/s of stored batches of 100 KB,
+and 41 MB/s of 25 KB.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from typing import Any, Final
 
 from headwater.api.upkeep import keep_up
 from headwater.bench import records
-from headwater.clock import stopwatch_s
+from headwater.clock import cpu_s, stopwatch_s
 from headwater.limits import INLINE_BYTES_MAX, MIB, SEGMENT_BYTES_TARGET
 from headwater.log import keys
 from headwater.log.batch import encode_arrow
@@ -179,7 +180,7 @@ async def _loaded(load: Workload, file_mib: int, seed: int) -> dict[str, Any]:
     ingested = sum(sizes)
     assert archived, "a file was archived"
     row = _figures(load, writing, keeping, seconds, ingested, archived)
-    row["archive_mb_per_s"] = round(archived / archive_s / 1e6, 1)
+    row["archive_mb_per_cpu_s"] = round(archived / archive_s / 1e6, 1)
     return row | await _collected(first, keeping)
 
 
@@ -233,11 +234,11 @@ async def _keep(log: Namespace, seconds: int) -> tuple[int, float]:
     start_s, archived, took_s = sim_loop().time(), 0, 0.0
     for at_s in _runs(seconds):
         await log.chain.clock.sleep(start_s + at_s - sim_loop().time())
-        began = stopwatch_s()
+        began = cpu_s()
         report = await keep_up(log, offload=inline)
         assert not report.failed, report.failed
         archived += report.bytes_archived
-        took_s += (stopwatch_s() - began) if report.files_archived else 0.0
+        took_s += (cpu_s() - began) if report.files_archived else 0.0
     return archived, took_s
 
 
