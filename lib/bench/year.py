@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -250,7 +251,7 @@ def _growth(points: list[dict[str, Any]]) -> dict[str, float]:
     """The last checkpoint as a multiple of the first one after a fifth of the year."""
     first, last = points[min(1, len(points) - 1)], points[-1]
 
-    def ratio(of: Any) -> float:
+    def ratio(of: Callable[[dict[str, Any]], float]) -> float:
         return round(float(of(last)) / max(of(first), 1), 3)
 
     return {

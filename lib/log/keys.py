@@ -156,11 +156,6 @@ def parse_index_key(key: str) -> tuple[int, int, int]:
     return int(match[1]), int(match[2]), int(match[3] or 0)
 
 
-def is_numbered(key: str, prefix: str) -> bool:
-    """Whether it is the name of a manifest, snapshot or boundary, whichever ``prefix`` says."""
-    return key.startswith(prefix) and _NUMBERED.match(key) is not None
-
-
 def is_index_key(key: str) -> bool:
     """Whether it is the name of an index page."""
     return _INDEX.match(key) is not None

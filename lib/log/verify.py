@@ -143,7 +143,7 @@ async def _verify(chain: Chain, report: Report, on_progress: Progress) -> None:
     base, newest = await _base_and_newest(chain, listing, report)
     refold = Refold(chain, listing, report, on_progress)
     final = await refold.final_state(newest)
-    reachable, kept = Bytes(chain, final, report), Kept(chain, final)
+    reachable, kept = Bytes(chain, final, report), Kept(chain, final, listing.boundary)
     folded = await refold.run(base, newest, reachable, kept)
     await Files(chain, final, report, on_progress).check()
     await _check_latest(chain, listing, report)

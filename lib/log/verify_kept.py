@@ -33,9 +33,10 @@ KINDS = {
 class Kept:
     """The names that the present state ``final`` needs, or an earlier one; without those that lie in an origin."""
 
-    def __init__(self, chain: Chain, final: State) -> None:
+    def __init__(self, chain: Chain, final: State, boundary: int) -> None:
         self.chain = chain
         self.final = final
+        self.boundary = boundary
         self.names: set[str] = set()
         self.present: set[str] = set()  # needed now; the others by the history alone
 
@@ -55,7 +56,7 @@ class Kept:
                 continue
             last = self.final.partition(*place)
             now = last is not None and entry.end > last.hot
-            self.add(entry.obj or keys.manifest_key(entry.seq), now=now)
+            self._bytes_of(entry, now=now)
 
     def pages(self, refs: Iterable[PageRef], *, now: bool) -> None:
         """Note index pages."""
@@ -85,13 +86,17 @@ class Kept:
         for topic in state.topics.values():
             for partition in topic.partitions:
                 for held in partition.held:
-                    self.add(held.entry.obj or keys.manifest_key(held.entry.seq), now=True)
+                    self._bytes_of(held.entry, now=True)
+
+    def _bytes_of(self, entry: Entry, *, now: bool) -> None:
+        """Manifests from the boundary on stay anyway: millions of names would say nothing."""
+        key = entry.obj or keys.manifest_key(entry.seq)
+        if not key.startswith(keys.MANIFESTS) or keys.parse_numbered_key(key) < self.boundary:
+            self.add(key, now=now)
 
     async def report(self, listing: Listing, report: Report) -> None:
         """What is named and missing, and what is there and named by nothing, by kind with its bytes."""
         for key in sorted(self.names - listing.sizes.keys()):
-            if keys.is_numbered(key, keys.MANIFESTS) and keys.parse_numbered_key(key) >= listing.boundary:
-                continue  # a hole in the chain, which is told already
             if any(problem.key == key for problem in report.problems) or await self._is_there(key):
                 continue
             whom = "Present readers need it" if key in self.present else "Reads as of earlier commits need it"
