@@ -53,6 +53,7 @@ class _Section:
     start: int
     end: int
     latest: Latest
+    first: str  # the key of its first file
     keyless: dict[str, int] = field(default_factory=dict)
 
 
@@ -113,6 +114,14 @@ class Cleaner:
         """The time that a manifest would carry which is made now (R7)."""
         return max(self.chain.state.time_ms, self.chain.clock.wall_ms()) if self._now_ms is None else self._now_ms
 
+    async def _store_ms(self, key: str) -> int:
+        """What the store's clock says: the life of a tombstone is measured by it, and not by clocks of ours that may
+        be days off. Cost: 1 GET of one byte of the object.
+        """
+        if self._now_ms is not None:
+            return self._now_ms
+        return (await self.chain.read(key, end=1)).stat.date_ms
+
     async def clean(self, topic: int, number: int, config: TopicConfig, dirty_end: int) -> None:
         """Compact as much of the dirty section up to ``dirty_end`` as its keys fit the memory, or as there is time for.
 
@@ -122,7 +131,7 @@ class Cleaner:
         section = await self._section(topic, number, dirty_end)
         if section is None:
             return
-        work = _Work(topic, number, config, section, self.now_ms())
+        work = _Work(topic, number, config, section, await self._store_ms(section.first))
         cursor = self._partition(work).start
         while cursor < section.end and not self.late:
             cursor = await self._stride(work, cursor)
@@ -143,7 +152,7 @@ class Cleaner:
                 break
             if section is None:
                 # A file across the mark counts as dirty, whole.
-                section = _Section(file.base, file.base, Latest(self.memory_bytes_max))
+                section = _Section(file.base, file.base, Latest(self.memory_bytes_max), file.key)
             reached, keyless = await self._add_keys(section.latest, file)
             if reached < file.end and section.end > section.start:
                 break  # its keys in the map do no harm: they supersede what they would supersede in the next part
@@ -272,7 +281,8 @@ class Cleaner:
         if not out.changed:
             return None
         # It is from the swap on that a tombstone is kept. The fold sees to that, but not inside a list of files.
-        now_ms = self.now_ms() + (LATE_MS if stride.page is not None else 0)
+        now_ms = await self._store_ms(listed[stride.first].key) if out.marked else 0
+        now_ms += LATE_MS if stride.page is not None else 0
         new = [structs.replace(file, cleaned_ms=now_ms) if file.key in out.marked else file for file in out.new]
         base, end, was = listed[stride.first].base, out.at, [file.key for file in listed[stride.first : stride.at]]
         pages: list[FilePage] = []
@@ -308,7 +318,8 @@ class Cleaner:
                     raise
                 token = error.token
             except HeadwaterError as error:
-                if error.data.get("reason"):  # the fold has said no, and will never say otherwise
+                # The fold has said no, and will never say otherwise. Behind a silence it may have said yes before.
+                if error.data.get("reason") and not token:
                     await self._discard(out)
                 raise
         self.totals.swaps += 1

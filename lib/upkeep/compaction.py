@@ -23,11 +23,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from headwater.errors import Conflict, NotFound
+from headwater.errors import Conflict, Corrupt, InvalidRequest, NotFound
 from headwater.limits import COMPACT_MEMORY_BYTES
 from headwater.log.config import TopicConfig
 from headwater.log.namespace import Namespace
 from headwater.log.operations import File, FilePage
+from headwater.log.reader import LOOK_AGAIN_MAX
 from headwater.log.state import Partition, State
 from headwater.upkeep.cleaner import Cleaner, Progress, Totals
 from headwater.upkeep.offload import Offload, in_thread
@@ -40,8 +41,9 @@ TRIES_MAX = 4  # of one partition in one run, while others are faster
 class CompactionReport:
     """What a run did. ``files`` counts those that were read and written anew, ``swaps`` commits.
 
-    ``lost`` are the partitions where others were faster time and again; ``left`` says that the time was over before the
-    work was. ``next_due_ms`` is when the next thing falls due if nothing is committed until then; None for never.
+    ``partitions`` are those that are clean now, ``lost`` those where others were faster time and again; ``left`` says
+    that the time was over before the work was. ``next_due_ms`` is when the next thing falls due if nothing is
+    committed until then; None for never.
     """
 
     partitions: int = 0
@@ -95,7 +97,7 @@ async def compact(
 
     Raises:
         Unavailable, Indeterminate: the store is down. What was swapped is swapped; run it again.
-        Corrupt: an archive file is damaged. It stays as it is, and so does everything above it.
+        Corrupt: an archive file is damaged. Its partition stays as it is; the others are compacted first.
 
     Cost: 1 GET while nothing is due. Else each dirty file twice (keys, then all of it) and the keys of each older one;
     what is written is what lost something. Memory: about twice ``memory_bytes_max``, and two files.
@@ -110,24 +112,26 @@ async def compact(
             found.append((-measured.ratio, len(found), place))
         else:
             due += measured.due
-    partitions = lost = 0
-    left = False
+    outcomes: list[str] = []
+    damaged: Corrupt | None = None
     for _, _, place in sorted(found):
         if cleaner.late:
-            left = True
+            outcomes.append("left")
             break
-        outcome = await _compact(cleaner, place)
-        partitions += outcome != "lost"
-        lost += outcome == "lost"
-        left |= outcome == "left"
-        measured = await _looked_at(namespace, place, cleaner.now_ms())
-        due += measured.due
-    return _report(cleaner.totals, partitions, lost, left, min(due, default=None))
+        try:
+            outcomes.append(await _compact(cleaner, place))
+        except Corrupt as error:
+            damaged = damaged or error  # the other partitions need not suffer for it
+            continue
+        due += (await _looked_at(namespace, place, cleaner.now_ms())).due
+    if damaged is not None:
+        raise damaged
+    return _report(cleaner.totals, outcomes, min(due, default=None))
 
 
-def _report(totals: Totals, partitions: int, lost: int, left: bool, next_due_ms: int | None) -> CompactionReport:
+def _report(totals: Totals, outcomes: list[str], next_due_ms: int | None) -> CompactionReport:
     return CompactionReport(
-        partitions=partitions,
+        partitions=outcomes.count("done"),
         files=totals.files,
         swaps=totals.swaps,
         records=totals.counts.records,
@@ -135,8 +139,8 @@ def _report(totals: Totals, partitions: int, lost: int, left: bool, next_due_ms:
         tombstones=totals.counts.tombstones,
         bytes_read=totals.bytes_read,
         bytes_written=totals.bytes_written,
-        lost=lost,
-        left=left,
+        lost=outcomes.count("lost"),
+        left="left" in outcomes,
         next_due_ms=next_due_ms,
     )
 
@@ -155,6 +159,10 @@ async def _compact(cleaner: Cleaner, place: _Place) -> str:
         except (Conflict, NotFound):
             # Others were faster, or a file vanished because they were (R6): look again at what is there now.
             await namespace.refresh()
+        except InvalidRequest as error:
+            if error.data.get("reason") != "too_many":
+                raise
+            break  # the partition lists as many files as it may: the archiver will move some to a page
     return "lost"
 
 
@@ -188,6 +196,16 @@ def _is_due(config: TopicConfig, measured: _Measured, now_ms: int) -> bool:
 
 
 async def _looked_at(namespace: Namespace, place: _Place, now_ms: int) -> _Measured:
+    """How dirty the partition is, from a fresh look if a list of files has vanished meanwhile (R6)."""
+    for _ in range(LOOK_AGAIN_MAX):
+        try:
+            return await _measured(namespace, place, now_ms)
+        except NotFound:
+            await namespace.refresh()
+    return await _measured(namespace, place, now_ms)
+
+
+async def _measured(namespace: Namespace, place: _Place, now_ms: int) -> _Measured:
     """How dirty the partition is. Cost: nothing, or 1 GET for each list of files in the dirty section."""
     found = _Measured()
     partition = namespace.state.partition(place.topic, place.number)

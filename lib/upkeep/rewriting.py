@@ -170,7 +170,8 @@ class Successors:
 
     def _opened(self) -> _Open:
         if self._open is None:
-            self._open = _Open(parquet.FileBuilder(self.columns), self.at)
+            metadata = {"headwater.topic": self.topic, "headwater.partition": str(self.partition)}
+            self._open = _Open(parquet.FileBuilder(self.columns, metadata), self.at)
             self._empty.clear()
         return self._open
 
@@ -183,6 +184,8 @@ class Successors:
             self._empty.clear()
             return
         built = await self.offload(held.builder.finish)
+        if self.namespace.chain.is_stale():
+            await self.namespace.refresh()  # R4: a name with the tip of days ago would be collected at once
         tip, nonce = self.namespace.state.seq, keys.fresh_name(self.namespace.chain.rng, 50)
         key = keys.archive_key(self.topic, self.partition, held.base, self.at, tip, nonce)
         self.new.append(parquet.placed(built, base=held.base, end=self.at, key=key, cleaned_ms=held.cleaned_ms))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -48,7 +48,9 @@ class Desk:
     async def append(self, *rows: tuple[bytes | None, bytes | None], at: int = T0) -> None:
         """One chunk of records with these keys and values."""
         made = [Record(key=key, value=value, timestamp=at) for key, value in rows]
-        await self.ns.append("t", 0, batch_of_records(made, default_timestamp=at))
+        # As bytes into which nobody has looked: so records without a key come in, too.
+        opaque = replace(batch_of_records(made, default_timestamp=at), keyless=-1)
+        await self.ns.append("t", 0, opaque)
 
     async def archive(self, *ends: int, columns: Sequence[Any] = ()) -> None:
         """Archive up to the last of ``ends`` (the end of the log without any), one file up to each."""

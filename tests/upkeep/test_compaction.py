@@ -8,14 +8,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec import structs
 
-from headwater.errors import Corrupt
-from headwater.log.operations import Column, SetSchema
+from headwater.errors import Corrupt, Unavailable
+from headwater.log.operations import Column, SetSchema, SwapFiles
 from headwater.upkeep import cleaner, rewriting
 from headwater.upkeep.compaction import compact
 from headwater.upkeep.offload import inline
-from tests.log.helpers import keys_under, memory, opened, simulate
-from tests.log.helpers_store import Scripted
+from tests.log.helpers import blob, keys_under, memory, opened, simulate
+from tests.log.helpers_store import Scripted, away, lost_answer
 from tests.upkeep.helpers_compaction import DAY, HOUR, T0, Desk, Row, listed_by_a_page
 
 
@@ -430,5 +431,50 @@ def test_a_deadline_leaves_the_rest_for_the_next_run(monkeypatch: pytest.MonkeyP
         report = await desk.compact()
         assert (6, False, 12) == (report.swaps, report.left, desk.clean)
         assert [1, 3, 5, 7, 9, 10, 11] == [row.offset for row in await desk.rows()]
+
+    at_a_desk(main)
+
+
+def test_a_damaged_partition_does_not_keep_the_others_from_being_compacted() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.ns.create_topic("u", 1, {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0"})
+        await desk.append((b"a", b"1"), (b"a", b"2"))
+        await desk.archive()
+        (file,) = desk.files
+        other = structs.replace(file, key=file.key.replace("topic=t", "topic=u"))
+        await desk.ns.store.put(other.key, b"PAR1" + bytes(file.bytes - 8) + b"PAR1")
+        await desk.ns.append("u", 0, blob(2))
+        await desk.ns.writer.commit(ops=[SwapFiles(topic=2, partition=0, base=0, end=2, files=[other])])
+        with pytest.raises(Corrupt, match="archive/topic=u"):
+            await desk.compact()
+        assert [Row(1, b"a", b"2")] == await desk.rows()
+
+    at_a_desk(main)
+
+
+def test_a_store_that_falls_silent_at_the_commit_is_asked_what_became_of_it() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.append((b"a", b"1"), (b"a", b"2"))
+        await desk.archive()
+        desk.store.will("put_if_absent", lost_answer)
+        report = await desk.compact()
+        assert (1, 2) == (report.swaps, desk.clean)
+        assert [Row(1, b"a", b"2")] == await desk.rows()
+
+    at_a_desk(main)
+
+
+def test_a_store_that_turns_us_away_leaves_everything_as_it_was() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.append((b"a", b"1"), (b"a", b"2"))
+        await desk.archive()
+        files_before = desk.files
+        desk.store.always["put"] = away
+        with pytest.raises(Unavailable):
+            await desk.compact()
+        assert (files_before, 0) == (desk.files, desk.clean)
+        desk.store.always.clear()
+        await desk.compact()
+        assert [Row(1, b"a", b"2")] == await desk.rows()
 
     at_a_desk(main)
