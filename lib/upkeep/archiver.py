@@ -46,7 +46,8 @@ PARTITIONS_AT_ONCE: Final = 8
 FILES_AHEAD: Final = 4  # of one partition, that are being made while the first of them waits for its swap
 TRIES_MAX: Final = 4  # of one partition in one run, while others are faster
 FILE_BYTES_MAX: Final = 60 * MIB  # chunks of one file: encoded they mostly fit one object
-READ_BYTES: Final = 16 * MIB  # chunks read ahead of the encoder
+READ_BYTES: Final = 16 * MIB  # chunks that are read and wait for the encoder: two windows …
+READ_CHUNKS: Final = 16_384  # … of so many chunks at most
 STEP_BYTES: Final = 2 * MIB  # chunks handed to the encoder at once …
 STEP_CHUNKS: Final = 512  # … and how many at most
 EXPANSION: Final = 8  # decoded bytes of one byte of chunk, for the estimate of memory
@@ -86,19 +87,36 @@ class _Target:
     config: TopicConfig
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Span:
     """Neighbouring chunks that become one file, two if they do not fit one. ``size`` are their bytes.
 
     ``count`` are its records at ``base`` and above; ``versions`` says from which offset on values are written by which
-    manifest's schema.
+    version of the topic's schema, 0 for none.
     """
 
     base: int
-    end: int
-    size: int
-    count: int
-    versions: tuple[tuple[int, int], ...]
+    end: int = 0
+    size: int = 0
+    count: int = 0
+    chunks: int = 0
+    versions: list[tuple[int, int]] = field(default_factory=list)
+
+    def take(self, entry: Entry, version: int) -> None:
+        """Put the next chunk behind those that are there. A gap has offsets and no records."""
+        self.end = entry.end
+        if entry.codec == "gap":
+            return
+        self.size += entry.len
+        self.count += entry.end - max(entry.base, self.base)
+        self.chunks += 1
+        if not self.versions or self.versions[-1][1] != version:
+            self.versions.append((entry.base, version))
+
+    @property
+    def window(self) -> int:
+        """How many bytes of its chunks are read at once: fewer of very small ones, since each is an object here."""
+        return max(1, min(READ_BYTES // 2, READ_CHUNKS * self.size // max(self.chunks, 1)))
 
 
 @dataclass(slots=True)
@@ -106,7 +124,7 @@ class _Job:
     """A partition that is being worked on: files that are being made, in order; once ``stopped``, they are in vain."""
 
     target: _Target
-    making: deque[tuple[_Span, asyncio.Task[list[File]]]] = field(default_factory=deque)
+    making: deque[tuple[_Span, asyncio.Task[list[File] | None]]] = field(default_factory=deque)
     stopped: bool = False
 
 
@@ -149,7 +167,7 @@ async def archive(
         Unavailable, Indeterminate: the store is down. What was swapped is swapped; run it again.
 
     Cost: 1 GET while nothing can be due. Else 1 HEAD for each partition whose records look old enough; and for a file
-    of 60 MiB about 8 range GETs, 2 PUTs and 1 GET. Memory: ``memory_bytes_max``, by estimate.
+    of 60 MiB about 10 range GETs, 2 PUTs and 1 GET of the tip. Memory: ``memory_bytes_max``, by estimate.
     """
     await namespace.refresh()
     run = _Run(bytes_max, deadline_s, all, progress)
@@ -209,9 +227,13 @@ class _Archiver:
     @property
     def over(self) -> bool:
         """Whether this run begins nothing any more."""
-        run, clock = self.run, self.namespace.chain.clock
-        late = run.deadline_s is not None and clock.elapsed_s() >= run.deadline_s
-        return late or run.broken is not None or (run.bytes_max is not None and run.claimed >= run.bytes_max)
+        return self.late or (self.run.bytes_max is not None and self.run.claimed >= self.run.bytes_max)
+
+    @property
+    def late(self) -> bool:
+        """Whether nothing that waits for memory is begun any more."""
+        deadline_s, clock = self.run.deadline_s, self.namespace.chain.clock
+        return self.run.broken is not None or (deadline_s is not None and clock.elapsed_s() >= deadline_s)
 
     async def work(self, targets: deque[_Target]) -> None:
         """Take partition after partition. What is wrong with one does not keep us from the others."""
@@ -262,10 +284,10 @@ class _Archiver:
                         self.run.left.add(target.place)
                         break
                     self._begin(job, span)
-                    if len(job.making) >= FILES_AHEAD:
-                        await self._swap_first(job)
-            while job.making:
-                await self._swap_first(job)
+                    if len(job.making) >= FILES_AHEAD and not await self._swap_first(job):
+                        return
+            while job.making and await self._swap_first(job):
+                pass
         finally:
             await self._drop(job)
 
@@ -281,11 +303,14 @@ class _Archiver:
             if isinstance(made, list):
                 await self.swapper.discard([file.key for file in made])
 
-    async def _swap_first(self, job: _Job) -> None:
-        """Commit the oldest span of the partition once its files are stored."""
+    async def _swap_first(self, job: _Job) -> bool:
+        """Commit the oldest span of the partition once its files are stored. False if it was not begun in time."""
         span, task = job.making[0]
         place = job.target.place
         made = await asyncio.shield(task)
+        if made is None:
+            self.run.left.add(place)
+            return False
         await tidying.make_room(self.swapper, place, len(made))
         job.making.popleft()
         op = SwapFiles(topic=place.topic, partition=place.number, base=span.base, end=span.end, files=made)
@@ -293,6 +318,7 @@ class _Archiver:
         self.totals.files += len(made)
         self.totals.records += span.count
         self._tell()
+        return True
 
     def _tell(self) -> None:
         if self.run.progress is not None:
@@ -346,52 +372,37 @@ class _Archiver:
 
     async def _spans(self, target: _Target, due: Due) -> AsyncGenerator[_Span, None]:
         """What becomes one file each. Unless everything is due, what does not fill a file is left out."""
-        partition = self.swapper.partition(target.place)
-        if partition is None:
+        partition, topic = self.swapper.partition(target.place), self.namespace.state.topics.get(target.place.topic)
+        if partition is None or topic is None:
             return
-        full = self._file_bytes(target.config)
-        base = end = partition.hot
-        size = count = 0
-        versions: list[tuple[int, int]] = []
+        full, since = self._file_bytes(target.config), [schema.seq for schema in topic.schemas]
+        span = _Span(partition.hot)
         async with aclosing(self._waiting(target)) as waiting:
             async for entry in waiting:
-                end = entry.end
-                if entry.codec != "gap":
-                    size += entry.len
-                    count += entry.end - max(entry.base, base)
-                    if not versions or versions[-1][1] != entry.seq:
-                        versions.append((entry.base, entry.seq))
-                if size >= full:
-                    yield _Span(base, end, size, count, self._schemas(target, versions))
-                    base, size, count, versions = end, 0, 0, []
-        if due == "all" and end > base:
-            yield _Span(base, end, size, count, self._schemas(target, versions))
+                span.take(entry, bisect_right(since, entry.seq))
+                if span.size >= full:
+                    yield span
+                    span = _Span(span.end)
+        if due == "all" and span.end > span.base:
+            yield span
 
     def _file_bytes(self, config: TopicConfig) -> int:
         """Chunk bytes of one file: what is encoded of them is held twice while the encoder's buffer grows."""
         most = max((self.budget.total - WORK_BYTES) // 2, MIB)
         return max(1, min(config.archive_bytes, FILE_BYTES_MAX, most))
 
-    def _schemas(self, target: _Target, versions: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-        """(offset, version in force from there on) for the chunks of a span; nothing for a topic without a schema."""
-        topic = self.namespace.state.topics.get(target.place.topic)
-        if topic is None or not topic.schemas:
-            return ()
-        since = [schema.seq for schema in topic.schemas]
-        found: list[tuple[int, int]] = []
-        for base, seq in versions:
-            version = bisect_right(since, seq)
-            if not found or found[-1][1] != version:
-                found.append((base, version))
-        return tuple(found)
-
     # -- one span ---------------------------------------------------------------------------------------
 
-    async def _make(self, job: _Job, span: _Span) -> list[File]:
-        """Read the chunks of a span and store them as files, which nothing names yet."""
+    async def _make(self, job: _Job, span: _Span) -> list[File] | None:
+        """Read the chunks of a span and store them as files, which nothing names yet.
+
+        None if the time of this run was over before there was memory to begin.
+        """
         made: list[File] = []
         need = 2 * span.size + min(WORK_BYTES, (EXPANSION + 4) * span.size + MIB)
         async with self.budget.hold(need):
+            if self.late:
+                return None
             try:
                 await self._fill(job, span, made)
             except HeadwaterError:
@@ -443,7 +454,7 @@ class _Archiver:
         if not span.count:
             return
         chunks = self.namespace.reader.chunks(
-            job.target.name, job.target.place.number, span.base, span.end, bytes_max=READ_BYTES
+            job.target.name, job.target.place.number, span.base, span.end, bytes_max=4 * span.window
         )
         async with aclosing(chunks) as found:  # type: ignore[type-var]
             async for chunk in found:

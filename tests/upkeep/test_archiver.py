@@ -26,6 +26,7 @@ from headwater.sim.faults import ROUGH, Burst, Process, SimBucket, SimStore
 from headwater.sim.loop import sim_loop
 from headwater.store.base import ObjectStore
 from headwater.store.memory import MemoryStore
+from headwater.store.metered import MeteredStore
 from headwater.types import Batch, Record
 from headwater.upkeep.archiver import ArchiveReport, archive
 from headwater.upkeep.offload import inline
@@ -294,6 +295,24 @@ def test_a_run_may_be_bounded_and_the_next_one_goes_on() -> None:
     simulate(main())
 
 
+def test_what_has_not_begun_at_the_deadline_is_left_to_the_next_run() -> None:
+    async def main() -> None:
+        bucket = SimBucket(sim_loop())
+        space = await mixed(network(bucket), archive_bytes="2500")
+        before = [await up.rows_of(space, partition=number) for number in range(2)]
+        slow = await up.opened(network(bucket, profile=FIXED), seed=2)
+        deadline_s = slow.chain.clock.elapsed_s() + 1.5
+        report = await archive(slow, offload=inline, all=True, memory_bytes_max=1, deadline_s=deadline_s)
+        assert (2, 0) == (report.left, report.lost)
+        assert 1 <= report.files <= 6
+        assert slow.chain.clock.elapsed_s() < deadline_s + 1.5
+        listed = {file.key for number in range(2) for file in await up.files_of(space, partition=number)}
+        assert listed == await up.objects(space)
+        await unharmed(space, before)
+
+    simulate(main())
+
+
 # -- what the log may hold ----------------------------------------------------------------------------
 
 
@@ -492,6 +511,28 @@ def test_memory_is_bounded_however_large_the_partitions_are() -> None:
         assert 8 * MIB < peak < bound
 
     asyncio.run(main())
+
+
+def test_what_archiving_a_file_costs_in_requests_and_bytes() -> None:
+    async def main() -> None:
+        store = MeteredStore(up.memory())
+        space = await up.opened(store, inline_bytes_max=300, snapshot_every=1_000)
+        await space.create_topic("t")
+        for start in range(24):
+            await space.append("t", 0, up.big(2_000, 1_000, start=start))
+        await space.drain()
+        before = store.counts.copy()
+        report = await archive(space, offload=inline, all=True)
+        cost = store.counts - before
+        # One object and one commit; the log is read in ranges of a segment; one look at the tip for each range, and
+        # one before the upload.
+        assert (1, 1, 0, 0, 0) == (cost.put, cost.put_conditional, cost.list, cost.head, cost.delete)
+        assert cost.get <= 12
+        assert 0.9 < report.bytes_read / report.bytes_written < 1.1
+        assert 0 < cost.bytes_out - report.bytes_written < 2_000
+        assert 2 == report.puts
+
+    simulate(main())
 
 
 def stored_bytes(store: MemoryStore) -> int:
