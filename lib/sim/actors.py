@@ -23,6 +23,7 @@ from headwater.log.writer import Append as AppendRequest
 from headwater.sim.faults import Process
 from headwater.sim.history import TP, Append, Got, OffsetCommit, OffsetFetch, Pipeline, Read, Transaction
 from headwater.types import Batch
+from headwater.upkeep.collector import collect
 
 if TYPE_CHECKING:
     from headwater.sim.world import World
@@ -272,6 +273,21 @@ async def busybody(world: World, process: Process, log: Namespace) -> None:
         except HeadwaterError as error:
             alarm(error)
             world.history.note(process.name, "busybody", type(error).__name__)
+
+
+async def sweeper(world: World, process: Process, log: Namespace) -> None:
+    """Collects and prunes, as upkeep does, beside everybody else."""
+    rng = rng_of(world, process)
+    while not world.over():
+        seconds = rng.uniform(0.2, 1.0) * (43_200.0 if world.plan.long_sleep else 20.0)
+        await process.checkpoint()
+        await world.loop.sleep(seconds)
+        await process.checkpoint()
+        try:
+            await collect(log)
+            await log.house.prune()
+        except HeadwaterError as error:
+            alarm(error)
 
 
 # -- shared steps ---------------------------------------------------------------------------------------

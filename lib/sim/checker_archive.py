@@ -92,7 +92,7 @@ class Made:
 
 
 @dataclass(slots=True)
-class Testimony:
+class Statements:
     """What the actors of a world report."""
 
     sights: list[Sight] = field(default_factory=list)
@@ -120,7 +120,7 @@ class Court:
     Cost: a second fold of each namespace, and every file is read once.
     """
 
-    def __init__(self, bucket: RememberingBucket, said: Testimony, rules: Rules) -> None:
+    def __init__(self, bucket: RememberingBucket, said: Statements, rules: Rules) -> None:
         self.bucket = bucket
         self.said = said
         self.rules = rules

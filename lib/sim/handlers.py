@@ -26,14 +26,14 @@ from headwater.api.routes import EVERYTHING
 from headwater.errors import HeadwaterError
 from headwater.log import small
 from headwater.log.namespace import Namespace
-from headwater.sim import clients
+from headwater.sim import actors, clients
 from headwater.sim.checker import Final, Violation, check
 from headwater.sim.faults import CALM
 from headwater.sim.history import TP
 from headwater.sim.loop import Deadlock, Overrun, SimClock, SimLoop, run, sim_loop
 from headwater.sim.members import short_sessions
 from headwater.sim.platform import CountingStore, Environment, Event, Handler, Platform
-from headwater.sim.world import DAY_S, Plan, Verdict, World, small_window, sweep_manifests
+from headwater.sim.world import DAY_S, Plan, Verdict, World, keep_running, small_window
 from headwater.store.impatient import ImpatientStore
 
 TOPIC = "web"
@@ -197,15 +197,13 @@ async def _play(plan: Plan, fleet_plan: FleetPlan) -> Verdict:
     await opener.create_topic(TOPIC, len(PARTITIONS))
     await opener.drain()
     cast = asyncio.gather(*(act(fleet, name) for name, act in clients.cast(fleet)))
-    sweeper = asyncio.ensure_future(sweep_manifests(fleet))
+    sweepers = asyncio.gather(*(keep_running(fleet, f"sweeper{i}", actors.sweeper) for i in range(2)))
     await fleet.loop.sleep(plan.active_s + (3 * DAY_S if plan.long_sleep else 0.0))
     fleet.settle()
     await fleet.loop.sleep(CALM_S + fleet_plan.timeout_s)
     violations = await fleet.whole() if fleet_plan.members else []
     fleet.ended = True
-    await cast
-    sweeper.cancel()
-    await asyncio.gather(sweeper, return_exceptions=True)
+    await asyncio.gather(cast, sweepers)
     violations += fleet.broken + await _judge(fleet)
     if fleet.platform.late:
         violations.append(Violation("in-flight", f"Answered with a request under way: {fleet.platform.late}"))

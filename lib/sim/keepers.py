@@ -1,7 +1,7 @@
 """Who lives off a log's long life: keepers of the house, writers of keyed and of short-lived records, readers of the
 past, slow readers, those who delete and found topics anew, and those who branch.
 
-All but the keepers report to ``Testimony`` what they saw and what was acknowledged to them.
+All but the keepers report to ``Statements`` what they saw and what was acknowledged to them.
 """
 
 from __future__ import annotations

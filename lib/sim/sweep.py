@@ -1,4 +1,4 @@
-"""Many seeds, on all cores: ``headwater sim --seeds N [--first S] [--world functions] --json``."""
+"""Many seeds, on all cores: ``headwater sim --seeds N [--first S] [--world functions|archive] --json``."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Report:
     commits: int = 0
     requests: int = 0
     struck: dict[str, int] = field(default_factory=dict)
+    deeds: dict[str, int] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class Report:
             "commits": self.commits,
             "requests": self.requests,
             "faults": dict(sorted(self.struck.items())),
+            **({"deeds": dict(sorted(self.deeds.items()))} if self.deeds else {}),
             "failures": self.failures,
         }
 
@@ -109,6 +111,8 @@ def _add(report: Report, outcome: dict[str, Any]) -> None:
         setattr(report, name, getattr(report, name) + outcome.get(name, 0))
     for kind, count in outcome.get("struck", {}).items():
         report.struck[kind] = report.struck.get(kind, 0) + count
+    for deed, count in outcome.get("deeds", {}).items():
+        report.deeds[deed] = report.deeds.get(deed, 0) + count
     if outcome["violations"]:
         seed = outcome["seed"]
         replay = f"headwater sim --world {report.world} --seeds 1 --first {seed}"

@@ -26,7 +26,7 @@ from headwater.log.chunk import Chunk
 from headwater.log.options import Options
 from headwater.sim import actors, keepers
 from headwater.sim.checker import Final, Violation, check
-from headwater.sim.checker_archive import Court, Rules, Testimony
+from headwater.sim.checker_archive import Court, Rules, Statements
 from headwater.sim.chronicle import MAIN, RememberingBucket, rows_of
 from headwater.sim.faults import CALM, Burst, Faults
 from headwater.sim.history import TP, Gap
@@ -158,7 +158,7 @@ class Vault(World):
     def __init__(self, plan: Plan, vault: VaultPlan, loop: SimLoop) -> None:
         super().__init__(plan, loop, RememberingBucket)
         self.vault = vault
-        self.said = Testimony()
+        self.said = Statements()
         self.deeds: Counter[str] = Counter()
 
     def pack(self, uids: Sequence[str], padding: int = 0) -> Batch:

@@ -2,9 +2,9 @@
 
 A world has a bucket, a few writers, readers, read-process-write loops and group members, each a process
 of its own with a clock that is wrong in its own way. They crash and pause at any await, are started
-again, and the way to the bucket loses, delays and repeats requests. A sweeper collects old manifests as
-rule R5 allows, so that sleepers wake into recycled slots. At the end faults cease, a fresh reader reads
-everything, and ``checker`` judges what clients saw.
+again, and the way to the bucket loses, delays and repeats requests. Sweepers run the collector, so that
+sleepers wake into recycled slots. At the end faults cease, a fresh reader reads everything, and ``checker``
+judges what clients saw.
 
 The engine's own numbers are as deployed, but for those that would need hours of commits to bite: the
 window of R4 and the snapshot interval are small.
@@ -21,10 +21,8 @@ from importlib import import_module
 from typing import Any
 
 from headwater.errors import Corrupt, HeadwaterError, Indeterminate
-from headwater.log import keys
 from headwater.log import operations as ops
 from headwater.log.chunk import Chunk
-from headwater.log.intents import decode_manifest
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.sim import actors, members
@@ -226,17 +224,15 @@ async def _play(plan: Plan) -> Verdict:
         await opener.create_topic(name, partitions)
     await opener.drain()
     cast = asyncio.gather(
-        *(keep_running(world, name, act) for name, act in [*actors.cast(world), *members.cast(world)])
+        *(keep_running(world, name, act) for name, act in [*actors.cast(world), *members.cast(world)]),
+        *(keep_running(world, f"sweeper{i}", actors.sweeper) for i in range(2)),
     )
-    sweeper = asyncio.ensure_future(sweep_manifests(world))
     await world.loop.sleep(plan.active_s)
     if plan.long_sleep:
         await world.loop.sleep(3 * DAY_S)
     world.ended = True
     clubs = await members.settled(world) if world.crew.consumers + world.crew.classics else {}
     await cast
-    sweeper.cancel()
-    await asyncio.gather(sweeper, return_exceptions=True)
     violations = await _judge(world, clubs)
     counters = world.bucket.counters
     return Verdict(
@@ -276,36 +272,6 @@ async def _live(world: World, process: Process, act: actors.Act) -> None:
             await world.loop.sleep(1.0)
     await act(world, process, log)
     await log.drain()
-
-
-async def sweep_manifests(world: World) -> None:
-    """A minimal collector (R5): a day-old manifests below a snapshot go, if nothing of theirs is referenced."""
-    rng, bucket = world.rng, world.bucket
-    while True:
-        await world.loop.sleep(rng.uniform(0.2, 1.0) * (DAY_S / 4 if world.plan.long_sleep else 10.0))
-        snapshots = [keys.parse_numbered_key(key[8:]) for key in bucket.keys if "/snapshot/" in key]
-        if not snapshots:
-            continue
-        newest = max(snapshots)
-        old_ms = bucket.wall_ms() - int(DAY_S * 1_000)
-        doomed = []
-        boundary = 1
-        for key in [key for key in bucket.keys if "/manifest/" in key]:
-            seq, found = keys.parse_numbered_key(key[8:]), bucket.objects[key]
-            if seq > newest or found.modified_ms > old_ms:
-                break
-            boundary = seq + 1
-            manifest = decode_manifest(found.data, seq)
-            if all(chunk.obj for intent in manifest.intents for chunk in intent.appends):
-                doomed.append(key)
-        if boundary == 1:
-            continue
-        marker = f"default/{keys.boundary_key(boundary)}"
-        if marker not in bucket.objects:
-            bucket.put(marker, b"{}\n")
-        await world.loop.sleep(rng.choice([0.0, 0.05, 5.0]))
-        bucket.delete(doomed)
-        bucket.delete([f"default/{keys.snapshot_key(seq)}" for seq in snapshots if seq + 1 < boundary])
 
 
 async def _judge(world: World, clubs: dict[str, Club]) -> list[Violation]:
