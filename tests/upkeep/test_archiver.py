@@ -518,8 +518,7 @@ def test_what_archiving_a_file_costs_in_requests_and_bytes() -> None:
         store = MeteredStore(up.memory())
         space = await up.opened(store, inline_bytes_max=300, snapshot_every=1_000)
         await space.create_topic("t")
-        for start in range(24):
-            await space.append("t", 0, up.big(2_000, 1_000, start=start))
+        await asyncio.gather(*(space.append("t", 0, up.big(2_000, 1_000, start=start)) for start in range(24)))
         await space.drain()
         before = store.counts.copy()
         report = await archive(space, offload=inline, all=True)
