@@ -1,8 +1,8 @@
 """``bench schemas``: what a topic's schema costs, on one core: the check of values, and their typed columns.
 
 The values are flights as JSON, 19 fields and 303 bytes each, and the same rows as Avro, 89 bytes, each field a union
-with null. Rates are values a second of CPU time, best of the rounds. ``guard`` is the check as a produce does it, from a
-batch's bytes on; ``plain`` is that batch decoded and not checked; ``typed`` is what archiver and replay do;
+with null. Rates are values a second of CPU time, best of the rounds. ``guard`` is the check as a produce does it, from
+a batch's bytes on; ``plain`` is that batch decoded and not checked; ``typed`` is what archiver and replay do;
 ``encode_table`` is the way from an Arrow table to values, with their check.
 
 With 100,000 flights on a busy machine of two cores (Python 3.11, msgspec 0.22, pyarrow 26, fastavro 1.13; November

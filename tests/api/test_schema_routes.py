@@ -25,6 +25,7 @@ from headwater.log.namespace import Namespace
 from headwater.log.small import batch_of
 from headwater.log.verify import verify
 from headwater.schemas.change import set_schema
+from headwater.schemas.typed import typed
 from headwater.types import Batch, Record
 from tests.api.helpers_http import Client, app_over
 from tests.api.test_uploads import PutsHere
@@ -328,6 +329,37 @@ def test_a_repetition_may_fit_the_version_that_the_first_attempt_passed_by() -> 
             await one.produce([("t", 0, small(GOOD))])
         with pytest.raises(InvalidRequest, match="version 1"):
             await one.produce([("t", 0, small(BAD))], once="l")
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("format_", ["json", "avro"])
+def test_what_is_checked_by_one_version_and_committed_after_the_next_has_its_columns(format_: str) -> None:
+    one = {"a": "int"} if format_ == "avro" else {"a": {"type": "integer"}}
+    two = {"a": "long", "b": ["null", "string"]} if format_ == "avro" else {**one, "b": {"type": "string"}}
+
+    def definition(fields: dict[str, Any]) -> dict[str, Any]:
+        if format_ == "json":
+            return {"properties": fields}
+        return {"type": "record", "name": "R", "fields": [{"name": n, "type": kind} for n, kind in fields.items()]}
+
+    async def main() -> None:
+        store = memory()
+        fresh, stale = await opened(store), await opened(store, seed=2)
+        await fresh.create_topic("t")
+        await set_schema(fresh, "t", format_, definition(one))
+        await stale.refresh()
+        await set_schema(fresh, "t", format_, definition(two))
+        old = b"\x02" if format_ == "avro" else GOOD
+        framed = b"\0\0\0\0\1\x02" if format_ == "avro" else GOOD
+        assert 1 == len(stale.topic("t").schemas)  # it has not heard of the second version yet
+        at = await stale.append("t", 0, small(old, framed, None))
+        topic = stale.topic("t")
+        assert at.commit > topic.schemas[1].seq
+        (chunk,) = [chunk async for chunk in fresh.reader.chunks("t", 0, 0)]
+        found = typed(topic.schemas, chunk.decode().column("value"))
+        assert [1, 1, None] == found.column("a").to_pylist()
+        assert [None] * 3 == found.column("b").to_pylist()
 
     simulate(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime as dt
 from decimal import Decimal
@@ -10,14 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headwater.client import Admin, schema_serde
-from headwater.errors import InvalidRequest, NotFound
+from headwater.client import Admin, Producer, blocking, schema_serde
+from headwater.errors import Conflict, InvalidRequest, NotFound
 from headwater.log.state import Schema
 from headwater.schemas import datums
-from headwater.schemas.compile import compile_schema, definition_text
+from headwater.schemas.compile import arrow_schema, compile_schema, definition_text
 from headwater.schemas.rows import decode_value, encode_row, encode_table
 from headwater.schemas.typed import typed
 from tests.client.helpers_client import simulate, values, world
+from tests.client.test_client_faces import served
 
 AVRO = {
     "type": "record",
@@ -175,3 +177,37 @@ def test_a_producer_sends_rows_and_tables_and_a_consumer_gets_rows(format_: str,
             assert [b"1", b"2", b"3"] == keys[-3:]
 
     simulate(main())
+
+
+@pytest.mark.parametrize("way", ["bucket", "http"])
+def test_both_ways_have_the_same_schemas_and_refusals(way: str) -> None:
+    async def main() -> None:
+        async with served(way) as url, Admin(url) as admin:
+            await admin.create_topics(["t"])
+            assert [] == await admin.list_schemas("t")
+            first = await admin.set_schema("t", "arrow", ARROW)
+            assert first == await admin.set_schema("t", "arrow", arrow_schema(compile_schema("arrow", ARROW)))
+            second = await admin.set_schema("t", "arrow", {**ARROW, "more": "int8"}, version=2)
+            assert [first, second] == await admin.list_schemas("t")
+            assert [*ARROW, "more"] == [column.name for column in second.columns]
+            for definition, error in (({"a": "none"}, InvalidRequest), ({"a": "int8"}, Conflict)):
+                with pytest.raises(error):
+                    await admin.set_schema("t", "arrow", definition)
+            async with Producer(url) as producer:
+                (sent,) = await (await producer.send_table("t", TABLE, key="id"))
+                assert 3 == sent.count
+                with pytest.raises(InvalidRequest, match="field 'id': expected `int`, got `str`") as caught:
+                    await producer.send_and_wait("t", b'{"id": "x"}')
+                assert (0, "id") == (caught.value.data["row"], caught.value.data["field"])
+
+    asyncio.run(main())
+
+
+def test_without_await_it_is_the_same() -> None:
+    with blocking.Admin("memory://schemas-blocking") as admin:
+        admin.create_topics(["t"])
+        version_ = admin.set_schema("t", "arrow", ARROW)
+        assert [version_] == admin.list_schemas("t")
+        with blocking.Producer("memory://schemas-blocking") as producer:
+            (sent,) = producer.send_table("t", TABLE).result()
+            assert 3 == sent.count
