@@ -8,6 +8,7 @@ which parts are done. So the next run goes on where the last one stopped, and al
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -104,7 +105,7 @@ async def export_file(replay: Replay, form: str, path: Path) -> int:
     """The whole replay as one file; how many records it has. Raises as ``written``, and as the replay."""
     with written(path) as sink, Writer(form, sink, replay.schema, stream=False) as writer:
         async for batch in _shaped(replay, form):
-            writer.write(batch)
+            await _put(replay, writer, batch)
     return writer.rows
 
 
@@ -112,7 +113,7 @@ async def export_stream(replay: Replay, form: str, sink: IO[bytes]) -> int:
     """The whole replay as bytes that go on; how many records."""
     with Writer(form, sink, replay.schema) as writer:
         async for batch in _shaped(replay, form):
-            writer.write(batch)
+            await _put(replay, writer, batch)
         sink.flush()
     return writer.rows
 
@@ -192,12 +193,22 @@ async def _export_part(replay: Replay, form: str, path: Path) -> int:
         if first is None:
             return 0
         with written(path) as sink, Writer(form, sink, replay.schema, stream=False) as writer:
-            writer.write(first)
+            await _put(replay, writer, first)
             async for batch in batches:
-                writer.write(batch)
+                await _put(replay, writer, batch)
         return writer.rows
     finally:
         await batches.aclose()  # type: ignore[attr-defined]
+
+
+async def _put(replay: Replay, writer: Writer, batch: pa.RecordBatch) -> None:
+    """Write in a thread, so that the replay reads on; never broken off, since the file is closed next."""
+    writing = asyncio.ensure_future(replay.offload(writer.write, batch))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise
 
 
 async def _shaped(replay: Replay, form: str) -> AsyncIterator[pa.RecordBatch]:
