@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,11 +21,11 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
+from headwater.bench.records import KINDS, blocks, payload_bytes
 from headwater.clock import stopwatch_s
 from headwater.errors import HeadwaterError
 from headwater.limits import FILES_MAX, MIB
@@ -44,10 +43,8 @@ from headwater.store.metered import MeteredStore
 from headwater.upkeep.archiver import archive
 
 ROUNDS: Final = 5
-KINDS: Final = ("100 B", "1 KB", "flights")
 STORES: Final = ("file", "s3")
 TOPIC: Final = "bench"
-BATCH_BYTES: Final = 4 * MIB  # of one append
 SEEK_FILES: Final = 10_000
 SEEK_ROWS: Final = 4  # records of each of those files
 ENVIRONMENT: Final = {
@@ -120,51 +117,16 @@ async def _written(url: str, kind: str, mib: int) -> tuple[int, int]:
     size = records = 0
     async with await Namespace.open(open_store(url), owns_store=True) as log:
         await log.create_topic(TOPIC)
-        for table in _tables(kind):
-            await log.append(TOPIC, 0, encode_arrow(table))
-            size += sum(_bytes(table.column(name)) for name in ("key", "value"))
-            records += table.num_rows
+        for block in blocks(kind):
+            await log.append(TOPIC, 0, encode_arrow(block))
+            size += payload_bytes(block)
+            records += block.num_rows
             if size >= mib * MIB:
                 break
         await archive(log, all=True)
         (partition,) = log.topic(TOPIC).partitions
         assert partition.archived == records, "everything is archived"
     return size, records
-
-
-def _bytes(column: Any) -> int:
-    return int(pc.sum(pc.binary_length(column)).as_py() or 0)
-
-
-def _tables(kind: str) -> Iterator[pa.Table]:
-    """Records for ever, in batches of about 4 MiB."""
-    if kind == "flights":
-        yield from _flights()
-    value_bytes = {"100 B": 84, "1 KB": 984}[kind]
-    rng = random.Random(1)
-    count, first = BATCH_BYTES // (value_bytes + 16), 0
-    while True:
-        yield _made(rng, count, value_bytes, first)
-        first += count
-
-
-def _made(rng: random.Random, count: int, value_bytes: int, first: int) -> pa.Table:
-    """Values half of which no codec makes smaller, and keys of which there are 10,000."""
-    noise = rng.randbytes(count * value_bytes // 2)
-    half = value_bytes // 2
-    still = b"." * (value_bytes - half)
-    values = [noise[i * half : (i + 1) * half] + still for i in range(count)]
-    keys = [b"key-%012d" % (rng.getrandbits(30) % 10_000) for _ in range(count)]
-    times = pa.array(range(first, first + count), pa.int64()).cast(pa.timestamp("ms", "UTC"))
-    return pa.table({"timestamp": times, "key": pa.array(keys, pa.binary()), "value": pa.array(values, pa.binary())})
-
-
-def _flights() -> Iterator[pa.Table]:
-    from headwater.demo.source import load
-
-    flights = load()[0]
-    while True:
-        yield from flights.blocks()
 
 
 # -- who reads it --------------------------------------------------------------------------------------
