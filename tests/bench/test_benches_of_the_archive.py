@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headwater.bench import cost, formats, records
+from headwater.bench import cost, formats, records, replay
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +81,12 @@ def test_a_bill_is_the_same_twice(bill: dict[str, Any]) -> None:
         return [{k: v for k, v in row.items() if k != "archive_mb_per_cpu_s"} for row in report["results"]]
 
     assert certain(bill) == certain(cost.bench(file_mib=1))
+
+
+def test_replay_is_measured_beside_others_and_a_seek_reads_little() -> None:
+    report = replay.bench(mib=1, rounds=1, stores=("file",), seek_files=1_000)
+    assert list(records.KINDS) == [row["records"] for row in report["results"]]
+    assert report["ratio_to_pyarrow"] == min(row["ratio_to_pyarrow"] for row in report["results"])
+    assert all(row["duckdb_mb_per_s"] > 0 and row["raw_mb_per_s"] > 0 for row in report["results"])
+    assert report["seek"]["objects"] <= 3
+    assert report["seek"]["bytes"] <= 1 << 20
