@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headwater.errors import Conflict, InvalidRequest, StorageFull, Unavailable
-from headwater.limits import EXPORT_PART_OFFSETS
+from headwater.limits import EXPORT_PART_OFFSETS, MIB
 from headwater.replay import text
 from headwater.replay.ranges import Span
 from headwater.replay.stream import Replay
@@ -32,6 +32,7 @@ from headwater.replay.stream import Replay
 Form: TypeAlias = Literal["parquet", "arrow", "jsonl", "json", "csv"]
 EXTENSIONS: Final[dict[str, str]] = {"parquet": ".parquet", "arrow": ".arrow", "jsonl": ".jsonl", "csv": ".csv"}
 STATE: Final = "_headwater.json"
+GROUP_BYTES: Final = 32 * MIB  # of records in memory that become one row group
 _DOCUMENTS: Final = ("value",)  # columns whose JSON is embedded in JSON lines
 
 
@@ -40,6 +41,8 @@ class Writer:
 
     def __init__(self, form: str, sink: IO[bytes], schema: pa.Schema, *, stream: bool = True) -> None:
         self.rows = 0
+        self._held: list[pa.RecordBatch] = []
+        self._held_bytes = 0
         self._form = form
         self._sink = sink
         self._inner: Any = None
@@ -57,9 +60,19 @@ class Writer:
         elif self._form == "csv":
             for line in text.csv_rows(batch, header=self.rows == 0):
                 self._sink.write(line)
-        else:
-            self._inner.write_batch(batch)
+        elif batch.num_rows:
+            self._held.append(batch)
+            self._held_bytes += batch.nbytes
+            if self._held_bytes >= GROUP_BYTES:
+                self._flush()
         self.rows += batch.num_rows
+
+    def _flush(self) -> None:
+        """A row group, or a batch of Arrow, of a size that is worth reading: a replay's own may be small."""
+        if self._held:
+            whole = pa.Table.from_batches(self._held).combine_chunks()
+            self._inner.write_table(whole, whole.num_rows)
+        self._held, self._held_bytes = [], 0
 
     def __enter__(self) -> Writer:
         return self
@@ -68,6 +81,8 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._inner is not None:
+            if kind is None:
+                self._flush()
             self._inner.close()
 
 

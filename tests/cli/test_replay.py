@@ -74,6 +74,14 @@ def test_a_file_of_each_form_has_every_record(lake: Headwater, tmp_path: Path) -
         path.unlink()
 
 
+def test_row_groups_are_gathered_from_small_batches(lake: Headwater, tmp_path: Path) -> None:
+    for _ in range(5):
+        lake("produce", "t", "--partition", "1", stdin=b"more\nrecords\n")
+    lake("replay", "t", "--to", "parquet", "-o", tmp_path / "t.parquet")
+    found = pq.ParquetFile(tmp_path / "t.parquet").metadata
+    assert (1, 130) == (found.num_row_groups, found.num_rows)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
