@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from headwater.errors import Conflict, InvalidRequest
 from headwater.log import columns
 from headwater.log.operations import SetSchema
-from headwater.schemas import datums, documents
+from headwater.schemas import datums, documents, texts
 from headwater.schemas.compile import check_format, compile_schema, definition_text
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def planned(topic: Topic, format: str, definition: Any, version: int = 0) -> Set
     wanted = compile_schema(kind, text)
     if kind == "avro":
         datums.check_definition(text)
+    else:
+        texts.check_definition(kind, text)
     following = present.version + 1 if present else 1
     if version not in (0, following):
         raise Conflict(

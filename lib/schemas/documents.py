@@ -29,7 +29,10 @@ def text(format: str, definition: Any) -> str:  # noqa: A002
 
     found = _document(format, definition)
     if isinstance(found, bytes):
-        found = found.decode()
+        try:
+            found = found.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"The definition is no UTF-8: {error}.") from None
     return found if isinstance(found, str) else msgspec.json.encode(found).decode()
 
 
@@ -68,7 +71,7 @@ def _json(found: str | bytes) -> Any:
 
     try:
         return msgspec.json.decode(found)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InvalidRequest(f"The definition is no JSON: {str(error) or type(error).__name__}.") from None
 
 

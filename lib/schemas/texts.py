@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, Union
 
 import msgspec
 
+from headwater.errors import InvalidRequest
 from headwater.log.columns import parse
 from headwater.log.operations import Column
 from headwater.log.state import Schema
@@ -45,6 +46,14 @@ def check(schema: Schema, items: Sequence[bytes | None]) -> None:
         from headwater.schemas import build  # with pyarrow
 
         build.refuse_unheld(schema.columns, [None if item is None else plain(decoder.decode(item)) for item in items])
+
+
+def check_definition(format: str, definition: str) -> None:  # noqa: A002
+    """Raise ``InvalidRequest`` if no decoder can be made of this definition: better now than for every value."""
+    try:
+        _strict(format, definition)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(f"The schema cannot be used: {error}") from error
 
 
 def fitting(columns: Sequence[Column], items: Sequence[bytes | None]) -> list[bytes | None]:
