@@ -19,6 +19,7 @@ from headwater.log.history import state_at
 from headwater.log.namespace import Appended, Namespace
 from headwater.log.state import State
 from headwater.log.verify import verify
+from headwater.replay import Commit, replay_batches
 from headwater.sim.actors import RETRIES, Act, alarm, rest, rng_of
 from headwater.sim.checker import Violation
 from headwater.sim.checker_archive import Ack, Cut, Made, Sight, offsets_of
@@ -292,18 +293,14 @@ async def cut_of(world: World, log: Namespace, state: State, *, everything: bool
     places = _partitions(state)
     if not everything:
         places = world.rng.sample(places, min(len(places), 3))
-    past = None if everything else state
     for tp in places:
         topic = state.named(tp[0])
         assert topic is not None, "it is one of the state's"
         start, end = topic.partitions[tp[1]].start, topic.partitions[tp[1]].stable_end
-        rows: dict[int, Row] = {}
-        position = start
-        while position < end:
-            got = await log.reader.fetch(*tp, position, bytes_max=1 << 20, state=past)
-            rows.update(pair for chunk in got.chunks for pair in rows_of(chunk) if pair[0] >= position)
-            assert got.next_offset > position, "a fetch below the end moves on"
-            position = got.next_offset
+        if everything or world.rng.random() < 0.5:
+            rows = await _fetched(log, tp, start, end, None if everything else state)
+        else:
+            rows = await _replayed(log, tp, state.seq)
         found[tp] = (start, end, rows)
     return Cut(
         namespace=log.name,
@@ -312,6 +309,26 @@ async def cut_of(world: World, log: Namespace, state: State, *, everything: bool
         places=found,
         offsets=offsets_of(state),
     )
+
+
+async def _fetched(log: Namespace, tp: TP, start: int, end: int, state: State | None) -> dict[int, Row]:
+    """A range as consumers read it."""
+    rows: dict[int, Row] = {}
+    position = start
+    while position < end:
+        got = await log.reader.fetch(*tp, position, bytes_max=1 << 20, state=state)
+        rows.update(pair for chunk in got.chunks for pair in rows_of(chunk) if pair[0] >= position)
+        assert got.next_offset > position, "a fetch below the end moves on"
+        position = got.next_offset
+    return rows
+
+
+async def _replayed(log: Namespace, tp: TP, commit: int) -> dict[int, Row]:
+    """A partition as of a commit, as the replay library reads it."""
+    rows: dict[int, Row] = {}
+    async for batch in replay_batches(log, tp[0], partitions=[tp[1]], as_of=Commit(commit), offload=inline):
+        rows.update(rows_in(batch))
+    return rows
 
 
 async def slow_reader(world: World, process: Process, log: Namespace) -> None:

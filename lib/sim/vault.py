@@ -38,7 +38,7 @@ from headwater.types import Batch, Record
 DAY_MS = 86_400_000
 LIMIT_S = 90 * DAY_S
 VERIFY_EVERY = 4  # seeds: it costs about as much as the rest
-QUIET_ROUNDS = 6  # of upkeep alone, more than a day apart: as much as the collector says that it needs
+QUIET_ROUNDS = 8  # of upkeep alone, more than a day apart: as much as the collector says that it needs
 SMALL = {
     "FILES_MAX": 12,
     "LISTED_MAX": 6,
