@@ -333,6 +333,18 @@ def strangers(to: Deployment, notes: list[str]) -> None:
     notes.append("401 at five functions")
 
 
+def upkeep(to: Deployment) -> dict[str, Any]:
+    """A run of maintain as its schedule makes it: the report."""
+    answer = to.emulator.client("lambda").invoke(
+        FunctionName=to.function_arn("maintain"),
+        Payload=json.dumps({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}),
+    )
+    report: dict[str, Any] = json.loads(answer["Payload"].read())
+    same(["default"], [each["namespace"] for each in report.get("reports", [])], f"upkeep {report}")
+    same(([], []), (report["failed"], list(report["reports"][0]["failed"])), "chores that failed")
+    return report
+
+
 async def maintenance(to: Deployment, notes: list[str]) -> None:
     """The rule fires by itself, and what it calls does its chores."""
     events, functions = to.emulator.client("events"), to.emulator.client("lambda")
@@ -351,14 +363,26 @@ async def maintenance(to: Deployment, notes: list[str]) -> None:
         return any('"upkeep"' in event["message"] for event in found["events"])
 
     await until(fired, "the schedule has fired")
-    answer = functions.invoke(
-        FunctionName=arn,
-        Payload=json.dumps({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}),
-    )
-    report = json.loads(answer["Payload"].read())
-    same(["default"], [each["namespace"] for each in report.get("reports", [])], f"upkeep {report}")
-    same(([], []), (report["failed"], list(report["reports"][0]["failed"])), "chores that failed")
+    report = upkeep(to)
     notes.append(f"{SCHEDULE} has fired; a run by hand expelled {report['reports'][0]['members_expelled']}")
+
+
+async def archived(to: Deployment, notes: list[str]) -> None:
+    """What maintain has made Parquet files of reads the same, through the functions and from the bucket."""
+    before = await read_all(to.url("groups"), "events", 4, token=to.token)
+    to.headwater("topic", "alter", "events", "--config", "archive.ms=0")
+
+    async def done() -> bool:
+        await asyncio.to_thread(upkeep, to)
+        described = json.loads(to.headwater("topic", "describe", "events", "--json"))
+        return all(place["archived"] == place["high_watermark"] for place in described["partitions"])
+
+    await until(done, "every record is archived")
+    files = to.headwater("topic", "files", "events", "--urls").splitlines()
+    for function in ("fetch", "groups"):
+        same(before, await read_all(to.url(function), "events", 4, token=to.token), f"archived records by {function}")
+    same(before, await read_all(to.store, "events", 4), "archived records from the bucket itself")
+    notes.append(f"{len(before)} records in {len(files)} files")
 
 
 def bucket(to: Deployment, notes: list[str]) -> None:
@@ -446,6 +470,8 @@ async def run(emulator: Emulator, steps: Steps) -> None:
         await takeover(to, notes)
     with steps.step("the maintenance schedule") as notes:
         await maintenance(to, notes)
+    with steps.step("archive files") as notes:
+        await archived(to, notes)
     with steps.step("the bucket") as notes:
         bucket(to, notes)
     before = await read_all(to.url("groups"), "events", 4, token=to.token)
