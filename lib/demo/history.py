@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -27,6 +27,7 @@ QUERY: Final = (
     "SELECT carrier, count(*) AS flights, count(dep_delay) AS departed, sum(dep_delay)::BIGINT AS minutes "
     "FROM {table} GROUP BY carrier ORDER BY carrier"
 )
+Tell: TypeAlias = Callable[[str, int], None]  # a step, and whether it is done
 BRANCH: Final = "demo-branch"  # the end of its name
 
 
@@ -59,17 +60,18 @@ async def archived(log: Namespace, history: History) -> None:
     history.archive_s = stopwatch_s() - started
 
 
-async def shown(
-    log: Namespace, store: ObjectStore, source: Source, history: History, tell: Callable[[str], None]
-) -> None:
+async def shown(log: Namespace, store: ObjectStore, source: Source, history: History, tell: Tell) -> None:
     """Every step, one after the other. Raises ``Mismatch`` if one gives anything but the source's rows."""
     if not store.url.startswith("memory:"):
-        tell("sql")
+        tell("sql", 0)
         await asyncio.to_thread(_query, store.url, log.name, source, history)
-    tell("replay")
+        tell("sql", 1)
+    tell("replay", 0)
     await _replay(log, source, history)
-    tell("branch")
+    tell("replay", 1)
+    tell("branch", 0)
     await _branch(log, source, history)
+    tell("branch", 1)
 
 
 # -- SQL ----------------------------------------------------------------------------------------------------

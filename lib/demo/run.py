@@ -98,7 +98,10 @@ async def run(store: ObjectStore, namespace: str, *, limit: int | None, on_progr
             await past.archived(log, figures.history)
             await _read_back(metered, figures, sources, on_progress)
         figures.history.commit = (await log.refresh()).seq
-        await past.shown(log, store, sources[0], figures.history, lambda what: on_progress(what, "flights", 0, 1))
+        flights = sources[0]
+        await past.shown(
+            log, store, flights, figures.history, lambda what, done: on_progress(what, flights.topic, done, 1)
+        )
         await _measure(log, figures)
     return figures
 
