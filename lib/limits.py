@@ -68,6 +68,7 @@ LEASES_KNOWN_MAX = 10_000  # members whose last renewal one process remembers; o
 SCHEMA_BYTES_MAX = 64 * KIB  # a topic schema as it was given
 SCHEMAS_MAX = 100  # versions of one topic's schema; all are kept, since old values are written by old ones
 COLUMNS_MAX = 1_000  # typed columns of one topic
+COLUMN_TYPE_MAX = 65_536  # characters of a column's type, all its fields in it
 COLUMN_DEPTH_MAX = 16  # types inside one another in one column: far below what Arrow's and our recursion bear
 COLUMN_FIELDS_MAX = 10_000  # fields of one column at all depths: each is a column of the archive's files
 FILES_MAX = 256  # files of one partition that the state lists itself; older ones are listed by pages
@@ -174,6 +175,7 @@ CLIENT_COMMIT_S = 60.0  # how long a consumer tries to commit offsets against a 
 
 REPLAY_BYTES = 256 * MIB  # what one replay holds of decoded records and bytes on their way, if nobody says otherwise
 REPLAY_BYTES_MIN = MIB  # less than this holds no record of the largest size
+REPLAY_PIECE_BYTES = 16 * MIB  # row groups that are read by one request and decoded at once: two, mostly
 REPLAY_PIECES_MAX = 32  # row groups of one replay that are read or decoded at once
 REPLAY_FILES_AHEAD = 8  # files whose footers are read ahead of their records
 REPLAY_HOLE_BYTES = 128 * KIB  # bytes between two wanted ranges that cost less to read than one more request

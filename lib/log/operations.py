@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from headwater.limits import (
     ACLS_MAX,
+    COLUMN_TYPE_MAX,
     COLUMNS_MAX,
     INTENT_OPS_MAX,
     METADATA_BYTES_MAX,
@@ -392,7 +393,7 @@ class Column(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A typed column of a topic: its ``type`` in Arrow's words, as in ``list<item: int32>`` (see ``log.columns``)."""
 
     name: Annotated[str, Meta(min_length=1, max_length=TOPIC_NAME_MAX)]
-    type: Annotated[str, Meta(min_length=1, max_length=65_536)]
+    type: Annotated[str, Meta(min_length=1, max_length=COLUMN_TYPE_MAX)]
     nullable: bool = True
 
 

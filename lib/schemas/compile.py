@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from headwater.errors import InvalidRequest
-from headwater.limits import COLUMNS_MAX, SCHEMA_BYTES_MAX, TOPIC_NAME_MAX
+from headwater.limits import COLUMN_TYPE_MAX, COLUMNS_MAX, SCHEMA_BYTES_MAX, TOPIC_NAME_MAX
 from headwater.log.columns import RESERVED, Type, parse
 from headwater.log.operations import Column, ValueFormat
 from headwater.schemas import avro, documents, jsonschema
@@ -146,7 +146,12 @@ def _refuse_columns(members: Sequence[Member]) -> None:
             refuse(member.name, "every topic has a column of this name; choose another.")
         if not 1 <= len(member.name) <= TOPIC_NAME_MAX or not spelled(member.name):
             refuse(member.name, f"a name has 1 to {TOPIC_NAME_MAX} characters, all printable, without '\"' and '\\\\'.")
+        text = str(member.shape.type())
+        if len(text) > COLUMN_TYPE_MAX:
+            refuse(
+                member.name, f"its type takes {len(text)} characters to write; at most {COLUMN_TYPE_MAX} are allowed."
+            )
         try:
-            parse(str(member.shape.type()))  # depth, names and precision: what the fold would refuse
+            parse(text)  # depth, names and precision: what the fold would refuse
         except ValueError as error:
             refuse(member.name, str(error))

@@ -210,6 +210,7 @@ def test_a_topic_may_be_created_by_name_or_by_whoever_may_create_in_the_cluster(
         lambda s: s.delete_topic("__audit"),
         lambda s: s.alter_topic("__audit", {"retention.ms": "1"}),
         lambda s: s.add_partitions("__audit", 2),
+        lambda s: s.set_schema("__audit", "arrow", '{"a": "int8"}'),
         lambda s: s.delete_records("__audit", 0, -1),
         lambda s: s.transact(PRODUCER, [("__audit", 0, blob())]),
         lambda s: s.upload("__audit", 0, 1),
@@ -529,6 +530,8 @@ def test_an_error_of_the_store_keeps_its_type_and_loses_every_name() -> None:
     [
         ("No object 'ns/manifest/00000000000000000007' in s3://my-bucket/some/where/ns.", "No object 'an object' in"),
         ("needs the object 'segment/00000000000000000007-abc-1.xyz', which", "needs the object 'an object', which"),
+        ("'archive/topic=t/partition=0/7-9-abcd-3.parquet', a file", "'an object', a file"),
+        ("'files/00000000000000000007-1-0-abcd', a list", "'an object', a list"),
         ("There is no bucket 'my-bucket' at s3://my-bucket.", "There is no bucket the store at the store"),
         ("Topic 'index/a' and group 'transaction/b' are fine.", "Topic 'index/a' and group 'transaction/b' are fine."),
         ("There is no topic 't' in namespace 'ns'.", "There is no topic 't' in namespace 'ns'."),

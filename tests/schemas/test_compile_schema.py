@@ -176,6 +176,13 @@ def test_references_do_not_multiply_without_end() -> None:
         compile_schema("json", {"$ref": "#/$defs/L0", "$defs": {**levels, "L14": {"type": "integer"}}})
 
 
+def test_a_type_is_no_longer_than_the_log_can_keep() -> None:
+    wide = {"properties": {"x" * 200 + str(number): {"type": "integer"} for number in range(100)}}
+    many = {"properties": {f"p{number}": {"$ref": "#/$defs/wide"} for number in range(4)}}
+    with pytest.raises(InvalidRequest, match="at a: its type takes .* characters"):
+        of_property({"$ref": "#/$defs/many"}, **{"$defs": {"wide": wide, "many": many}})
+
+
 def test_a_definition_that_is_nested_too_deep_is_refused() -> None:
     deep: dict[str, Any] = {"type": "integer"}
     for _ in range(40):
