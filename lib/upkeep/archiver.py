@@ -255,11 +255,12 @@ class _Archiver:
                 await self._archive(target)
                 await self._tidy(target)
                 return
-            except (Conflict, NotFound):
+            except (Conflict, NotFound) as error:
                 # Others were faster, or something vanished because they were (R6): look at what is there now.
                 self.totals.lost += 1
                 await self.namespace.refresh()
-                await self.namespace.chain.adopt_pages(lost=True)
+                if isinstance(error, NotFound):
+                    await self.namespace.chain.adopt_pages(lost=True)
         self.run.left.add(target.place)
 
     async def _tidy(self, target: _Target) -> None:
