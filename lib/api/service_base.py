@@ -122,7 +122,7 @@ def verb(
 
 
 _OBJECT = re.compile(
-    r"\b(?:manifest|snapshot|boundary|index|segment)/[0-9]{20}[^\s'\",;)]*"
+    r"\b(?:(?:manifest|snapshot|boundary|index|segment|files|branch)/[0-9]{20}|archive/topic=)[^\s'\",;)]*"
 )  # keys as the log has them
 _URL = re.compile(r"\b(?:s3|file|memory|https?)://[^\s'\",;)]*")
 

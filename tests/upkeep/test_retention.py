@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headwater.errors import NotFound
 from headwater.log import files, keys
@@ -311,3 +313,51 @@ def test_delete_records_moves_the_log_start_over_files_and_lists_of_them() -> No
             await desk.ns.trim("u", 0, 1)
 
     at_a_desk(main, Desk({}))
+
+
+# -- any log ---------------------------------------------------------------------------------------------
+
+pieces = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 400), st.integers(1, 3)), min_size=1, max_size=12)
+
+
+def kafka(units: list[tuple[int, int, int]], now: int, keep_ms: int, keep_bytes: int) -> int:
+    """The new log start by Kafka's rule, applied until it changes nothing: units are (end, newest record, bytes)."""
+    start, left = 0, sum(size for _, _, size in units)
+    for end, newest, size in units:
+        by_time = keep_ms >= 0 and now - newest > keep_ms
+        by_size = keep_bytes >= 0 and left - size >= keep_bytes
+        if not (by_time or by_size):
+            break
+        start, left = end, left - size
+    return start
+
+
+@settings(max_examples=50)
+@given(pieces, st.integers(0, 12), st.integers(0, 12), st.sampled_from([-1, 0, 3, 10]), st.sampled_from([-1, 0, 500]))
+def test_any_log_starts_where_kafka_would_let_it_start(
+    chunks: list[tuple[int, int, int]], archived: int, paged: int, hours: int, size_max: int
+) -> None:
+    config = {"retention.ms": str(hours * HOUR if hours >= 0 else -1), "retention.bytes": str(size_max)}
+
+    async def main(desk: Desk) -> None:
+        units, end = [], 0
+        for hour, size, count in chunks:
+            await desk.append(T0 + hour * HOUR, size=size, count=count)
+            end += count
+            units.append((end, T0 + hour * HOUR, size))
+        bounds = [0, *(end for end, _, _ in units)]
+        for first, last, page in ((0, min(archived, paged, len(units)), True), (min(paged, archived), archived, False)):
+            for i in range(first, min(last, len(units))) if not page else ([0] if last else []):
+                j = last if page else i + 1
+                files_of = [(bounds[k], bounds[k + 1], units[k][1]) for k in range(i, j)]
+                await desk.archive(*files_of, size=77, page=page)
+        done = min(archived, len(units))
+        units = [(end, newest, 77 if i < done else size) for i, (end, newest, size) in enumerate(units)]
+        await desk.ns.house.snapshot()
+        now = T0 + 31 * HOUR
+        report = await desk.retain(now)
+        expected = kafka(units, now, hours * HOUR if hours >= 0 else -1, size_max)
+        assert (expected, expected) == (desk.start_of(), report.offsets)
+        assert 0 == (await desk.retain(now)).offsets
+
+    at_a_desk(main, Desk(config))
