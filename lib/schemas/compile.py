@@ -148,9 +148,7 @@ def _refuse_columns(members: Sequence[Member]) -> None:
             refuse(member.name, f"a name has 1 to {TOPIC_NAME_MAX} characters, all printable, without '\"' and '\\\\'.")
         text = str(member.shape.type())
         if len(text) > COLUMN_TYPE_MAX:
-            refuse(
-                member.name, f"its type takes {len(text)} characters to write; at most {COLUMN_TYPE_MAX} are allowed."
-            )
+            refuse(member.name, f"its type takes {len(text)} characters, and may take {COLUMN_TYPE_MAX}.")
         try:
             parse(text)  # depth, names and precision: what the fold would refuse
         except ValueError as error:

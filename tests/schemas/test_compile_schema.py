@@ -179,7 +179,7 @@ def test_references_do_not_multiply_without_end() -> None:
 def test_a_type_is_no_longer_than_the_log_can_keep() -> None:
     wide = {"properties": {"x" * 200 + str(number): {"type": "integer"} for number in range(100)}}
     many = {"properties": {f"p{number}": {"$ref": "#/$defs/wide"} for number in range(4)}}
-    with pytest.raises(InvalidRequest, match="at a: its type takes .* characters"):
+    with pytest.raises(InvalidRequest, match=r"at a: its type takes [0-9]+ characters"):
         of_property({"$ref": "#/$defs/many"}, **{"$defs": {"wide": wide, "many": many}})
 
 
