@@ -20,7 +20,7 @@ from headwater.sim.loop import SimClock, sim_loop
 from headwater.types import Record
 from headwater.upkeep.branch import branch
 from headwater.upkeep.collector import collect
-from tests.log.helpers import simulate
+from tests.log.helpers import keys_under, simulate
 
 DAY_S = 86_400.0
 OPTIONS = Options(inline_bytes_max=1_200, snapshot_every=5)
@@ -246,16 +246,20 @@ def test_a_process_with_pages_that_were_merged_away_and_collected_still_reads() 
 def test_a_process_that_lost_the_race_for_a_snapshot_takes_over_the_pages_that_count() -> None:
     async def main(bucket: SimBucket) -> None:
         space = await begun(bucket)
+        await space.house.snapshot()
+        hint = (await space.store.get(keys.LATEST)).data
         other = await opened(bucket, seed=2)
+        for process in (space, other):
+            process.house._start = lambda work: None  # type: ignore[method-assign]
         await busy(space, 3)
         await other.refresh()
-        other.chain.state.pages, pages = list(other.chain.state.pages), other.chain.state.pages
-        sealed = index.seal(other.chain.state)  # as if it had sealed earlier than the one that wins
-        assert sealed is not None and pages is not None
+        sealed = index.seal(other.state)  # it has sealed earlier than the one that wins
+        assert sealed is not None
         other.house._unstored[keys.index_key(sealed[0].first, sealed[0].last)] = sealed[1]
         await busy(space, 3)
         await other.refresh()
         await space.house.snapshot()
+        await space.store.put(keys.LATEST, hint)  # the winner has not come to that yet
         assert space.state.seq == await other.house.snapshot()
         assert space.state.pages == other.state.pages
         for _ in range(4):
@@ -263,6 +267,42 @@ def test_a_process_that_lost_the_race_for_a_snapshot_takes_over_the_pages_that_c
             await collect(space)
             await readable(other)
         await settled(bucket)
+
+    play(main)
+
+
+def test_a_snapshot_from_pages_that_may_be_collected_is_not_the_latest() -> None:
+    async def main(bucket: SimBucket) -> None:
+        space = await begun(bucket)
+        first = await space.house.snapshot()
+        hint = (await space.store.get(keys.LATEST)).data
+        slow = await opened(bucket, seed=2)
+        assert first == slow.chain.adopted
+        await busy(space, 4)
+        for _ in range(3):
+            await passed(1)
+            await collect(space)
+        await space.store.put(keys.LATEST, hint)  # a hint of days ago, landing late
+        slow.chain.known(slow.chain.now())
+        assert space.state.seq == await slow.house.snapshot()
+        assert space.state.seq == snapshot.decode_latest((await space.store.get(keys.LATEST)).data)
+        await readable(await opened(bucket, seed=3))
+        await settled(bucket)
+
+    play(main)
+
+
+def test_a_hint_at_a_snapshot_that_is_gone_is_corrected() -> None:
+    async def main(bucket: SimBucket) -> None:
+        space = await begun(bucket)
+        await busy(space, 4)
+        await passed(1)
+        await collect(space)
+        await passed(1.1)
+        await space.store.put(keys.LATEST, snapshot.encode_latest(3))
+        await collect(space)
+        named = snapshot.decode_latest((await space.store.get(keys.LATEST)).data)
+        assert keys.snapshot_key(named) in await keys_under(space.store, keys.SNAPSHOTS)
 
     play(main)
 
