@@ -34,6 +34,11 @@ class TopicConfig:
     archive_ms: int = 6 * 3_600_000  # a chunk waits for the archive at most so long …
     archive_bytes: int = 64 << 20  # … or until so many bytes of its partition wait
 
+    @property
+    def archive_within_ms(self) -> int:
+        """How long a chunk may wait: what is to be compacted within some time has to be in the archive by then."""
+        return min(self.archive_ms, self.max_compaction_lag_ms) if self.compact else self.archive_ms
+
     @classmethod
     def of(cls, configs: Mapping[str, str]) -> TopicConfig:
         """What the state's ``configs`` mean. Unknown names mean nothing to this version, senseless values the default:

@@ -48,6 +48,7 @@ TRIES_MAX: Final = 4  # of one partition in one run, while others are faster
 FILE_BYTES_MAX: Final = 60 * MIB  # chunks of one file: encoded they mostly fit one object
 READ_BYTES: Final = 16 * MIB  # chunks that are read and wait for the encoder: two windows …
 READ_CHUNKS: Final = 16_384  # … of so many chunks at most
+NOTES_MAX: Final = 10  # damaged partitions that one error tells of
 STEP_BYTES: Final = 2 * MIB  # chunks handed to the encoder at once …
 STEP_CHUNKS: Final = 512  # … and how many at most
 EXPANSION: Final = 8  # decoded bytes of one byte of chunk, for the estimate of memory
@@ -162,8 +163,8 @@ async def archive(
     for the last time; files that are begun are finished.
 
     Raises:
-        Corrupt, InvalidRequest: chunks of some partition cannot be read; the first such error, which names it. Nothing
-            at or above such a chunk was archived there, and the other partitions were.
+        Corrupt, InvalidRequest: chunks of some partition cannot be read; the first such error, which names it, with
+            the others as notes. Nothing at or above such a chunk was archived there, and the other partitions were.
         Unavailable, Indeterminate: the store is down. What was swapped is swapped; run it again.
 
     Cost: 1 GET while nothing can be due. Else 1 HEAD for each partition whose records look old enough; and for a file
@@ -179,6 +180,8 @@ async def archive(
     if run.broken is not None:
         raise run.broken
     if run.failed:
+        for other in run.failed[1:NOTES_MAX]:
+            run.failed[0].add_note(str(other))
         raise run.failed[0]
     return archiver.report()
 
@@ -348,9 +351,9 @@ class _Archiver:
         """
         state, clock = self.namespace.state, self.namespace.chain.clock
         now_ms = max(state.time_ms, clock.wall_ms())
-        if now_ms - config.archive_ms < entry.max <= now_ms:
+        if now_ms - config.archive_within_ms < entry.max <= now_ms:
             return False
-        return await self.ages.of(entry.seq) >= config.archive_ms
+        return await self.ages.of(entry.seq) >= config.archive_within_ms
 
     async def _waiting(self, target: _Target) -> AsyncGenerator[Entry, None]:
         """Whole readable chunks above the archive, without holes between them. Raises ``Corrupt``."""

@@ -123,6 +123,8 @@ async def compact(
         except Corrupt as error:
             damaged = damaged or error  # the other partitions need not suffer for it
             continue
+        if outcomes[-1] == "lost":
+            due.append(cleaner.now_ms())
         due += (await _looked_at(namespace, place, cleaner.now_ms())).due
     if damaged is not None:
         raise damaged

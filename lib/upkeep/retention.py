@@ -180,8 +180,11 @@ async def _plan(namespace: Namespace, place: _Place, now_ms: int) -> _Cut:
     if config.retention_bytes != FOREVER and _bytes_at_most(partition) > config.retention_bytes:
         spare = await _stored_bytes(namespace, place) - config.retention_bytes
     async for unit in _units(namespace, place):
-        if unit.end > stable_end or unit.base > cut.before:
-            break  # nobody may read it yet, or the archive has grown between two looks: the next run goes on
+        if unit.end > stable_end:
+            break  # nobody may read it yet
+        if unit.base > cut.before:
+            cut.next_due_ms = now_ms  # the archive has grown between two looks: the next run goes on
+            break
         old_ms = unit.max + config.retention_ms + 1
         is_old = config.retention_ms != FOREVER and old_ms <= now_ms
         if not is_old and spare < _size(unit):

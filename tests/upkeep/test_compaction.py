@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from headwater.errors import Corrupt, Unavailable
+from headwater.log.config import TopicConfig
 from headwater.log.operations import Column, SetSchema, SwapFiles
 from headwater.upkeep import cleaner, rewriting
 from headwater.upkeep.compaction import compact
@@ -478,3 +479,10 @@ def test_a_store_that_turns_us_away_leaves_everything_as_it_was() -> None:
         assert [Row(1, b"a", b"2")] == await desk.rows()
 
     at_a_desk(main)
+
+
+def test_what_is_to_be_compacted_soon_is_archived_by_then() -> None:
+    lag = {"max.compaction.lag.ms": "1000", "archive.ms": "5000"}
+    assert 1_000 == TopicConfig.of({**lag, "cleanup.policy": "compact"}).archive_within_ms
+    assert 5_000 == TopicConfig.of(lag).archive_within_ms
+    assert 5_000 == TopicConfig.of({"archive.ms": "5000", "cleanup.policy": "compact"}).archive_within_ms
