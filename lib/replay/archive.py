@@ -50,13 +50,14 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A row group: its number, the offsets and times in it (inclusive), and its bytes as decoded."""
+    """A row group: its number, the offsets and times in it (inclusive), and its bytes before compression."""
 
     number: int
     low: int
     high: int
     low_ms: int
     high_ms: int
+    size: int
 
 
 async def file_pieces(job: Job, span: Span) -> AsyncIterator[Piece]:
@@ -164,17 +165,23 @@ def _parse(file: File, footer: Any, whole: bool, checked: bool) -> Opened:
 
 
 def _pieces_of(job: Job, span: Span, opened: Opened) -> list[Piece]:
+    """Pieces of neighbouring row groups that can hold what is wanted, several in one if they are small."""
     groups = _groups(opened)
-    chosen = set(range(len(groups)))
-    if job.shape.filter is not None:
-        chosen = _matching(job, span, opened)
-    pieces = []
-    for i, group in enumerate(groups):
-        end = groups[i + 1].low if i + 1 < len(groups) else opened.file.end
+    chosen = set(range(len(groups))) if job.shape.filter is None else _matching(job, span, opened)
+    runs: list[list[Group]] = []
+    size = 0
+    for group in groups:
         outside = group.high < span.start or group.low >= span.end or span.misses(group.low_ms, group.high_ms)
-        if not outside and group.number in chosen:
-            pieces.append(_piece(job, span, opened, group, end))
-    return pieces
+        if outside or group.number not in chosen:
+            continue
+        size += group.size
+        if runs and runs[-1][-1].number + 1 == group.number and size <= job.piece_bytes:
+            runs[-1].append(group)
+        else:
+            runs.append([group])
+            size = group.size
+    ends = [group.low for group in groups[1:]] + [opened.file.end]
+    return [_piece(job, span, opened, run, ends[run[-1].number]) for run in runs]
 
 
 def _groups(opened: Opened) -> list[Group]:
@@ -186,7 +193,7 @@ def _groups(opened: Opened) -> list[Group]:
         found = metadata.row_group(number)
         low, high = _bounds(found.column(at).statistics, (file.base, file.end - 1))
         low_ms, high_ms = _bounds(found.column(when).statistics, (file.min, file.max))
-        groups.append(Group(number, low, high, low_ms, high_ms))
+        groups.append(Group(number, low, high, low_ms, high_ms, found.total_byte_size))
     return groups
 
 
@@ -206,20 +213,21 @@ def _matching(job: Job, span: Span, opened: Opened) -> set[int]:
         raise damaged(opened.file, error) from error
 
 
-def _piece(job: Job, span: Span, opened: Opened, group: Group, end: int) -> Piece:
-    clip = Clip.of(span, group.low, group.high, group.low_ms, group.high_ms)
+def _piece(job: Job, span: Span, opened: Opened, run: list[Group], end: int) -> Piece:
+    low_ms, high_ms = min(group.low_ms for group in run), max(group.high_ms for group in run)
+    clip = Clip.of(span, run[0].low, run[-1].high, low_ms, high_ms)
     have = {leaf.split(".", 1)[0] for leaf in opened.leaves} | set(opened.leaves)
     wanted = [name for name in job.shape.whole.names if name in {*job.shape.needed, *clip.names()} and name in have]
-    names = wanted or ["offset"]
-    found = opened.metadata.row_group(group.number)
-    columns = [found.column(i) for i in _leaves_of(opened, names)]
+    names, numbers = wanted or ["offset"], [group.number for group in run]
+    leaves = _leaves_of(opened, names)
+    columns = [opened.metadata.row_group(number).column(i) for number in numbers for i in leaves]
     cost = sum(column.total_uncompressed_size + column.total_compressed_size for column in columns)
 
     async def load() -> list[pa.RecordBatch]:
         source = opened.source
         if source is None:
             source = await sources.fetched(job.view, opened.file, [_range(column) for column in columns])
-        return await job.decode(_rows, opened, source, group.number, names, clip, job)  # type: ignore[no-any-return]
+        return await job.decode(_rows, opened, source, numbers, names, clip, job)  # type: ignore[no-any-return]
 
     return Piece(span.partition, min(end, span.end), cost, load)
 
@@ -236,11 +244,13 @@ def _range(column: Any) -> tuple[int, int]:
     return start, start + column.total_compressed_size
 
 
-def _rows(opened: Opened, source: Any, number: int, names: list[str], clip: Clip, job: Job) -> list[pa.RecordBatch]:
-    """Read and decode one row group. Runs in a thread; Arrow lets go of the interpreter meanwhile."""
+def _rows(
+    opened: Opened, source: Any, numbers: list[int], names: list[str], clip: Clip, job: Job
+) -> list[pa.RecordBatch]:
+    """Read and decode neighbouring row groups. Runs in a thread; Arrow lets go of the interpreter meanwhile."""
     try:
         reader = pq.ParquetFile(source, metadata=opened.metadata, page_checksum_verification=not opened.checked)
-        table = reader.read_row_group(number, columns=names, use_threads=False)
+        table = reader.read_row_groups(numbers, columns=names, use_threads=False)
     except FOREIGN as error:
         raise damaged(opened.file, error) from error
     return finished(table, clip, job.shape)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headwater.limits import REPLAY_PIECES_MAX
+from headwater.limits import REPLAY_PIECE_BYTES, REPLAY_PIECES_MAX
 from headwater.replay.columns import Shape, fitted, range_filter
 from headwater.replay.ranges import Span
 from headwater.replay.view import View
@@ -44,11 +44,13 @@ class Job:
     shape: Shape
     offload: Offload
     decoders: asyncio.Semaphore
+    piece_bytes: int  # before compression: smaller row groups become one piece together
 
     @classmethod
-    def of(cls, view: View, shape: Shape, offload: Offload) -> Job:
+    def of(cls, view: View, shape: Shape, offload: Offload, memory_bytes: int) -> Job:
         """A job that keeps every processor busy and no more."""
-        return cls(view, shape, offload, asyncio.Semaphore(os.cpu_count() or 1))
+        piece_bytes = min(REPLAY_PIECE_BYTES, memory_bytes // 16)
+        return cls(view, shape, offload, asyncio.Semaphore(os.cpu_count() or 1), piece_bytes)
 
     async def decode(self, work: Callable[..., Any], *args: Any) -> Any:
         """``work(*args)``, off the event loop, a few of them at once."""

@@ -92,7 +92,8 @@ class Replay:
         view, left, tries = self.view, list(spans), 0
         budget = Budget(memory_bytes)
         while left:
-            pieces = in_order(_pieces(Job.of(view, shape, self.offload), left, memory_bytes), budget)
+            job = Job.of(view, shape, self.offload, memory_bytes)
+            pieces = in_order(_pieces(job, left, memory_bytes), budget)
             try:
                 async for piece, batches in pieces:
                     for batch in batches:

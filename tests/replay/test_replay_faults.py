@@ -264,6 +264,7 @@ def test_a_topic_that_does_not_exist_is_named_beside_those_that_do() -> None:
 def test_only_files_row_groups_and_columns_that_can_matter_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 100)
     monkeypatch.setattr("headwater.replay.archive.REPLAY_WHOLE_BYTES", 0)
+    monkeypatch.setattr("headwater.replay.pieces.REPLAY_PIECE_BYTES", 0)
     store = MeteredStore(MemoryStore())
 
     async def cost(made: Twin, **options: Any) -> tuple[int, int]:

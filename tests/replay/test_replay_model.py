@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from headwater.log import parquet
 from headwater.log.namespace import Namespace
-from headwater.replay import Commit
+from headwater.replay import Commit, pieces
 from headwater.store.base import ObjectStore
 from headwater.store.local import LocalStore
 from headwater.store.memory import MemoryStore
@@ -118,17 +118,19 @@ async def _compare_one(twin: Twin, data: st.DataObject) -> None:
         chosen = partitions is None or row["partition"] in partitions
         return chosen and after(row) and before(row) and holds(row)
 
-    found = await twin.replayed(
-        partitions=partitions,
-        start=start,
-        end=end,
-        columns=columns,
-        filter=condition,
-        order=order,
-        as_of=commit,
-        memory_bytes=data.draw(st.sampled_from([1 << 20, 256 << 20]), label="memory"),
-        offload=inline,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "REPLAY_PIECE_BYTES", data.draw(st.sampled_from([0, 500, 16 << 20]), label="piece"))
+        found = await twin.replayed(
+            partitions=partitions,
+            start=start,
+            end=end,
+            columns=columns,
+            filter=condition,
+            order=order,
+            as_of=commit,
+            memory_bytes=data.draw(st.sampled_from([1 << 20, 256 << 20]), label="memory"),
+            offload=inline,
+        )
     assert twin.expected(commit=commit, wanted=wanted, order=order, columns=columns or NAMES) == found
 
 
