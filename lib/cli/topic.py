@@ -94,6 +94,8 @@ def describe(settings: Settings, name: str) -> None:
     click.echo(f"{name}: id {found['id']}, created {output.moment(found['created_ms'])}")
     for key, value in sorted(found["config"].items()):
         click.echo(f"  {key} = {value}")
+    if found["schema"]:
+        click.echo(f"  schema: version {found['schema']['version']}, values as {found['schema']['format']}")
     rows = [
         [
             str(p["partition"]),
@@ -213,6 +215,7 @@ def describe_topic(topic: Topic) -> dict[str, Any]:
         "id": topic.id,
         "created_ms": topic.created_ms,
         "config": topic.config,
+        "schema": None if topic.schema is None else {"version": topic.schema.version, "format": topic.schema.format},
         "records": sum(place["records"] for place in partitions),
         "bytes": sum(place["bytes"] for place in partitions),
         "partitions": partitions,

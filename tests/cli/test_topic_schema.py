@@ -32,6 +32,8 @@ def test_a_schema_is_set_from_a_file_and_shown(hw: Headwater, place: Path) -> No
     shown = hw("topic", "schema", "t").text
     for word in ("version 1", "year", "int64", "not null"):
         assert word in shown
+    assert "schema: version 1, values as json" in hw("topic", "describe", "t").text
+    assert {"version": 1, "format": "json"} == hw("topic", "describe", "t", "--json").json["schema"]
     wider = {
         **DEFINITION,
         "properties": {**DEFINITION["properties"], "tags": {"type": "array", "items": {"type": "string"}}},
