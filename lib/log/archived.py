@@ -136,7 +136,11 @@ class Archived:
         blobs = await together(*(self.chain.read(file.key, start=low, end=high, state=state) for low, high in ranges))
         source = _Pieces([(low, blob.data) for (low, _), blob in zip(ranges, blobs, strict=True)], file.bytes)
         groups = [group.index for group in chosen]
-        return parquet.decode_row_groups(pa.PythonFile(source, "r"), footer.meta, groups, names, file)
+        table = parquet.decode_row_groups(pa.PythonFile(source, "r"), footer.meta, groups, names, file)
+        offsets = table.column("offset")
+        if (offsets[0].as_py(), offsets[-1].as_py()) != (chosen[0].first, chosen[-1].last):
+            raise parquet.damaged(file, ValueError("its footer and its pages differ about the offsets"))
+        return table
 
 
 class _Pieces(io.RawIOBase):
@@ -173,7 +177,7 @@ class _Pieces(io.RawIOBase):
 def _groups(meta: pq.FileMetaData, file: File) -> list[Group]:
     paths = [meta.schema.column(i).path for i in range(meta.num_columns)]
     offset, time = paths.index("offset"), paths.index("timestamp")
-    found = []
+    found: list[Group] = []
     for index in range(meta.num_row_groups):
         group = meta.row_group(index)
         offsets, times = group.column(offset).statistics, group.column(time).statistics
@@ -181,7 +185,12 @@ def _groups(meta: pq.FileMetaData, file: File) -> list[Group]:
             raise parquet.damaged(file, ValueError("its footer lacks the statistics of offsets and times"))
         # Raw: no calendar reaches as far as timestamps do.
         first, last, newest = (cast(int, raw) for raw in (offsets.min_raw, offsets.max_raw, times.max_raw))
+        before = found[-1].last if found else file.base - 1
+        if not before < first <= last < file.end or group.num_rows > last - first + 1:
+            raise parquet.damaged(file, ValueError(f"its row group {index} claims the offsets [{first}, {last}]"))
         found.append(Group(index, first, last, newest, group.total_byte_size))
+    if found and max(group.max_ms for group in found) != file.max:
+        raise parquet.damaged(file, ValueError("its footer and its entry differ about its times"))
     return found
 
 

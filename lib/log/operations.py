@@ -336,7 +336,8 @@ class File(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
     ``bytes`` and ``crc`` (CRC32C) are the whole object's; its last ``footer`` bytes are Parquet's footer, length and
     magic included. ``min`` and ``max`` are timestamps in ms. ``cleaned_ms`` is when compaction first went over these
-    offsets (0: never): from then on tombstones are kept for ``delete.retention.ms``.
+    offsets (0: never): from then on tombstones are kept for ``delete.retention.ms``. ``footer_crc`` is the CRC32C of
+    the footer, which has no checksum of its own and is not parsed unchecked (0: there is none).
     """
 
     base: Count
@@ -349,6 +350,7 @@ class File(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     min: Signed
     max: Signed
     cleaned_ms: Count = 0
+    footer_crc: Crc = 0
 
 
 class FilePage(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -79,6 +79,7 @@ class Built:
     min: int
     max: int
     crc: int
+    footer_crc: int
 
 
 class FileBuilder:
@@ -132,13 +133,15 @@ class FileBuilder:
         self._writer.close()
         data = self._sink.getvalue()
         assert data.size <= OBJECT_BYTES_MAX, f"a file of {data.size} bytes is no single object"
+        footer = int.from_bytes(data[data.size - TAIL : data.size - 4], "little") + TAIL
         return Built(
             data=data,
             count=self.rows,
-            footer=int.from_bytes(data[data.size - TAIL : data.size - 4], "little") + TAIL,
+            footer=footer,
             min=min((low for low, _ in self._times), default=0),
             max=max((high for _, high in self._times), default=0),
             crc=frame.checksum(memoryview(data)),
+            footer_crc=frame.checksum(memoryview(data)[-footer:]),
         )
 
     def _fitted(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
@@ -193,6 +196,7 @@ def placed(built: Built, *, base: int, end: int, key: str, cleaned_ms: int = 0) 
         min=built.min,
         max=built.max,
         cleaned_ms=cleaned_ms,
+        footer_crc=built.footer_crc,
     )
 
 
@@ -201,6 +205,8 @@ def read_footer(data: bytes, file: File) -> pq.FileMetaData:
     try:
         if len(data) != file.footer or data[-4:] != b"PAR1":
             raise ValueError(f"{len(data)} bytes do not end as a Parquet file of {file.bytes} bytes does")
+        if file.footer_crc and frame.checksum(data) != file.footer_crc:
+            raise ValueError("its footer fails its CRC32C")  # some damage would end the process inside pyarrow
         found = pq.read_metadata(pa.BufferReader(data))
         if found.num_rows != file.count:
             raise ValueError(f"it has {found.num_rows} records and should have {file.count}")

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec import structs
 
 from headwater.errors import Corrupt, NotFound
 from headwater.log import keys, parquet
@@ -174,7 +175,9 @@ def test_large_rows_get_row_groups_of_their_own() -> None:
 def test_damage_is_corrupt_and_names_the_file(where: str) -> None:
     async def main() -> None:
         rng = random.Random(2)
-        file, data = built(rows(list(range(3_000)), size=60))
+        batch = rows(list(range(3_000)), size=60)
+        whole = pa.Table.from_batches([batch])
+        file, data = built(batch)
         named = []
         for _ in range(30):
             broken = bytearray(data)
@@ -189,11 +192,34 @@ def test_damage_is_corrupt_and_names_the_file(where: str) -> None:
             archived, _ = await stored(file, bytes(broken))
             try:
                 got = await all_rows(archived, file, 0, 1 << 30)
-                assert got.num_rows <= 3_000
+                assert got.equals(whole), "what is read is what was written, or it is Corrupt"
             except Corrupt as error:
                 named.append(file.key in str(error))
         assert all(named)
         assert len(named) >= {"footer": 10, "pages": 20, "cut": 30, "foreign": 30}[where]
+
+    simulate(main())
+
+
+def test_a_file_without_records_is_passed_over() -> None:
+    async def main() -> None:
+        made = parquet.FileBuilder().finish()
+        file = parquet.placed(made, base=5, end=9, key=keys.archive_key("t", 0, 5, 9, 0, "aaaa"))
+        archived, _ = await stored(file, made.data.to_pybytes())
+        found, after = await archived.rows(file, 5, bytes_max=1 << 20)
+        assert (0, 9, PLACED_SCHEMA) == (found.num_rows, after, found.schema)
+        assert None is await archived.first_at(file, 0, 5)
+
+    simulate(main())
+
+
+def test_an_entry_that_is_of_another_file_is_corrupt() -> None:
+    async def main() -> None:
+        file, data = built(rows([10, 11, 12]))
+        for other in (structs.replace(file, base=11), structs.replace(file, end=12), structs.replace(file, max=1)):
+            archived, _ = await stored(other, data)
+            with pytest.raises(Corrupt, match=file.key):
+                await archived.rows(other, 12, bytes_max=10)
 
     simulate(main())
 
