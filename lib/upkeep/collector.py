@@ -60,6 +60,7 @@ from headwater.limits import COLLECT_EVERY_MS, DELETE_KEYS, DELETES_MAX, MANIFES
 from headwater.log import keys, snapshot
 from headwater.log.chain import Chain
 from headwater.log.config import FOREVER, NamespaceConfig
+from headwater.log.intents import FORMAT
 from headwater.log.namespace import Namespace
 from headwater.log.operations import RaiseFloor
 from headwater.log.state import State
@@ -251,9 +252,13 @@ class _Run:
         if self.survey.now_ms < at_ms + COLLECT_EVERY_MS:
             return True
         wanted = max(next(iter(self.survey.aged(keep_ms)), 0) + 1, self.survey.boundary)
-        stray = self.survey.snapshots and self.survey.snapshots[0].seq + 1 < swept.boundary
+        stray = self._below(swept.boundary - 1) > swept.kept
         same = (swept.boundary, swept.aged) == (wanted, self._aged()) and not stray
         return same and not 0 < swept.again_ms <= self.survey.now_ms
+
+    def _below(self, seq: int) -> int:
+        """How many snapshots lie below ``seq``."""
+        return sum(seen.seq < seq for seen in self.survey.snapshots)
 
     async def _find_horizon(self, keep_ms: int) -> None:
         """The newest snapshot that is old enough and whole, and marks on all that it names."""
@@ -400,8 +405,9 @@ class _Run:
             await self._snapshot()
 
     async def _leave_hint(self) -> tuple[h.Collected, int]:
-        hint = h.Collected(1, "collected", self.base.seq + 1, self._aged(), self.again_ms)
-        body = h.encode_collected(hint.boundary, hint.aged, hint.again_ms)
+        kept = sum(keys.snapshot_key(seen.seq) in self.marks for seen in self.survey.snapshots)
+        hint = h.Collected(FORMAT, "collected", self.base.seq + 1, self._aged(), self.again_ms, kept)
+        body = h.encode_collected(hint)
         await self.chain.retry(lambda: self.chain.store.put(keys.COLLECTED, body))
         return hint, self.survey.now_ms
 

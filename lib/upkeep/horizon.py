@@ -18,7 +18,7 @@ from msgspec import Struct
 from headwater.errors import Corrupt, NotFound
 from headwater.log import files, frame, index, keys, snapshot
 from headwater.log.chain import Chain, naming, read_manifest
-from headwater.log.intents import FORMAT, decode_header, decode_manifest
+from headwater.log.intents import decode_header, decode_manifest
 from headwater.log.operations import BranchedFrom, FilePage
 from headwater.log.state import Entry, PageRef, Partition, State, apply
 from headwater.store.base import Stat
@@ -308,7 +308,8 @@ async def _is_other(child: Chain, parent: str, seq: int) -> bool:
 class Collected(Struct, frozen=True, forbid_unknown_fields=True):
     """The line of ``collected``: everything below ``boundary`` was swept, with a floor raised as far as ``aged``.
 
-    At ``again_ms`` by the store's clock there is more to do for a sweep with these very numbers; 0 for never.
+    At ``again_ms`` by the store's clock there is more to do for a sweep with these very numbers; 0 for never. ``kept``
+    snapshots below the horizon stay for unfinished branches; any others are strays.
     """
 
     v: int
@@ -316,14 +317,15 @@ class Collected(Struct, frozen=True, forbid_unknown_fields=True):
     boundary: int
     aged: int
     again_ms: int = 0
+    kept: int = 0
 
 
 _hints = msgspec.json.Decoder(Collected)
 
 
-def encode_collected(boundary: int, aged: int, again_ms: int) -> bytes:
-    """The hint that a complete sweep leaves."""
-    return frame.encode(msgspec.json.encode(Collected(FORMAT, "collected", boundary, aged, again_ms)), 0)
+def encode_collected(hint: Collected) -> bytes:
+    """The object that a complete sweep leaves."""
+    return frame.encode(msgspec.json.encode(hint), 0)
 
 
 async def read_collected(chain: Chain) -> tuple[Collected, int] | None:

@@ -371,6 +371,7 @@ def test_a_branch_that_was_never_finished_keeps_what_it_would_need_until_it_is_d
         assert ("ghost",) in [report.unfinished for report in reports]
         assert 3 == len(await keys_under(space.store, keys.SEGMENTS))
         assert at == len(await keys_under(space.store, keys.MANIFESTS))
+        assert reports[-1].rested
         await drop_branch(space, "ghost")
         await space.append("t", 0, blob(size=INLINE))
         await maintained(space, 5)
