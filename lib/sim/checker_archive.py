@@ -337,6 +337,8 @@ class Court:
             return
         needed = self.needed_until()
         for name in self.tales:
+            if self._has_unfinished_branches(name):
+                continue  # what they would need stays until they are dropped
             boundary = self._boundary(name)
             pages = self._pages()
             ranges = [keys.parse_index_key(key)[:2] for key in pages]
@@ -354,6 +356,11 @@ class Court:
                 left |= folder == keys.INDEXES and rest not in pages and not _may_be_made_again(rest, ranges)
                 if left:
                     yield Violation("garbage", f"{key}, boundary {boundary}, needed until {needed.get(key)}")
+
+    def _has_unfinished_branches(self, name: str) -> bool:
+        """Whether a pin is left of a branch whose maker died."""
+        pins = [keys.parse_branch_key(key.partition("/")[2])[1] for key in self._living(name, keys.BRANCHES)]
+        return any(not self._living(pinned, keys.BOUNDARIES) for pinned in pins)
 
     def _boundary(self, name: str) -> int:
         found = [keys.parse_numbered_key(key.partition("/")[2]) for key in self._living(name, keys.BOUNDARIES)]
