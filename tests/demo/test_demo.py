@@ -24,7 +24,7 @@ def demo(store: MemoryStore, limit: int = LIMIT) -> Figures:
     return asyncio.run(run(store, "default", limit=limit, on_progress=lambda *_: None))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def flights() -> source.Source:
     return load(LIMIT)[0]
 
