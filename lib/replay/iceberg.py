@@ -16,13 +16,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 import msgspec
 
-from headwater.errors import Conflict, Corrupt, InvalidRequest, NotFound
+from headwater.errors import Conflict, InvalidRequest, NotFound
 from headwater.limits import ICEBERG_FILES_MAX, ICEBERG_FOOTERS_MAX, ICEBERG_TRIES_MAX
 from headwater.log.config import FOREVER, NamespaceConfig
 from headwater.log.history import state_at
@@ -225,7 +224,7 @@ async def _read_footers(namespace: Namespace, state: State, files: Sequence[tupl
 
 
 async def _footer(namespace: Namespace, state: State, file: File) -> FileMetaData:
-    import pyarrow.parquet as pq
+    from headwater.log import parquet
 
     try:
         blob = await namespace.chain.read(file.key, start=file.bytes - file.footer, end=file.bytes, state=state)
@@ -234,13 +233,7 @@ async def _footer(namespace: Namespace, state: State, file: File) -> FileMetaDat
             f"The archive file {file.key!r} is missing from {namespace.store.url}. Run `headwater verify`; the Iceberg "
             "table stays as it was."
         ) from error
-    try:
-        footer = pq.read_metadata(BytesIO(blob.data))
-    except (OSError, ValueError) as error:
-        raise Corrupt(f"The footer of archive file {file.key!r} cannot be read: {error}", key=file.key) from error
-    if footer.num_rows != file.count:
-        raise Corrupt(f"Archive file {file.key!r} has {footer.num_rows} rows, not {file.count}.", key=file.key)
-    return footer
+    return parquet.read_footer(blob.data, file)
 
 
 # -- places -------------------------------------------------------------------------------------------------
