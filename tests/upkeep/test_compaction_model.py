@@ -21,6 +21,8 @@ from headwater.sim.faults import CALM, Faults, Process, SimBucket, SimStore
 from headwater.sim.latency import S3_EXPRESS
 from headwater.sim.loop import SimClock, sim_loop
 from headwater.upkeep import cleaner, rewriting
+from headwater.upkeep import files as tidying
+from headwater.upkeep.archiver import archive
 from headwater.upkeep.compaction import compact
 from headwater.upkeep.offload import inline
 from tests.log.helpers import simulate
@@ -168,6 +170,38 @@ class World:
         assert all(latest[row.key] == row.offset for row in rows)
 
 
+class Company(World):
+    """The same, where an archiver archives, merges and lists files while compactors are at work."""
+
+    async def compact(self, wanted: list[dict[str, Any]]) -> None:
+        self.lives += 1
+        rng = random.Random(self.lives)
+        process = Process(f"archiver {self.lives}", self.loop)
+        faults = Faults.swarm(rng) if any(life["rough"] for life in wanted) else CALM
+        store = SimStore(self.bucket, loop=self.loop, rng=rng, profile=S3_EXPRESS, faults=faults, process=process)
+
+        async def life() -> None:
+            clock = SimClock(self.loop, process=process, start_ms=self.bucket.wall_ms())
+            ns = await Namespace.open(store, "ns", clock=clock, rng=rng, probe=False)
+            await archive(ns, offload=inline, all=True)
+            await ns.drain()
+
+        archiver = process.spawn(life())
+        await super().compact(wanted)
+        (outcome,) = await asyncio.gather(archiver, return_exceptions=True)
+        assert outcome is None or (faults is not CALM and isinstance(outcome, HeadwaterError)), outcome
+        await self.note_clean()
+
+    async def archive(self, sizes: list[int] | None) -> None:
+        """Somebody else does."""
+
+    async def page(self, wanted: bool) -> None:
+        """Likewise."""
+
+    async def check_exactly(self) -> None:
+        """What was archived meanwhile is dirty."""
+
+
 @contextmanager
 def small_bounds() -> Iterator[None]:
     """So small that every bound is met."""
@@ -175,6 +209,14 @@ def small_bounds() -> Iterator[None]:
         patch.setattr(cleaner, "STRIDE_FILES", 2)
         patch.setattr(cleaner, "KEYS_BYTES", 300)
         patch.setattr(rewriting, "JOIN_BYTES", 4_000)
+        for name, bound in (
+            ("MERGE_MIN", 2),
+            ("MERGE_GROWTH", 0),
+            ("MERGE_SURE", 3),
+            ("LISTED_MAX", 4),
+            ("LISTED_KEPT", 2),
+        ):
+            patch.setattr(tidying, name, bound)
         yield
 
 
@@ -192,6 +234,21 @@ def test_a_reader_sees_what_kafka_promises_whatever_dies_and_whoever_else_compac
         await world.archive([])
         await world.compact([calm])
         await world.check()
+
+    with small_bounds():
+        simulate(main(), limit_s=10**8)
+
+
+@settings(max_examples=20)
+@given(rounds)
+def test_an_archiver_that_merges_and_lists_files_meanwhile_changes_nothing_of_that(plan: list[dict[str, Any]]) -> None:
+    async def main() -> None:
+        world = await Company().start()
+        note(repr(plan))
+        for step in plan:
+            for name, argument in step.items():
+                await getattr(world, name)(argument)
+                await world.check()
 
     with small_bounds():
         simulate(main(), limit_s=10**8)
