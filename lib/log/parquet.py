@@ -22,6 +22,7 @@ from headwater.errors import Corrupt, InvalidRequest
 from headwater.limits import OBJECT_BYTES_MAX
 from headwater.log import columns as types
 from headwater.log import frame
+from headwater.log.arrow_types import arrow_type
 from headwater.log.codec_schema import PLACED_SCHEMA
 from headwater.log.operations import Column, File
 
@@ -43,30 +44,6 @@ def file_schema(columns: Sequence[Column] = ()) -> pa.Schema:
     """`PLACED_SCHEMA`, and the typed columns behind it, all of them nullable: old values may not have them."""
     typed: list[pa.Field[Any]] = [pa.field(column.name, arrow_type(types.parse(column.type))) for column in columns]
     return pa.schema([*PLACED_SCHEMA, *typed])
-
-
-def arrow_type(found: types.Type) -> pa.DataType:
-    """Arrow's type of a column of a topic."""
-    fields: list[pa.Field[Any]] = [pa.field(each.name, arrow_type(each.type), each.nullable) for each in found.fields]
-    if found.kind == "struct":
-        return pa.struct(fields)
-    if found.kind == "list":
-        return pa.list_(fields[0])
-    if found.kind == "map":
-        return pa.map_(pa.string(), fields[0].type)
-    if found.kind == "decimal128":
-        return pa.decimal128(*found.params)
-    if found.kind == "fixed_size_binary":
-        return pa.binary(found.params[0])
-    return _scalar(found.kind)
-
-
-def _scalar(kind: str) -> pa.DataType:
-    name, _, rest = kind.partition("[")
-    if name == "timestamp":
-        unit, _, zone = rest.rstrip("]").partition(", tz=")
-        return pa.timestamp(cast(Any, unit), tz=zone or None)
-    return cast(pa.DataType, pa.type_for_alias(cast(Any, kind)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from headwater.log.arrow_types import arrow_type
 from headwater.log.columns import Type, parse
 from headwater.log.operations import Column
 from headwater.schemas import texts
-from headwater.schemas.compile import arrow_schema, arrow_type
+from headwater.schemas.compile import arrow_schema
 from headwater.schemas.misfit import Misfit
 
 # What Arrow's JSON reader does not read as we write it: base64, times of day, objects as maps; and decimals, which it

@@ -70,38 +70,9 @@ def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
     """The columns as an Arrow schema. Raises ``InvalidRequest`` for what is no type of a column."""
     import pyarrow as pa
 
+    from headwater.log.arrow_types import arrow_type
+
     return pa.schema([pa.field(each.name, arrow_type(_parsed(each)), each.nullable) for each in columns])
-
-
-def arrow_type(found: Type) -> pa.DataType:
-    """A parsed type as Arrow's."""
-    import pyarrow as pa
-
-    def field(each: Any) -> Any:
-        return pa.field(each.name, arrow_type(each.type), each.nullable)
-
-    match found.kind:
-        case "list":
-            return pa.list_(field(found.item))
-        case "map":
-            return pa.map_(pa.string(), arrow_type(found.item.type))
-        case "struct":
-            return pa.struct([field(each) for each in found.fields])
-        case "decimal128":
-            return pa.decimal128(*found.params)
-        case "fixed_size_binary":
-            return pa.binary(found.params[0])
-    return _plain_type(found.kind)
-
-
-def _plain_type(kind: str) -> pa.DataType:
-    import pyarrow as pa
-
-    known: Any = pa  # its stubs know each name and each unit alone
-    if kind.endswith(", tz=UTC]"):
-        unit = kind.removeprefix("timestamp[").removesuffix(", tz=UTC]")
-        return known.timestamp(unit, "UTC")  # type: ignore[no-any-return]
-    return known.type_for_alias(kind)  # type: ignore[no-any-return]
 
 
 def arrow_columns(schema: pa.Schema) -> list[Column]:

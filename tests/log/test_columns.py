@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.limits import COLUMN_DEPTH_MAX, COLUMN_FIELDS_MAX
+from headwater.log.arrow_types import arrow_type
 from headwater.log.columns import RESERVED, SCALARS, Field, Type, parse, plain_name, refusal, widens
 from headwater.log.operations import Column
-from headwater.schemas.compile import arrow_type
 
 WHOLE = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 DECIMALS = ["decimal128(38, 0)", "decimal128(38, 18)", "decimal128(20, 0)", "decimal128(5, 2)", "decimal128(3, 0)",
