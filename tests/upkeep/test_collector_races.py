@@ -292,6 +292,18 @@ def test_a_snapshot_from_pages_that_may_be_collected_is_not_the_latest() -> None
     play(main)
 
 
+def test_a_process_whose_pages_are_gone_starts_again_though_it_believes_that_they_are_the_newest() -> None:
+    async def main(bucket: SimBucket) -> None:
+        space = await begun(bucket)
+        await space.house.snapshot()
+        old = await opened(bucket, seed=2)
+        old.state.pages = [index.PageRef(1, space.state.seq, 3, 9)]
+        await readable(old)
+        assert space.state.pages == old.state.pages
+
+    play(main)
+
+
 def test_a_hint_at_a_snapshot_that_is_gone_is_corrected() -> None:
     async def main(bucket: SimBucket) -> None:
         space = await begun(bucket)
