@@ -4,7 +4,7 @@ Kafka's rule for segments, with chunks and archive files in their place: only wh
 to the first that is still to be kept, and never what readers cannot see yet. One goes by time when its newest record
 is older than ``retention.ms``; so, as in Kafka, a record with a timestamp in the future keeps what lies behind it
 until then, unless ``retention.bytes`` or ``Namespace.trim`` move the log start past it. By size the oldest goes while
-what remains is still at least ``retention.bytes``. Time is that of the manifest that would say so now (R7).
+what remains is still at least ``retention.bytes``. Time is the store's, or the newest manifest's if that is later (R7).
 
 All of it is a ``TrimLog`` for each partition; the bytes go by collection, once history no longer reaches them. Doing it
 twice, or in two processes, trims once.
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from headwater.errors import Indeterminate, NotFound
 from headwater.limits import READS_MAX
+from headwater.log import keys
 from headwater.log.config import FOREVER, TopicConfig
 from headwater.log.namespace import Namespace
 from headwater.log.operations import AnyOp, File, FilePage, TrimLog
@@ -72,11 +74,11 @@ async def retain(namespace: Namespace, *, now_ms: int | None = None) -> Retentio
     Raises:
         Unavailable, Indeterminate: the store is down. What was trimmed is trimmed; run it again.
 
-    Cost: 1 GET, and nothing else while the state shows that nothing is due. Else the first files or chunks of the
-    partitions in question, 1 GET for each page that lists them; with ``retention.bytes`` the index of the hot part.
-    1 commit for up to 1,000 partitions. Memory: that of the lookup.
+    Cost: 1 GET, and nothing else while the state shows that nothing is due. Else 1 GET for the store's time, the first
+    files or chunks of the partitions in question, 1 GET for each page that lists them; with ``retention.bytes`` the
+    index of the hot part. 1 commit for up to 1,000 partitions. Memory: that of the lookup.
     """
-    state = await namespace.refresh()
+    state, given = await namespace.refresh(), now_ms is not None
     now_ms = max(state.time_ms, namespace.chain.clock.wall_ms()) if now_ms is None else now_ms
     places = list(_places(state))
     report = _Sum(looked_at=len(places))
@@ -87,6 +89,8 @@ async def retain(namespace: Namespace, *, now_ms: int | None = None) -> Retentio
             due.append(place)
         else:
             report.note_due(when)
+    if due and not given:
+        now_ms = await _store_ms(namespace, now_ms)
     cuts: list[_Cut] = []
     for at in range(0, len(due), READS_MAX):
         found = await together(*(_planned(namespace, place, now_ms) for place in due[at : at + READS_MAX]))
@@ -98,6 +102,21 @@ async def retain(namespace: Namespace, *, now_ms: int | None = None) -> Retentio
             cuts = cuts[TRIMS_MAX:]
     report.note_done(await _commit(namespace, cuts))
     return report.done()
+
+
+async def _store_ms(namespace: Namespace, now_ms: int) -> int:
+    """The store's time, or that of the newest manifest: a clock of ours that is days fast must not delete anything.
+
+    ``now_ms`` if neither object is there that would tell. Cost: 1 or 2 GETs of a byte.
+    """
+    chain = namespace.chain
+    for key in (keys.manifest_key(chain.state.seq), keys.LATEST):
+        try:
+            blob = await chain.retry(partial(namespace.store.get, key, end=1))
+            return max(chain.state.time_ms, blob.stat.date_ms)
+        except NotFound:
+            continue
+    return now_ms
 
 
 def next_due_ms(state: State) -> int | None:

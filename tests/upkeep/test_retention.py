@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -127,6 +128,18 @@ def test_time_is_that_of_the_manifests_or_later() -> None:
         fast = await opened(desk.store, seed=3, clock=SimClock(sim_loop(), skew_ms=11 * HOUR))
         await fast.alter_topic("t", {"x": "y"})
         assert 1 == (await retain(other)).trimmed
+
+    at_a_desk(main, Desk(with_time()))
+
+
+def test_a_clock_that_is_fast_deletes_nothing() -> None:
+    async def main(desk: Desk) -> None:
+        await desk.append(T0)
+        fast = await opened(desk.store, seed=3, clock=SimClock(sim_loop(), skew_ms=11 * HOUR))
+        report = await retain(fast)
+        assert (0, T0 + 10 * HOUR + 1) == (report.trimmed, report.next_due_ms)
+        await asyncio.sleep(10 * 3_600 + 1)
+        assert 1 == (await retain(fast)).trimmed
 
     at_a_desk(main, Desk(with_time()))
 
