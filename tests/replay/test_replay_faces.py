@@ -260,6 +260,7 @@ def test_a_cut_shows_all_topics_and_groups_of_one_commit(url: str) -> None:
     assert made.expected() == plain(cut.replay("t"))
     assert made.expected() == in_order(cut.to_dataset("t").to_table())
     assert len(cut.files("t")) == 4
+    assert cut.sql("SELECT count(*) AS n FROM t").read_all().to_pylist() == [{"n": 120}]
     assert f"commit {first}" in repr(cut)
     assert replay.as_of(url, datetime.now(UTC) + timedelta(days=1)).commit == last
     cut.close()
