@@ -45,6 +45,7 @@ from headwater.upkeep.swapping import Place, Progress, Swapper, Totals
 PARTITIONS_AT_ONCE: Final = 8
 FILES_AHEAD: Final = 4  # of one partition, that are being made while the first of them waits for its swap
 TRIES_MAX: Final = 4  # of one partition in one run, while others are faster
+PAUSE_S: Final = 2.0  # at most, after others were faster: about what a file takes
 FILE_BYTES_MAX: Final = 60 * MIB  # chunks of one file: encoded they mostly fit one object
 READ_BYTES: Final = 16 * MIB  # chunks that are read and wait for the encoder: two windows …
 READ_CHUNKS: Final = 16_384  # … of so many chunks at most
@@ -253,7 +254,8 @@ class _Archiver:
     # -- one partition ----------------------------------------------------------------------------------
 
     async def _partition(self, target: _Target) -> None:
-        for _ in range(TRIES_MAX):
+        chain = self.namespace.chain
+        for tries in range(TRIES_MAX):
             try:
                 await self._archive(target)
                 await self._tidy(target)
@@ -261,9 +263,11 @@ class _Archiver:
             except (Conflict, NotFound) as error:
                 # Others were faster, or something vanished because they were (R6): look at what is there now.
                 self.totals.lost += 1
+                # Who is ahead is at work on the next file by now: in step with them we would lose that one, too.
+                await chain.clock.sleep(chain.rng.random() * PAUSE_S * (tries + 1))
                 await self.namespace.refresh()
                 if isinstance(error, NotFound):
-                    await self.namespace.chain.adopt_pages(lost=True)
+                    await chain.adopt_pages(lost=True)
         self.run.left.add(target.place)
 
     async def _tidy(self, target: _Target) -> None:

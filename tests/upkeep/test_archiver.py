@@ -212,6 +212,25 @@ def test_two_archivers_at_once_archive_everything_once() -> None:
     simulate(main())
 
 
+def test_archivers_that_begin_in_step_do_not_stay_so() -> None:
+    async def main() -> None:
+        bucket = SimBucket(sim_loop())
+        space = await up.opened(network(bucket, profile=FIXED))
+        await space.create_topic("t", 1, {"archive.bytes": "3000"})
+        for seed in range(40):
+            await space.append("t", 0, up.arrow(up.some(space, 30, size=60, seed=seed), packed=False))
+        await space.drain()
+        many = [await up.opened(network(bucket, profile=FIXED, seed=i), seed=50 + i) for i in range(3)]
+        reports = await asyncio.gather(*(archive(each, offload=inline, all=True) for each in many))
+        await archive(space, offload=inline, all=True)
+        listed = await up.files_of(space)
+        assert 1_200 == sum(file.count for file in listed)
+        assert sum(report.bytes_written for report in reports) < 1.5 * sum(file.bytes for file in listed)
+        assert {file.key for file in listed} == await up.objects(space)
+
+    simulate(main())
+
+
 def test_storms_of_503_and_lost_answers_are_ridden_out() -> None:
     async def main() -> None:
         for seed in range(10):
