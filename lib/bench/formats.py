@@ -261,5 +261,7 @@ def _read_duckdb(path: str, kind: str) -> int:
     function = "read_parquet" if kind == "parquet" else "read_arrow"
     with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
         connection.execute("SET enable_progress_bar = false")
-        found = connection.execute(f"SELECT count(*) FROM {function}(?) WHERE octet_length(value) >= 0", [path]).fetchone()
+        found = connection.execute(
+            f"SELECT count(*) FROM {function}(?) WHERE octet_length(value) >= 0", [path]
+        ).fetchone()
     return int(found[0]) if found else 0

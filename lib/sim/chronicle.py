@@ -112,8 +112,8 @@ class Tale:
         made.state = state
         for partition in _partitions(state):
             place = partition[0]
-            for mine, its in ((self.rows, made.rows), (self.objects, made.objects)):
-                its[place] = dict(mine.get(place, {}))
+            made.rows[place] = dict(self.rows.get(place, {}))
+            made.objects[place] = dict(self.objects.get(place, {}))
             made.kept[place] = list(self.kept.get(place, ()))
             partition[1].tail = []  # it is known already
         made._read = self._read
@@ -199,9 +199,10 @@ class Tale:
         if known is None:
             table = pq.read_table(pa.BufferReader(self.bucket.first[key].data), partitioning=None)
             columns = [table.column(name) for name in ("timestamp", "key", "value")]
-            times = columns[0].cast(pa.int64()).to_pylist()
+            times: Any = columns[0].cast(pa.int64()).to_pylist()
+            offsets: Any = table.column("offset").to_pylist()
             rows = map(Row, times, columns[1].to_pylist(), columns[2].to_pylist())
-            known = self._read[key] = dict(zip(table.column("offset").to_pylist(), rows, strict=True))
+            known = self._read[key] = dict(zip(offsets, rows, strict=True))
         return known
 
     def home(self, key: str) -> str:
@@ -270,6 +271,7 @@ def rows_of(chunk: Chunk) -> list[tuple[int, Row]]:
 
 def rows_in(placed: pa.RecordBatch) -> list[tuple[int, Row]]:
     """Placed records as plain data."""
-    times = placed.column("timestamp").cast(pa.int64()).to_pylist()
+    times: Any = placed.column("timestamp").cast(pa.int64()).to_pylist()
+    offsets: Any = placed.column("offset").to_pylist()
     rows = map(Row, times, placed.column("key").to_pylist(), placed.column("value").to_pylist())
-    return list(zip(placed.column("offset").to_pylist(), rows, strict=True))
+    return list(zip(offsets, rows, strict=True))

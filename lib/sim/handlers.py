@@ -16,6 +16,7 @@ import asyncio
 import random
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
@@ -240,7 +241,7 @@ async def _read_all(log: Namespace, tp: TP) -> list[tuple[int, str]]:
     async for chunk in log.reader.chunks(*tp, 0):
         if chunk.codec == "arrow":  # upkeep has archived it
             rows = chunk.decode()
-            pairs = zip(rows.column("offset").to_pylist(), rows.column("value").to_pylist(), strict=True)
+            pairs: Any = zip(rows.column("offset").to_pylist(), rows.column("value").to_pylist(), strict=True)
             found += [(offset, (value or b"").decode().strip('"')) for offset, value in pairs]
             continue
         records = small.records_in(chunk.data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
@@ -239,7 +239,7 @@ async def tenant(world: World, process: Process, log: Namespace) -> None:
         await home.drain()
 
 
-async def _send(world: World, log: Namespace, tp: TP, records: list[tuple[bytes | None, bytes | None]]) -> None:
+async def _send(world: World, log: Namespace, tp: TP, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
     """Append, and again under the same token while nobody knows; an acknowledgement is reported."""
     now_ms = world.bucket.wall_ms()
     batch = small.batch_of([Record(key=key, value=value, timestamp=now_ms) for key, value in records])
