@@ -340,10 +340,10 @@ PLANTS: dict[Plant, int] = {
     prune_what_is_alive: 60,
     look_at_the_past_through_the_present: 60,
     look_for_shared_objects_at_home: 60,
-    take_a_missing_object_for_an_empty_answer: 60,
+    take_a_missing_object_for_an_empty_answer: 100,
     compact_away_the_newest_value: 60,
     close_the_gaps_that_compaction_leaves: 60,
-    forget_tombstones_at_once: 60,
+    forget_tombstones_at_once: 100,
     forget_tombstones_before_what_they_hide: 60,
     trim_what_is_young: 60,
 }
