@@ -368,6 +368,8 @@ async def _open_old_files(world: World, process: Process, log: Namespace, tp: TP
     vault, commit = vault_of(world), log.state.seq
     files = [file async for file in log.lookup.files(log.topic(tp[0]).id, tp[1], 0)]
     await rest(world, process, rng)
+    if vault.vault.sessions and rng.random() < 0.5:
+        await world.loop.sleep(3 * 86_400.0)  # for so long that the collector takes what was replaced
     for file in files:
         try:
             placed, _ = await log.reader.archived.rows(file, file.base, bytes_max=rng.choice([1, 1 << 20]))
