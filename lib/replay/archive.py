@@ -150,6 +150,10 @@ def _check(file: File, data: Any) -> None:
 
 
 def _parse(file: File, footer: Any, whole: bool, checked: bool) -> Opened:
+    if file.footer_crc and not checked:
+        footer.seek(file.bytes - file.footer)
+        if checksum(footer.read(file.footer)) != file.footer_crc:
+            raise Corrupt(f"{file.key!r} is damaged: its footer fails its CRC32C.", key=file.key)
     try:
         metadata = pq.ParquetFile(footer).metadata
     except FOREIGN as error:
