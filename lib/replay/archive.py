@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,10 +18,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from headwater.errors import Corrupt
-from headwater.limits import REPLAY_FILES_AHEAD, REPLAY_WHOLE_BYTES
+from headwater.limits import REPLAY_FILES_AHEAD, REPLAY_PART_BYTES, REPLAY_WHOLE_BYTES
 from headwater.log.frame import checksum
 from headwater.log.operations import File
 from headwater.log.parquet import FOREIGN, damaged
+from headwater.log.together import together
 from headwater.replay import sources
 from headwater.replay.columns import may_match
 from headwater.replay.pieces import Clip, Job, Piece, finished
@@ -46,6 +47,35 @@ class Opened:
     source: Any | None
     leaves: list[str]
     checked: bool
+    shared: Shared | None = None  # a remote file of which everything is wanted
+
+
+class Shared:
+    """All bytes of a remote file, fetched once for all of its pieces, and checked as a whole before any is decoded."""
+
+    def __init__(self, job: Job, file: File) -> None:
+        self._job = job
+        self._file = file
+        self._lock = asyncio.Lock()
+        self._source: Any | None = None
+
+    async def source(self) -> Any:
+        """An Arrow file of all bytes. Raises ``NotFound`` (R6) or ``Corrupt``."""
+        async with self._lock:
+            if self._source is None:
+                size, view = self._file.bytes, self._job.view
+                starts = range(0, size, REPLAY_PART_BYTES)
+                ends = [min(start + REPLAY_PART_BYTES, size) for start in starts]
+                ranges = zip(starts, ends, strict=True)
+                parts = await together(*(sources.read_range(view, self._file, low, high) for low, high in ranges))
+                self._source = await self._job.work(_whole, self._file, parts)
+        return self._source
+
+
+def _whole(file: File, parts: list[bytes]) -> Any:
+    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    _check(file, data)
+    return pa.BufferReader(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +152,17 @@ async def _open(job: Job, span: Span, file: File) -> Opened:
     path = sources.local_path(view.namespace.chain.home(file.key, view.state), file.key)
     if path is not None:
         whole = _wants_all(job, span, file)
-        return await job.decode(_parse_mapped, sources.mapped(path, file), file, whole)  # type: ignore[no-any-return]
+        return await job.work(_parse_mapped, sources.mapped(path, file), file, whole)  # type: ignore[no-any-return]
     whole = file.bytes <= REPLAY_WHOLE_BYTES
     start = 0 if whole else max(0, file.bytes - max(file.footer, FOOTER_READ_BYTES))
     data = await sources.read_range(view, file, start, file.bytes)
     if whole:
         _check(file, data)
     footer = sources.sparse(file.bytes, [start], [data])
-    return await job.decode(_parse, file, footer, whole, whole)  # type: ignore[no-any-return]
+    opened: Opened = await job.work(_parse, file, footer, whole, whole)
+    if not whole and _wants_all(job, span, file) and file.bytes <= job.piece_bytes:
+        return replace(opened, checked=True, shared=Shared(job, file))
+    return opened
 
 
 def _wants_all(job: Job, span: Span, file: File) -> bool:
@@ -225,10 +258,12 @@ def _piece(job: Job, span: Span, opened: Opened, run: list[Group], end: int) -> 
     names, numbers = wanted or ["offset"], [group.number for group in run]
     leaves = _leaves_of(opened, names)
     columns = [opened.metadata.row_group(number).column(i) for number in numbers for i in leaves]
-    cost = sum(column.total_uncompressed_size + column.total_compressed_size for column in columns)
+    cost = sum(column.total_uncompressed_size for column in columns)
+    if opened.source is None:  # what is mapped, or small, is not counted
+        cost += sum(column.total_compressed_size for column in columns)
 
     async def load() -> list[pa.RecordBatch]:
-        source = opened.source
+        source = opened.source if opened.shared is None else await opened.shared.source()
         if source is None:
             source = await sources.fetched(job.view, opened.file, [_range(column) for column in columns])
         return await job.decode(_rows, opened, source, numbers, names, clip, job)  # type: ignore[no-any-return]
@@ -254,7 +289,7 @@ def _rows(
     """Read and decode neighbouring row groups. Runs in a thread; Arrow lets go of the interpreter meanwhile."""
     try:
         reader = pq.ParquetFile(source, metadata=opened.metadata, page_checksum_verification=not opened.checked)
-        table = reader.read_row_groups(numbers, columns=names, use_threads=False)
+        table = reader.read_row_groups(numbers, columns=names, use_threads=True)
     except FOREIGN as error:
         raise damaged(opened.file, error) from error
     return finished(table, clip, job.shape)

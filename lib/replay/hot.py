@@ -56,7 +56,7 @@ def _piece(job: Job, span: Span, chunks: list[Chunk], end: int) -> Piece:
     cost = sum(len(chunk.data) for chunk in chunks)
 
     async def load() -> list[pa.RecordBatch]:
-        return await job.decode(_rows, job, span, chunks)  # type: ignore[no-any-return]
+        return await job.work(_rows, job, span, chunks)  # type: ignore[no-any-return]
 
     return Piece(span.partition, end, cost, load)
 

@@ -43,17 +43,24 @@ class Job:
     view: View
     shape: Shape
     offload: Offload
-    decoders: asyncio.Semaphore
+    decoders: asyncio.Semaphore  # of row groups
+    helpers: asyncio.Semaphore  # of everything else: what comes first must not wait for what is large
     piece_bytes: int  # before compression: smaller row groups become one piece together
 
     @classmethod
     def of(cls, view: View, shape: Shape, offload: Offload, memory_bytes: int) -> Job:
         """A job that keeps every processor busy and no more."""
-        piece_bytes = min(REPLAY_PIECE_BYTES, memory_bytes // 16)
-        return cls(view, shape, offload, asyncio.Semaphore(os.cpu_count() or 1), piece_bytes)
+        piece_bytes = min(REPLAY_PIECE_BYTES, memory_bytes // 4)
+        processors = os.cpu_count() or 1
+        return cls(view, shape, offload, asyncio.Semaphore(processors), asyncio.Semaphore(processors), piece_bytes)
+
+    async def work(self, work: Callable[..., Any], *args: Any) -> Any:
+        """``work(*args)``, off the event loop, a few of them at once."""
+        async with self.helpers:
+            return await self.offload(work, *args)
 
     async def decode(self, work: Callable[..., Any], *args: Any) -> Any:
-        """``work(*args)``, off the event loop, a few of them at once."""
+        """The same for the decoding of row groups, which Arrow does column by column in threads of its own."""
         async with self.decoders:
             return await self.offload(work, *args)
 
