@@ -74,12 +74,12 @@ def decode(data: bytes, *, whole: bool = True) -> tuple[bytes, int]:
     return b"{" + data[PREFIX_BYTES:base], base
 
 
-def checksum(parts: Buffer) -> int:
-    """CRC32C (Castagnoli, RFC 3720), at memory speed."""
-    if isinstance(parts, bytes):
-        return int(google_crc32c.value(parts))
+def checksum(data: Buffer, crc: int = 0) -> int:
+    """CRC32C (Castagnoli, RFC 3720), at memory speed; ``crc`` is that of what lies before ``data``."""
+    if isinstance(data, bytes):
+        return int(google_crc32c.extend(crc, data))
     # It takes bytes alone: a copy of a part stays in the cache, one of 64 MiB takes ten times as long as the sum.
-    crc, view = 0, memoryview(parts).cast("B")
+    view = memoryview(data).cast("B")
     for start in range(0, len(view), CHECKED_AT_ONCE):
         crc = google_crc32c.extend(crc, bytes(view[start : start + CHECKED_AT_ONCE]))
     return int(crc)
