@@ -296,7 +296,10 @@ def _rows(
 ) -> list[pa.RecordBatch]:
     """Read and decode neighbouring row groups. Runs in a thread; Arrow lets go of the interpreter meanwhile."""
     try:
-        reader = pq.ParquetFile(source, metadata=opened.metadata, page_checksum_verification=not opened.checked)
+        # The bytes are at hand. Buffering them before would only copy them, and read across the cuts between parts.
+        reader = pq.ParquetFile(
+            source, metadata=opened.metadata, page_checksum_verification=not opened.checked, pre_buffer=False
+        )
         table = reader.read_row_groups(numbers, columns=names, use_threads=True)
     except FOREIGN as error:
         raise damaged(opened.file, error) from error

@@ -291,6 +291,35 @@ def test_only_files_row_groups_and_columns_that_can_matter_are_read(monkeypatch:
     asyncio.run(main())
 
 
+def test_a_remote_file_that_is_wanted_whole_is_fetched_once_in_parts_and_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 100)
+    monkeypatch.setattr("headwater.replay.archive.REPLAY_WHOLE_BYTES", 0)
+    monkeypatch.setattr("headwater.replay.archive.REPLAY_PART_BYTES", 300_000)
+    store = MeteredStore(MemoryStore())
+
+    async def main() -> None:
+        noise = random.Random(3)
+        async with twin(store) as made:
+            rows = [Record(value=noise.randbytes(2_000), timestamp=10 * i) for i in range(1_000)]
+            await made.append(0, rows)
+            await made.archive(0, 1_000)
+            (file,) = made.listed(0)
+            before = store.counts.copy()
+            found = await made.replayed(offload=inline)
+            took = store.counts - before
+            assert [row.value for row in rows] == [each["value"] for each in found]
+            assert (2 + 5, True) == (took.get, took.bytes_in < file.bytes + 100_000)  # the tip, a footer, five parts
+            flipped = bytearray((await store.inner.get(f"ns/{file.key}")).data)
+            flipped[file.bytes // 2] ^= 1
+            await store.inner.put(f"ns/{file.key}", bytes(flipped))
+            with pytest.raises(Corrupt, match="CRC32C"):
+                await made.replayed(offload=inline)
+
+    asyncio.run(main())
+
+
 def test_a_replay_holds_about_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 256)
     from headwater.replay import pieces
