@@ -1,9 +1,9 @@
 """Archive files: Parquet with the columns of a record, and the typed ones of a topic with a schema.
 
-A file holds neighbouring offsets of one partition in order. Row groups hold about 8 MiB of records each: a seek reads
-one of them, and a scan decodes it within a processor's cache (65,536 rows of 100 bytes are read at twice the speed of
-131,072). Offsets and timestamps are delta-encoded, keys have a dictionary, values do not; zstd level 1 packs as well as
-level 3 here and writes at twice its speed. Pages have checksums and an index. Pure: rows in, bytes out.
+A file holds neighbouring offsets of one partition in order. Row groups hold 65,536 rows or about 8 MiB: a seek reads one
+of them, and little memory is needed to write or read one. Offsets and timestamps are delta-encoded, keys have a
+dictionary, values do not; zstd level 1 packs as well as level 3 here and writes at twice its speed. Pages have
+checksums and an index. Pure: rows in, bytes out.
 
 Source: the Apache Parquet format, version 2.6.
 """
