@@ -1,7 +1,7 @@
 """Archive files: Parquet with the columns of a record, and the typed ones of a topic with a schema.
 
-A file holds neighbouring offsets of one partition in order. Row groups hold 65,536 rows or about 8 MiB: a seek reads one
-of them, and little memory is needed to write or read one. Offsets and timestamps are delta-encoded, keys have a
+A file holds neighbouring offsets of one partition in order. Row groups hold 65,536 rows or about 8 MiB: a seek reads
+one of them, and little memory is needed to write or read one. Offsets and timestamps are delta-encoded, keys have a
 dictionary, values do not; zstd level 1 packs as well as level 3 here and writes at twice its speed. Pages have
 checksums and an index. Pure: rows in, bytes out.
 
