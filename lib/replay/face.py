@@ -271,7 +271,8 @@ def _reader(
 
     def batches() -> Iterator[pa.RecordBatch]:
         with shown(progress, topic) as tell:
-            yield from session.iterate(replace(opened, progress=tell).batches())
+            for group in session.iterate(replace(opened, progress=tell).groups()):
+                yield from group
 
     return pa.RecordBatchReader.from_batches(opened.schema, batches())
 

@@ -67,15 +67,26 @@ class Replay:
 
     async def batches(self) -> AsyncIterator[pa.RecordBatch]:
         """The record batches. Raises what ``replay_batches`` raises while it reads."""
+        source = self.groups()
+        try:
+            async for group in source:
+                for batch in group:
+                    yield batch
+        finally:
+            await source.aclose()  # type: ignore[attr-defined]
+
+    async def groups(self) -> AsyncIterator[list[pa.RecordBatch]]:
+        """The same, as many at a time as are at hand: for whoever has a long way to each."""
         count = _Counter(self)
         if self.order == "timestamp" and len(self.spans) > 1:
-            source = self._merged(count)
+            source = _alone(self._merged(count))
         else:
-            source = self._one_by_one(self.shape, self.spans, self.memory_bytes, count)
+            source = self._grouped(self.shape, self.spans, self.memory_bytes, count)
         try:
-            async for batch in source:
-                count.gave(batch)
-                yield batch
+            async for group in source:
+                for batch in group:
+                    count.gave(batch)
+                yield group
         finally:
             await source.aclose()  # type: ignore[attr-defined]
 
@@ -88,6 +99,17 @@ class Replay:
     async def _one_by_one(
         self, shape: Shape, spans: list[Span], memory_bytes: int, count: _Counter
     ) -> AsyncIterator[pa.RecordBatch]:
+        source = self._grouped(shape, spans, memory_bytes, count)
+        try:
+            async for group in source:
+                for batch in group:
+                    yield batch
+        finally:
+            await source.aclose()  # type: ignore[attr-defined]
+
+    async def _grouped(
+        self, shape: Shape, spans: list[Span], memory_bytes: int, count: _Counter
+    ) -> AsyncIterator[list[pa.RecordBatch]]:
         """The spans one after another; what lies ahead is read meanwhile, across the end of a span too."""
         view, left, tries = self.view, list(spans), 0
         budget = Budget(memory_bytes)
@@ -96,8 +118,8 @@ class Replay:
             pieces = in_order(_pieces(job, left, memory_bytes), budget)
             try:
                 async for piece, batches in pieces:
-                    for batch in batches:
-                        yield batch
+                    if batches:
+                        yield batches
                     left, tries = _behind(left, piece), 0
                     count.passed(piece)
                 return
@@ -107,6 +129,15 @@ class Replay:
                 left = _still_there(view, left)
             finally:
                 await pieces.aclose()  # type: ignore[attr-defined]
+
+
+async def _alone(batches: AsyncIterator[pa.RecordBatch]) -> AsyncIterator[list[pa.RecordBatch]]:
+    """Each batch as a group of one."""
+    try:
+        async for batch in batches:
+            yield [batch]
+    finally:
+        await batches.aclose()  # type: ignore[attr-defined]
 
 
 async def open_replay(
