@@ -65,7 +65,7 @@ def against(
 
     async def whole() -> FaultyS3:
         async with faulty_s3(fault, on=on) as fake:
-            timeout_s = 0.4 if fault in ("hang", "trickle") else 20
+            timeout_s = 1.5 if fault in ("hang", "trickle") else 20
             store = open_store(f"s3://bucket/p?endpoint_url={fake.url}&client={client}&timeout_s={timeout_s}")
             try:
                 await work(store, fake)
