@@ -19,13 +19,11 @@ import msgspec
 from msgspec import Struct, structs
 
 from headwater.errors import (
-    AlreadyExists,
     Conflict,
     HeadwaterError,
     Indeterminate,
     InvalidRequest,
     NotFound,
-    Raced,
     Throttled,
     Unavailable,
 )
@@ -86,17 +84,8 @@ class Documents(Generic[D]):
     async def create(self, doc: D) -> str:
         """Store a new document and say its id. Cost: 1 PUT."""
         fresh = fresh_name(self.chain.rng, ID_BITS)
-        body = self._encoded(structs.replace(doc, change=new_id(self.chain.rng)))
-
-        async def put() -> None:
-            try:
-                await self.chain.store.put_if_absent(self._key(fresh), body)
-            except AlreadyExists:
-                return  # nobody else knows this id, so it was an earlier sending
-            except Raced as error:
-                raise Indeterminate(str(error)) from error
-
-        await self.chain.retry(put)
+        # Nobody else knows this id: if it is there, that was an earlier sending.
+        await self.chain.put_once(self._key(fresh), self._encoded(structs.replace(doc, change=new_id(self.chain.rng))))
         return fresh
 
     async def load(self, name: str, principal: str) -> Held[D]:

@@ -108,11 +108,7 @@ class Leases:
     async def all(self, group: str | None = None) -> dict[str, Lease]:
         """Every lease of a group, or of all groups, by key. Cost: 1 LIST for each 1,000."""
         prefix = keys.LEASES if group is None else keys.leases_of(group)
-
-        async def listed() -> dict[str, Lease]:
-            return {stat.key: _lease(stat) async for stat in self.chain.store.list(prefix)}
-
-        return await self.chain.retry(listed)
+        return {stat.key: _lease(stat) for stat in await self.chain.listed(prefix)}
 
     async def drop(self, lease_keys: list[str]) -> None:
         """Delete leases. One that does not exist is no error. Cost: 1 DELETE for each 1,000, which is free on S3."""

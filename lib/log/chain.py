@@ -21,7 +21,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from headwater.clock import Clock
-from headwater.errors import Corrupt, HeadwaterError, InvalidRequest, NotFound
+from headwater.errors import (
+    AlreadyExists,
+    Corrupt,
+    HeadwaterError,
+    Indeterminate,
+    InvalidRequest,
+    NotFound,
+    Raced,
+)
 from headwater.limits import CATCH_UP_PARALLEL_MAX, INLINE_CACHE_BYTES, MANIFEST_BYTES_MAX
 from headwater.log import index, keys, snapshot
 from headwater.log.cache import ByteCache
@@ -29,7 +37,7 @@ from headwater.log.intents import Manifest, decode_manifest
 from headwater.log.options import Options
 from headwater.log.state import Outcome, State, apply
 from headwater.log.together import together
-from headwater.store.base import Blob, ObjectStore
+from headwater.store.base import Blob, Body, ObjectStore, Stat
 from headwater.store.retry import retrying
 
 T = TypeVar("T")
@@ -180,17 +188,40 @@ class Chain:
 
     def home(self, key: str, state: State) -> ObjectStore:
         """The namespace in which an object lies that ``state`` names: of a branch, perhaps that of an origin."""
-        if not state.origins:
-            return self.store
-        age = keys.age_of(key)
-        for origin in state.origins:
-            if age <= origin.seq:
-                if self.sibling is None:
-                    raise InvalidRequest(
-                        f"{key!r} lies in namespace {origin.namespace!r}, and only {self.store.url} is open."
-                    )
-                return self.sibling(origin.namespace)
-        return self.store
+        owner = owner_of(key, state)
+        return self.other(owner) if owner else self.store
+
+    def other(self, namespace: str) -> ObjectStore:
+        """The store of another namespace of this bucket."""
+        if self.sibling is None:
+            raise InvalidRequest(f"Namespace {namespace!r} is needed, too, and only {self.store.url} is open.")
+        return self.sibling(namespace)
+
+    async def put_once(self, key: str, body: Body, store: ObjectStore | None = None) -> bool:
+        """Store what anyone would store under this key in the same way. False if it was there, perhaps by ourselves."""
+        target = self.store if store is None else store
+
+        async def put() -> bool:
+            try:
+                await target.put_if_absent(key, body)
+            except AlreadyExists:
+                return False
+            except Raced as error:
+                raise Indeterminate(str(error)) from error
+            return True
+
+        return await self.retry(put)
+
+    async def listed(
+        self, prefix: str, *, start_after: str = "", limit: int | None = None, store: ObjectStore | None = None
+    ) -> list[Stat]:
+        """What lies under ``prefix``, in order. Cost: 1 LIST for each 1,000 objects."""
+        target = self.store if store is None else store
+
+        async def found() -> list[Stat]:
+            return [stat async for stat in target.list(prefix, start_after=start_after, limit=limit)]
+
+        return await self.retry(found)
 
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
         """Do a read, or a write that may be repeated, until it answers or ``store_retry_s`` is over."""
@@ -270,14 +301,7 @@ class Chain:
 
     async def read_boundary(self) -> int:
         """The lowest manifest number that still exists (R5). Cost: 1 LIST."""
-
-        async def greatest() -> int:
-            boundary = 1
-            async for stat in self.store.list(keys.BOUNDARIES):
-                boundary = max(boundary, keys.parse_numbered_key(stat.key))
-            return boundary
-
-        return await self.retry(greatest)
+        return max([1, *(keys.parse_numbered_key(stat.key) for stat in await self.listed(keys.BOUNDARIES))])
 
     async def _read_latest(self) -> int:
         try:
@@ -299,11 +323,8 @@ class Chain:
 
     async def _newest_snapshot(self, boundary: int) -> State | None:
         """The hint was of no use: look at what snapshots there are. None if none leads past the boundary."""
-
-        async def listed() -> list[int]:
-            return [keys.parse_numbered_key(stat.key) async for stat in self.store.list(keys.SNAPSHOTS)]
-
-        for seq in reversed(await self.retry(listed)):
+        for stat in reversed(await self.listed(keys.SNAPSHOTS)):
+            seq = keys.parse_numbered_key(stat.key)
             if seq + 1 < boundary:
                 break
             state = await self._read_snapshot(seq)
@@ -332,6 +353,16 @@ class Chain:
     def forget(self) -> None:
         """Build nothing more on the present state: the next look at the tip starts from a snapshot."""
         self._known_at = None
+
+
+def owner_of(key: str, state: State) -> str:
+    """The namespace in whose folder an object lies that ``state`` names; empty for its own."""
+    if state.origins:
+        age = keys.age_of(key)
+        for origin in state.origins:
+            if age <= origin.seq:
+                return origin.namespace
+    return ""
 
 
 def read_manifest(data: bytes, seq: int) -> Manifest:

@@ -15,8 +15,6 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-import msgspec
-
 from headwater.errors import Corrupt, InvalidRequest, NotFound
 from headwater.limits import (
     CATCH_UP_PARALLEL_MAX,
@@ -31,9 +29,6 @@ from headwater.log.state import State, apply
 from headwater.log.together import together
 
 NEAR = 4 * SNAPSHOT_EVERY  # manifests below the wanted one among which a snapshot is looked for first
-
-_encoder = msgspec.json.Encoder()
-_states = msgspec.json.Decoder(State)
 
 
 async def state_at(chain: Chain, seq: int) -> State:
@@ -83,7 +78,7 @@ _PASTS: WeakKeyDictionary[Chain, _Past] = WeakKeyDictionary()
 
 def _copied(chain: Chain, seq: int) -> State | None:
     """The present state if it is the one that is wanted, as a copy, since the fold changes it in place."""
-    return _states.decode(_encoder.encode(chain.state)) if chain.state.seq == seq else None
+    return chain.state.copied() if chain.state.seq == seq else None
 
 
 async def _load(chain: Chain, seq: int) -> State:

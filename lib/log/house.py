@@ -17,13 +17,12 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from headwater.errors import AlreadyExists, HeadwaterError, Indeterminate, Raced, Unavailable
+from headwater.errors import HeadwaterError, Unavailable
 from headwater.log import index, keys, snapshot
 from headwater.log.chain import Chain
 from headwater.log.intents import Manifest
 from headwater.log.state import Outcome, PageRef
 from headwater.log.together import together
-from headwater.types import Body
 
 SNAPSHOT_TRIES = 3  # a process that slept between two steps begins again; twice in a row it does not sleep
 
@@ -71,12 +70,12 @@ class House:
         if sealed is not None:
             self._unstored[keys.index_key(sealed[0].first, sealed[0].last)] = sealed[1]
         for key in list(self._unstored):
-            await self._put_once(key, self._unstored[key])
+            await self.chain.put_once(key, self._unstored[key])
             del self._unstored[key]
         while due := index.plan_merge(chain.state.pages):
             await self._merge(due)
         seq, body, base = chain.state.seq, snapshot.encode(chain.state), chain.adopted
-        ours = await self._put_once(keys.snapshot_key(seq), body)
+        ours = await self.chain.put_once(keys.snapshot_key(seq), body)
         if await chain.read_boundary() > base + 1:
             chain.forget()
             return None
@@ -92,7 +91,7 @@ class House:
         bodies = await together(*(self.load_page(ref) for ref in due))
         ref, body = index.merge(due, list(bodies), self.chain.state)
         if body is not None:
-            await self._put_once(keys.index_key(ref.first, ref.last, ref.pruned), body)
+            await self.chain.put_once(keys.index_key(ref.first, ref.last, ref.pruned), body)
         pages = self.chain.state.pages
         at = pages.index(due[0]) if due[0] in pages else 0
         if pages[at : at + len(due)] == due:
@@ -129,20 +128,6 @@ class House:
         if found is not None:
             return found
         return (await self.chain.read(keys.index_key(ref.first, ref.last, ref.pruned))).data
-
-    async def _put_once(self, key: str, body: Body) -> bool:
-        """Store what anyone would store under this key in the same way. False if it was there, perhaps by ourselves."""
-
-        async def put() -> bool:
-            try:
-                await self.chain.store.put_if_absent(key, body)
-            except AlreadyExists:
-                return False
-            except Raced as error:
-                raise Indeterminate(str(error)) from error
-            return True
-
-        return await self.chain.retry(put)
 
     def _folded(self, manifest: Manifest, outcomes: list[Outcome]) -> None:
         options = self.chain.options

@@ -23,7 +23,7 @@ from headwater.limits import (
     MANIFEST_INTENTS_MAX,
 )
 from headwater.log import frame
-from headwater.log.operations import AnyOp, Chunk, Count, IntentId, Positive
+from headwater.log.operations import AnyOp, BranchedFrom, Chunk, Count, IntentId, Positive
 
 FORMAT: Final = 1  # of manifests and segments; a higher one in the bucket means "upgrade first" (R9)
 
@@ -125,6 +125,12 @@ def decode_manifest(data: bytes, seq: int) -> Manifest:
     return manifest
 
 
+def branched_from(data: bytes) -> BranchedFrom | None:
+    """What manifest 1 says that its namespace is a branch of. Raises ``Corrupt`` or ``UpgradeRequired``."""
+    ops = (op for intent in decode_manifest(data, 1).intents for op in intent.ops)
+    return next((op for op in ops if isinstance(op, BranchedFrom)), None)
+
+
 def encode_segment(header: SegmentHeader, payload_bytes: int, base: int | None = None) -> bytes:
     """The segment's line; the payload follows it."""
     return frame.encode(_encoder.encode(header), payload_bytes, base)
@@ -145,6 +151,17 @@ def decode_header(decoder: msgspec.json.Decoder[_V], line: bytes, what: str) -> 
     if decoded.v > FORMAT:
         raise UpgradeRequired(f"The {what} has format {decoded.v}; this program knows up to {FORMAT}.")
     return decoded
+
+
+def encode_hint(hint: Struct) -> bytes:
+    """An object that is a line and nothing else."""
+    return frame.encode(_encoder.encode(hint), 0)
+
+
+def decode_hint(decoder: msgspec.json.Decoder[_V], data: bytes, what: str) -> _V:
+    """What `encode_hint` has made. Raises ``Corrupt`` or ``UpgradeRequired`` (R9)."""
+    line, _ = frame.decode(data)
+    return decode_header(decoder, line, what)
 
 
 # What msgspec says of a field, a tag, an enum's word or an array's element that the types do not have.

@@ -15,7 +15,7 @@ from msgspec import Struct
 from headwater.errors import Corrupt
 from headwater.limits import SNAPSHOT_PLAIN_MAX, STATE_BYTES_MAX
 from headwater.log import frame
-from headwater.log.intents import FORMAT, decode_header, decode_known
+from headwater.log.intents import FORMAT, decode_header, decode_hint, decode_known, encode_hint
 from headwater.log.state.model import PageRef, State
 
 
@@ -102,13 +102,12 @@ def _unpacked(payload: bytes, seq: int) -> bytes:
 
 def encode_latest(seq: int) -> bytes:
     """The hint that names snapshot ``seq``."""
-    return frame.encode(msgspec.json.encode(Latest(FORMAT, "latest", seq)), 0)
+    return encode_hint(Latest(FORMAT, "latest", seq))
 
 
 def decode_latest(data: bytes) -> int:
     """The snapshot that the hint names. Raises ``Corrupt`` or ``UpgradeRequired``."""
-    line, _ = frame.decode(data)
-    latest = decode_header(_latest, line, "hint 'latest'")
+    latest = decode_hint(_latest, data, "hint 'latest'")
     if latest.kind != "latest" or latest.snapshot < 0:
         raise Corrupt(f"The key of the hint 'latest' holds {latest.kind} {latest.snapshot}.")
     return latest.snapshot

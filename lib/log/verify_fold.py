@@ -6,8 +6,6 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from headwater.errors import Corrupt, NotFound
 from headwater.log import index, keys
 from headwater.log.chain import Chain
@@ -313,7 +311,7 @@ def _touched(state: State, manifest: Manifest) -> list[Place]:
 
 
 def _copy(state: State, *, tails: bool = True) -> State:
-    copied = msgspec.json.decode(msgspec.json.encode(state), type=State)
+    copied = state.copied()
     if not tails:
         for topic in copied.topics.values():
             for partition in topic.partitions:

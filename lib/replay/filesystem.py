@@ -83,10 +83,7 @@ class StoreHandler(fs.FileSystemHandler):
         return await self.session.namespace.chain.retry(lambda: self.store.head(path))
 
     async def _listed(self, prefix: str) -> list[Stat]:
-        async def listed() -> list[Stat]:
-            return [stat async for stat in self.store.list(prefix)]
-
-        return await self.session.namespace.chain.retry(listed)
+        return await self.session.namespace.chain.listed(prefix, store=self.store)
 
     def _info(self, path: str) -> fs.FileInfo:
         size = self.sizes.get(path)

@@ -25,14 +25,23 @@ from typing import Final
 import msgspec
 from msgspec import Struct, structs
 
-from headwater.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, Raced
-from headwater.log import frame, keys, snapshot
+from headwater.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
+from headwater.log import keys, snapshot
 from headwater.log.history import state_at
-from headwater.log.intents import FORMAT, Intent, Manifest, decode_header, decode_manifest, encode_manifest, new_id
+from headwater.log.intents import (
+    FORMAT,
+    Intent,
+    Manifest,
+    branched_from,
+    decode_hint,
+    encode_hint,
+    encode_manifest,
+    new_id,
+)
 from headwater.log.namespace import Namespace
 from headwater.log.operations import BranchedFrom
 from headwater.log.state import Group, Origin, State
-from headwater.store.base import Body, ObjectStore
+from headwater.store.base import ObjectStore
 
 DELETED_AT_ONCE: Final = 1_000
 
@@ -78,7 +87,7 @@ async def branch(origin: Namespace, new: str, *, at: int | None = None, topic: s
     if new == origin.name:
         raise InvalidRequest(f"{new!r} is the namespace itself; a branch needs a name of its own.")
     await origin.refresh()
-    target = _sibling(origin, new)
+    target = origin.chain.other(new)
     begun = await _begun(origin, target, topic or "")
     if at is None:
         at = begun if begun is not None else await origin.house.snapshot()
@@ -89,8 +98,8 @@ async def branch(origin: Namespace, new: str, *, at: int | None = None, topic: s
     state = _copied(await state_at(origin.chain, at), made)
     await _pin(origin, made)
     await _take_name(origin, target, made, state)
-    await _put_once(origin, target, keys.snapshot_key(at), snapshot.encode(state))
-    await _put_once(origin, target, keys.boundary_key(at + 1), b"{}\n")
+    await origin.chain.put_once(keys.snapshot_key(at), snapshot.encode(state), target)
+    await origin.chain.put_once(keys.boundary_key(at + 1), b"{}\n", target)
     await origin.chain.retry(partial(target.put, keys.LATEST, snapshot.encode_latest(at)))
     return made
 
@@ -119,7 +128,7 @@ async def drop_branch(origin: Namespace, name: str) -> int:
     pinned = [key for key in await _pinned(origin, origin.store) if keys.parse_branch_key(key)[1] == name]
     if not pinned:
         raise NotFound(f"Namespace {origin.name!r} has no branch {name!r}.")
-    target = _sibling(origin, name)
+    target = origin.chain.other(name)
     dropped = 0
     for key in pinned:
         pin = await _read_pin(origin, key)
@@ -155,11 +164,6 @@ async def _is_branch(origin: Namespace, target: ObjectStore, pin: Pin) -> bool:
     return Origin(origin.name, pin.seq) in snapshot.decode(blob.data, latest).origins
 
 
-def _sibling(origin: Namespace, name: str) -> ObjectStore:
-    assert origin.chain.sibling is not None, "a namespace knows its bucket"
-    return origin.chain.sibling(name)
-
-
 def _check_commit(origin: Namespace, at: int) -> None:
     beginning = origin.state.origins[-1] if origin.state.origins else None
     if at < 1:
@@ -188,11 +192,7 @@ async def _branched(origin: Namespace, target: ObjectStore) -> BranchedFrom | No
         blob = await origin.chain.retry(partial(target.get, keys.manifest_key(1)))
     except NotFound:
         return None
-    for intent in decode_manifest(blob.data, 1).intents:
-        for op in intent.ops:
-            if isinstance(op, BranchedFrom):
-                return op
-    return None
+    return branched_from(blob.data)
 
 
 async def _pin(origin: Namespace, made: Branch) -> None:
@@ -209,18 +209,16 @@ async def _pin(origin: Namespace, made: Branch) -> None:
 
 
 async def _put_pin(origin: Namespace, pin: Pin) -> None:
-    body = frame.encode(msgspec.json.encode(pin), 0)
-    await origin.chain.retry(partial(origin.store.put, keys.branch_key(pin.seq, pin.namespace), body))
+    await origin.chain.retry(partial(origin.store.put, keys.branch_key(pin.seq, pin.namespace), encode_hint(pin)))
 
 
 async def _read_pin(origin: Namespace, key: str) -> Pin:
-    line, _ = frame.decode((await origin.chain.retry(partial(origin.store.get, key))).data)
-    return decode_header(_pins, line, "pin of a branch")
+    return decode_hint(_pins, (await origin.chain.retry(partial(origin.store.get, key))).data, "pin of a branch")
 
 
 def _copied(state: State, made: Branch) -> State:
     """The state with which the branch begins."""
-    copied = msgspec.json.decode(msgspec.json.encode(state), type=State)
+    copied = state.copied()
     if made.topic:
         chosen = copied.named(made.topic)
         if chosen is None:
@@ -244,25 +242,9 @@ async def _take_name(origin: Namespace, target: ObjectStore, made: Branch, state
     manifest = Manifest(
         v=FORMAT, kind="manifest", seq=1, id=new_id(rng), writer="branch", time=state.time_ms, intents=intents
     )
-    await _put_once(origin, target, keys.manifest_key(1), encode_manifest(manifest, 0))
+    await origin.chain.put_once(keys.manifest_key(1), encode_manifest(manifest, 0), target)
     if await _branched(origin, target) != op:
         raise AlreadyExists(f"There is a namespace at {target.url} already. Choose another name.")
-
-
-async def _put_once(origin: Namespace, target: ObjectStore, key: str, body: Body) -> None:
-    """Store what may be there already. A lost answer does not matter: whoever asks reads what the key holds."""
-
-    async def put() -> None:
-        try:
-            await target.put_if_absent(key, body)
-        except AlreadyExists:
-            return
-
-    while True:
-        try:
-            return await origin.chain.retry(put)
-        except Raced:
-            continue  # the store gave up on a race of writers, one of whom will be done
 
 
 async def _pinned(origin: Namespace, store: ObjectStore) -> list[str]:
@@ -272,7 +254,4 @@ async def _pinned(origin: Namespace, store: ObjectStore) -> list[str]:
 async def _some(
     origin: Namespace, store: ObjectStore, prefix: str = "", limit: int | None = DELETED_AT_ONCE
 ) -> list[str]:
-    async def listed() -> list[str]:
-        return [stat.key async for stat in store.list(prefix, limit=limit)]
-
-    return await origin.chain.retry(listed)
+    return [stat.key for stat in await origin.chain.listed(prefix, limit=limit, store=store)]

@@ -55,12 +55,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from headwater.errors import AlreadyExists, Conflict, Corrupt, Indeterminate, NotFound, Raced
+from headwater.errors import Conflict, Corrupt, NotFound
 from headwater.limits import COLLECT_EVERY_MS, DELETE_KEYS, DELETES_MAX, MANIFEST_KEEP_S
 from headwater.log import keys, snapshot
 from headwater.log.chain import Chain
 from headwater.log.config import FOREVER, NamespaceConfig
-from headwater.log.intents import FORMAT
+from headwater.log.intents import FORMAT, encode_hint
 from headwater.log.namespace import Namespace
 from headwater.log.operations import RaiseFloor
 from headwater.log.state import State
@@ -286,17 +286,7 @@ class _Run:
         boundary = self.base.seq + 1
         if self.dry_run or boundary <= self.survey.boundary:
             return
-        key = keys.boundary_key(boundary)
-
-        async def put() -> None:
-            try:
-                await self.chain.store.put_if_absent(key, b"{}\n")
-            except AlreadyExists:
-                return
-            except Raced as error:
-                raise Indeterminate(str(error)) from error
-
-        await self.chain.retry(put)
+        await self.chain.put_once(keys.boundary_key(boundary), b"{}\n")
 
     # -- sweep ----------------------------------------------------------------------------------------------
 
@@ -407,7 +397,7 @@ class _Run:
     async def _leave_hint(self) -> tuple[h.Collected, int]:
         kept = sum(keys.snapshot_key(seen.seq) in self.marks for seen in self.survey.snapshots)
         hint = h.Collected(FORMAT, "collected", self.base.seq + 1, self._aged(), self.again_ms, kept)
-        body = h.encode_collected(hint)
+        body = encode_hint(hint)
         await self.chain.retry(lambda: self.chain.store.put(keys.COLLECTED, body))
         return hint, self.survey.now_ms
 

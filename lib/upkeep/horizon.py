@@ -16,10 +16,10 @@ import msgspec
 from msgspec import Struct
 
 from headwater.errors import Corrupt, NotFound
-from headwater.log import files, frame, index, keys, snapshot
-from headwater.log.chain import Chain, naming, read_manifest
-from headwater.log.intents import decode_header, decode_manifest
-from headwater.log.operations import BranchedFrom, FilePage
+from headwater.log import files, index, keys, snapshot
+from headwater.log.chain import Chain, naming, owner_of, read_manifest
+from headwater.log.intents import branched_from, decode_hint
+from headwater.log.operations import FilePage
 from headwater.log.state import Entry, PageRef, Partition, State, apply
 from headwater.store.base import Stat
 
@@ -56,11 +56,7 @@ class Survey:
 async def survey(chain: Chain) -> Survey:
     """Cost: 2 LISTs, and 1 more for every 1,000 snapshots."""
     boundary = await chain.read_boundary()
-
-    async def listed() -> list[Stat]:
-        return [stat async for stat in chain.store.list(keys.SNAPSHOTS)]
-
-    stats = await chain.retry(listed)
+    stats = await chain.listed(keys.SNAPSHOTS)
     seen = tuple(Seen(keys.parse_numbered_key(stat.key), stat.modified_ms) for stat in stats)
     return Survey(snapshots=seen, boundary=boundary, now_ms=max((stat.date_ms for stat in stats), default=0))
 
@@ -110,16 +106,6 @@ class Marks:
         return len(self._hashes)
 
 
-def owner(key: str, state: State) -> str:
-    """The namespace in whose folder an object lies that ``state`` names, as ``Chain.home``; empty for its own."""
-    if state.origins:
-        age = keys.age_of(key)
-        for origin in state.origins:
-            if age <= origin.seq:
-                return origin.namespace
-    return ""
-
-
 async def mark(chain: Chain, state: State, marks: Marks, name: str = "") -> None:
     """Mark every object of the namespace ``name`` that ``state`` names; empty for the state's own.
 
@@ -151,7 +137,7 @@ class _Marker:
     last: str = ""
 
     def add(self, key: str) -> None:
-        if key != self.last and (not self.state.origins or owner(key, self.state) == self.name):
+        if key != self.last and (not self.state.origins or owner_of(key, self.state) == self.name):
             self.marks.add(key)
         self.last = key
 
@@ -226,9 +212,8 @@ async def mark_branches(chain: Chain, horizon: int, marks: Marks, name: str) -> 
     while waiting:
         parent, parent_name, limit = waiting.pop()
         for seq, child_name in await _pins(parent):
-            assert parent.sibling is not None, "a namespace knows its bucket"
             child = Chain(
-                parent.sibling(child_name),
+                parent.other(child_name),
                 clock=parent.clock,
                 rng=parent.rng,
                 options=parent.options,
@@ -272,10 +257,7 @@ async def _marked_at(chain: Chain, seq: int, marks: Marks, name: str) -> bool:
 
 
 async def _pins(chain: Chain) -> list[tuple[int, str]]:
-    async def listed() -> list[tuple[int, str]]:
-        return [keys.parse_branch_key(stat.key) async for stat in chain.store.list(keys.BRANCHES)]
-
-    return await chain.retry(listed)
+    return [keys.parse_branch_key(stat.key) for stat in await chain.listed(keys.BRANCHES)]
 
 
 async def _marked(child: Chain, marks: Marks, name: str) -> State | None:
@@ -298,8 +280,8 @@ async def _is_other(child: Chain, parent: str, seq: int) -> bool:
     data = await child.read_slot(1)
     if data is None:
         return False
-    ops = [op for intent in decode_manifest(data, 1).intents for op in intent.ops]
-    return not any(isinstance(op, BranchedFrom) and (op.namespace, op.seq) == (parent, seq) for op in ops)
+    op = branched_from(data)
+    return op is None or (op.namespace, op.seq) != (parent, seq)
 
 
 # -- the hint -----------------------------------------------------------------------------------------
@@ -323,17 +305,11 @@ class Collected(Struct, frozen=True, forbid_unknown_fields=True):
 _hints = msgspec.json.Decoder(Collected)
 
 
-def encode_collected(hint: Collected) -> bytes:
-    """The object that a complete sweep leaves."""
-    return frame.encode(msgspec.json.encode(hint), 0)
-
-
 async def read_collected(chain: Chain) -> tuple[Collected, int] | None:
     """The hint of the last complete sweep, and when it was written. Cost: 1 GET."""
     try:
         blob = await chain.retry(lambda: chain.store.get(keys.COLLECTED))
-        line, _ = frame.decode(blob.data)
-        return decode_header(_hints, line, "hint 'collected'"), blob.stat.modified_ms
+        return decode_hint(_hints, blob.data, "hint 'collected'"), blob.stat.modified_ms
     except (NotFound, Corrupt):
         return None
 
@@ -341,12 +317,8 @@ async def read_collected(chain: Chain) -> tuple[Collected, int] | None:
 async def stats_under(chain: Chain, prefix: str, goes_on: Callable[[Stat], bool]) -> AsyncIterator[Stat]:
     """What lies under a prefix, as long as ``goes_on``; a listing that broke off is taken up where it was."""
     last, ended = "", False
-
-    async def page() -> list[Stat]:
-        return [stat async for stat in chain.store.list(prefix, start_after=last, limit=PAGE_KEYS)]
-
     while not ended:
-        stats = await chain.retry(page)
+        stats = await chain.listed(prefix, start_after=last, limit=PAGE_KEYS)
         ended = len(stats) < PAGE_KEYS
         for stat in stats:
             if not goes_on(stat):

@@ -20,9 +20,9 @@ from msgspec import Struct
 from headwater.clock import Clock
 from headwater.errors import Corrupt, HeadwaterError, NotFound
 from headwater.limits import OFFSETS_RETENTION_MS
-from headwater.log import frame, keys
+from headwater.log import keys
 from headwater.log.config import TopicConfig
-from headwater.log.intents import FORMAT, decode_header
+from headwater.log.intents import FORMAT, decode_hint, encode_hint
 from headwater.log.namespace import Namespace
 from headwater.log.state import Group, State, Topic
 from headwater.store.base import ObjectStore
@@ -64,7 +64,7 @@ class Memory:
         fresh = known is not None and (known.seq, known.until_ms > now_ms) == (hint.seq, True)
         if idle and not fresh and self.until_ms - now_ms >= WORTH_MS:
             with contextlib.suppress(HeadwaterError):  # a courtesy to those who begin cold
-                await self.namespace.store.put(keys.MAINTAINED, frame.encode(msgspec.json.encode(hint), 0))
+                await self.namespace.store.put(keys.MAINTAINED, encode_hint(hint))
                 self.stored = hint
 
 
@@ -78,8 +78,7 @@ async def rests(store: ObjectStore, clock: Clock) -> bool:
     """
     try:
         blob = await store.get(keys.MAINTAINED)
-        line, _ = frame.decode(blob.data)
-        hint = decode_header(_hints, line, "hint 'maintained'")
+        hint = decode_hint(_hints, blob.data, "hint 'maintained'")
     except (NotFound, Corrupt):
         return False
     young = blob.stat.date_ms - blob.stat.modified_ms < QUIET_MS_MAX

@@ -20,12 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
 from headwater.errors import Conflict, Indeterminate, NotFound
 from headwater.limits import MANIFEST_KEEP_S
 from headwater.log import keys, snapshot
-from headwater.log.chain import Chain, read_manifest
+from headwater.log.chain import Chain, owner_of, read_manifest
 from headwater.log.state import PageRef, State, apply
 from headwater.log.together import together
 from headwater.store.base import Stat
@@ -79,7 +77,7 @@ class Pages:
         """Write those snapshots anew that name pages which are gone. How many."""
         mended = 0
         for seq, refs in self._lines.items():
-            whole = all(key in self._there or horizon.owner(key, self.base) for key in map(_key, refs))
+            whole = all(key in self._there or owner_of(key, self.base) for key in map(_key, refs))
             if seq > self.base.seq and not whole:
                 mended += await self._mended(seq)
         return mended
@@ -89,7 +87,7 @@ class Pages:
         chain, key = self.chain, keys.snapshot_key(seq)
         try:
             etag = (await chain.retry(lambda: chain.store.head(key))).etag
-            state = msgspec.json.decode(msgspec.json.encode(self.base), type=State)
+            state = self.base.copied()
             while state.seq < seq:
                 data = await chain.read_slot(state.seq + 1)
                 if data is None:
