@@ -117,7 +117,8 @@ class _Loop:
         async def closed() -> None:
             try:
                 await asyncio.gather(*self.ending[:-1], return_exceptions=True)
-                await namespace.close()
+                with contextlib.suppress(RuntimeError):  # at exit no thread starts any more, and nothing is left undone
+                    await namespace.close()
             finally:
                 self.loop.stop()
 
