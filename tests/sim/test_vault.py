@@ -28,6 +28,8 @@ def deeds() -> Counter[str]:
     return Counter()
 
 
+# One worker plays them all, or what happened would be counted in parts.
+@pytest.mark.xdist_group("vault")
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_seed_keeps_every_promise(seed: int, deeds: Counter[str]) -> None:
     verdict = judge(seed, "archive")
@@ -35,6 +37,7 @@ def test_a_seed_keeps_every_promise(seed: int, deeds: Counter[str]) -> None:
     assert [] == verdict["violations"]
 
 
+@pytest.mark.xdist_group("vault")
 def test_things_really_happen(deeds: Counter[str]) -> None:
     if not deeds:
         pytest.skip("The worlds were not played in this run.")
