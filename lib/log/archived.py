@@ -6,14 +6,12 @@ statistics; neighbouring ranges become one request.
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headwater.log import batch, parquet
@@ -21,6 +19,7 @@ from headwater.log.chain import Chain
 from headwater.log.codec_schema import PLACED_SCHEMA
 from headwater.log.lookup import Lookup
 from headwater.log.operations import File
+from headwater.log.sparse import Range, chunk_range, coalesced, sparse
 from headwater.log.state import State
 from headwater.log.together import together
 
@@ -100,14 +99,9 @@ class Archived:
             if group.max_ms < timestamp or group.last < start:
                 continue
             table = await self._read(file, footer, [group], ["offset", "timestamp"], state)
-            offsets, times = table.column("offset"), table.column("timestamp").cast(pa.int64())
-            wanted: Any = pc.and_(
-                pc.greater_equal(times, pa.scalar(timestamp, pa.int64())),
-                pc.greater_equal(offsets, pa.scalar(start, pa.int64())),
-            )
-            row = pc.index(wanted, pa.scalar(True)).as_py()
-            if row >= 0:
-                return offsets[row].as_py(), times[row].as_py()
+            found = batch.first_at(table, timestamp, start)
+            if found is not None:
+                return found
         return None
 
     async def nulls(self, file: File, column: str, state: State | None = None) -> int:
@@ -134,44 +128,13 @@ class Archived:
     ) -> pa.Table:
         ranges = _ranges(footer.meta, chosen, names)
         blobs = await together(*(self.chain.read(file.key, start=low, end=high, state=state) for low, high in ranges))
-        source = _Pieces([(low, blob.data) for (low, _), blob in zip(ranges, blobs, strict=True)], file.bytes)
+        source = sparse(file.bytes, [low for low, _ in ranges], [blob.data for blob in blobs])
         groups = [group.index for group in chosen]
-        table = parquet.decode_row_groups(pa.PythonFile(source, "r"), footer.meta, groups, names, file)
+        table = parquet.decode_row_groups(source, footer.meta, groups, names, file)
         offsets = table.column("offset")
         if (offsets[0].as_py(), offsets[-1].as_py()) != (chosen[0].first, chosen[-1].last):
             raise parquet.damaged(file, ValueError("its footer and its pages differ about the offsets"))
         return table
-
-
-class _Pieces(io.RawIOBase):
-    """Some ranges of a file, at their places. What lies between them reads as missing."""
-
-    def __init__(self, pieces: list[tuple[int, bytes]], size: int) -> None:
-        self._pieces = pieces
-        self._size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        end = self._size if size < 0 else self._at + size
-        for low, data in self._pieces:
-            if low <= self._at and end <= low + len(data):
-                found = data[self._at - low : end - low]
-                self._at = end
-                return found
-        raise OSError(f"bytes [{self._at}, {end}) are not there")
 
 
 def _groups(meta: pq.FileMetaData, file: File) -> list[Group]:
@@ -207,25 +170,12 @@ def _chosen(groups: list[Group], start: int, bytes_max: int) -> list[Group]:
     return chosen
 
 
-def _ranges(meta: pq.FileMetaData, chosen: Sequence[Group], names: Sequence[str]) -> list[tuple[int, int]]:
+def _ranges(meta: pq.FileMetaData, chosen: Sequence[Group], names: Sequence[str]) -> list[Range]:
     """Where the wanted columns of the row groups lie; ranges that nearly touch become one."""
     wanted = set(names)
     columns = [i for i in range(meta.num_columns) if meta.schema.column(i).path.partition(".")[0] in wanted]
-    places = []
-    for group in chosen:
-        for at in columns:
-            chunk = meta.row_group(group.index).column(at)
-            start = chunk.data_page_offset
-            if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
-                start = min(start, chunk.dictionary_page_offset)
-            places.append((start, start + chunk.total_compressed_size))
-    merged: list[tuple[int, int]] = []
-    for low, high in sorted(places):
-        if merged and low - merged[-1][1] <= GAP_BYTES:
-            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
-        else:
-            merged.append((low, high))
-    return merged
+    places = [chunk_range(meta.row_group(group.index).column(at)) for group in chosen for at in columns]
+    return coalesced(places, GAP_BYTES)
 
 
 def _one(table: pa.Table) -> pa.RecordBatch:

@@ -48,6 +48,7 @@ __all__ = [
     "encode_arrow",
     "encode_kafka2",
     "encode_sparse",
+    "first_at",
     "records_of",
     "slice_from",
 ]
@@ -195,6 +196,15 @@ def slice_from(placed: pa.RecordBatch, offset: int) -> pa.RecordBatch:
         return placed.slice(min(dense, len(offsets)))
     below = cast(int, pc.sum(pc.less(offsets, pa.scalar(offset))).as_py())  # a compacted range has gaps
     return placed.slice(below)
+
+
+def first_at(placed: pa.RecordBatch | pa.Table, timestamp: int, start: int) -> tuple[int, int] | None:
+    """The first (offset, timestamp) at or after both ``timestamp`` (ms) and the offset ``start``; None if none is."""
+    offsets, times = placed.column("offset"), placed.column("timestamp").cast(pa.int64())
+    late_enough: Any = pc.greater_equal(times, pa.scalar(timestamp, pa.int64()))
+    inside: Any = pc.greater_equal(offsets, pa.scalar(start, pa.int64()))
+    row = pc.index(pc.and_(late_enough, inside), pa.scalar(True)).as_py()
+    return (offsets[row].as_py(), times[row].as_py()) if row >= 0 else None
 
 
 def records_of(topic: str, partition: int, placed: pa.RecordBatch) -> Iterator[PlacedRecord]:

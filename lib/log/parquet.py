@@ -25,6 +25,7 @@ from headwater.log import frame
 from headwater.log.arrow_types import arrow_type
 from headwater.log.codec_schema import PLACED_SCHEMA
 from headwater.log.operations import Column, File
+from headwater.types import Buffer
 
 ROW_GROUP_ROWS: Final = 65_536
 ROW_GROUP_BYTES: Final = 8 << 20
@@ -175,6 +176,15 @@ def placed(built: Built, *, base: int, end: int, key: str, cleaned_ms: int = 0) 
         cleaned_ms=cleaned_ms,
         footer_crc=built.footer_crc,
     )
+
+
+def check_whole(file: File, *parts: Buffer) -> None:
+    """See that the parts, in order, are the file's bytes. Raises ``Corrupt``."""
+    crc = 0
+    for part in parts:
+        crc = frame.checksum(part, crc)
+    if sum(len(part) for part in parts) != file.bytes or crc != file.crc:
+        raise Corrupt(f"{file.key!r}, a file of the archive, is damaged: it fails its CRC32C.", key=file.key)
 
 
 def read_footer(data: bytes, file: File) -> pq.FileMetaData:

@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from headwater.errors import Corrupt, InvalidRequest, NotFound, OffsetOutOfRange
 from headwater.limits import BATCH_BYTES_MAX, READS_MAX
@@ -29,8 +29,6 @@ from headwater.log.together import together
 from headwater.types import Codec
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from headwater.log.archived import Archived
 
 T = TypeVar("T")
@@ -352,8 +350,10 @@ class Reader:
                 async for entry in self.lookup.first_reaching(described.id, partition, timestamp):
                     if entry.base >= place.stable_end:
                         continue
+                    from headwater.log import batch
+
                     (chunk,) = await self._load(topic, partition, [entry])
-                    hit = _first_at(chunk.decode(), timestamp, place.hot)
+                    hit = batch.first_at(chunk.decode(), timestamp, place.hot)
                     if hit is not None:
                         return hit
                 return None
@@ -439,18 +439,6 @@ def check_range(topic: str, partition: int, place: Partition, offset: int) -> No
             log_start=place.start,
             high_watermark=place.next,
         )
-
-
-def _first_at(placed: pa.RecordBatch, timestamp: int, start: int) -> tuple[int, int] | None:
-    """The first (offset, timestamp) at or after both bounds."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    offsets, times = placed.column("offset"), placed.column("timestamp").cast(pa.int64())
-    late_enough: Any = pc.greater_equal(times, pa.scalar(timestamp, pa.int64()))
-    inside: Any = pc.greater_equal(offsets, pa.scalar(start, pa.int64()))
-    row = pc.index(pc.and_(late_enough, inside), pa.scalar(True)).as_py()
-    return (offsets[row].as_py(), times[row].as_py()) if row >= 0 else None
 
 
 def _spans(entries: list[Entry]) -> list[tuple[str, list[Entry]]]:

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from headwater.errors import Corrupt
 from headwater.limits import REPLAY_FILES_AHEAD, REPLAY_PART_BYTES, REPLAY_WHOLE_BYTES
-from headwater.log.frame import checksum
+from headwater.log import parquet
 from headwater.log.operations import File
 from headwater.log.parquet import FOREIGN, damaged
+from headwater.log.sparse import chunk_range, sparse
 from headwater.log.together import together
 from headwater.replay import sources
 from headwater.replay.columns import may_match
@@ -67,8 +67,8 @@ class Shared:
                 view, file = self._job.view, self._file
                 ranges = zip(self._starts, [*self._starts[1:], file.bytes], strict=True)
                 parts = await together(*(sources.read_range(view, file, low, high) for low, high in ranges))
-                await self._job.work(_check, file, *parts)
-                self._source = sources.sparse(file.bytes, self._starts, parts)
+                await self._job.work(parquet.check_whole, file, *parts)
+                self._source = sparse(file.bytes, self._starts, parts)
         return self._source
 
 
@@ -77,7 +77,7 @@ def _cuts(metadata: pq.FileMetaData) -> list[int]:
     starts = [0]
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        start = min(_range(group.column(i))[0] for i in range(metadata.num_columns))
+        start = min(chunk_range(group.column(i))[0] for i in range(metadata.num_columns))
         if start - starts[-1] >= REPLAY_PART_BYTES:
             starts.append(start)
     return starts
@@ -162,8 +162,8 @@ async def _open(job: Job, span: Span, file: File) -> Opened:
     start = 0 if whole else max(0, file.bytes - max(file.footer, FOOTER_READ_BYTES))
     data = await sources.read_range(view, file, start, file.bytes)
     if whole:
-        _check(file, data)
-    footer = sources.sparse(file.bytes, [start], [data])
+        parquet.check_whole(file, data)
+    footer = sparse(file.bytes, [start], [data])
     opened: Opened = await job.work(_parse, file, footer, whole, whole)
     if not whole and _wants_all(job, span, file) and file.bytes <= job.piece_bytes:
         return replace(opened, checked=True, shared=Shared(job, file, opened.metadata))
@@ -178,35 +178,15 @@ def _wants_all(job: Job, span: Span, file: File) -> bool:
 
 def _parse_mapped(source: Any, file: File, whole: bool) -> Opened:
     if whole:
-        _check(file, memoryview(source.read_buffer(file.bytes)))
+        parquet.check_whole(file, memoryview(source.read_buffer(file.bytes)))
     return _parse(file, source, True, whole)
 
 
-def _check(file: File, *parts: Any) -> None:
-    crc = 0
-    for part in parts:
-        crc = checksum(part, crc)
-    if crc != file.crc:
-        raise Corrupt(f"{file.key!r} is damaged: it fails its CRC32C.", key=file.key)
-
-
-def _parse(file: File, footer: Any, whole: bool, checked: bool) -> Opened:
-    if file.footer_crc and not checked:
-        footer.seek(file.bytes - file.footer)
-        if checksum(footer.read(file.footer)) != file.footer_crc:
-            raise Corrupt(f"{file.key!r} is damaged: its footer fails its CRC32C.", key=file.key)
-    try:
-        metadata = pq.ParquetFile(footer).metadata
-    except FOREIGN as error:
-        raise damaged(file, error) from error
+def _parse(file: File, source: Any, whole: bool, checked: bool) -> Opened:
+    source.seek(file.bytes - file.footer)
+    metadata = parquet.read_footer(source.read(file.footer), file)
     leaves = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    if metadata.num_rows != file.count or not {"offset", "timestamp"} <= set(leaves):
-        raise Corrupt(
-            f"{file.key!r} holds {metadata.num_rows} records with {', '.join(leaves)[:200]}; the log says {file.count} "
-            "records with offset and timestamp.",
-            key=file.key,
-        )
-    return Opened(file, metadata, footer, footer if whole else None, leaves, checked)
+    return Opened(file, metadata, source, source if whole else None, leaves, checked)
 
 
 def _pieces_of(job: Job, span: Span, opened: Opened) -> list[Piece]:
@@ -273,7 +253,7 @@ def _piece(job: Job, span: Span, opened: Opened, run: list[Group], end: int) -> 
     async def load() -> list[pa.RecordBatch]:
         source = opened.source if opened.shared is None else await opened.shared.source()
         if source is None:
-            source = await sources.fetched(job.view, opened.file, [_range(column) for column in columns])
+            source = await sources.fetched(job.view, opened.file, [chunk_range(column) for column in columns])
         return await job.decode(_rows, opened, source, numbers, names, clip, job)  # type: ignore[no-any-return]
 
     return Piece(span.partition, min(end, span.end), cost, load)
@@ -282,13 +262,6 @@ def _piece(job: Job, span: Span, opened: Opened, run: list[Group], end: int) -> 
 def _leaves_of(opened: Opened, names: list[str]) -> list[int]:
     roots = tuple(f"{name}." for name in names)
     return [i for i, leaf in enumerate(opened.leaves) if leaf in names or leaf.startswith(roots)]
-
-
-def _range(column: Any) -> tuple[int, int]:
-    start = column.data_page_offset
-    if column.has_dictionary_page and column.dictionary_page_offset:
-        start = min(start, column.dictionary_page_offset)
-    return start, start + column.total_compressed_size
 
 
 def _rows(

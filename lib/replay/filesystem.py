@@ -6,8 +6,7 @@ Read only. A file's bytes are fetched by ranges, and read ahead a little where r
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pyarrow.fs as fs
 
 from headwater.errors import InvalidRequest, NotFound
 from headwater.limits import MIB
+from headwater.log.sparse import ReadOnly
 from headwater.replay.session import Session
 from headwater.store.base import Blob, ObjectStore, Stat
 
@@ -62,7 +62,7 @@ class StoreHandler(fs.FileSystemHandler):
             if info.type != fs.FileType.File:
                 raise FileNotFoundError(path)
             size = info.size
-        opened: Any = _Ranged(self, path, size)
+        opened: Any = _Ranged(size, handler=self, path=path)
         return pa.PythonFile(opened, mode="r")
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
@@ -100,33 +100,23 @@ class StoreHandler(fs.FileSystemHandler):
     move = copy_file = open_output_stream = open_append_stream = _refuse
 
 
-@dataclass(slots=True)
-class _Ranged:
+@dataclass(slots=True, kw_only=True)
+class _Ranged(ReadOnly):
     """One object as a Python file. Small reads fetch some more, which the next one may find here."""
 
     handler: StoreHandler
     path: str
-    size: int
-    position: int = 0
-    closed: bool = False
     _held: bytes = b""
-    _held_at: int = field(default=0)
+    _held_at: int = 0
 
-    def read_buffer(self, nbytes: int | None = None) -> Any:
-        """What Arrow calls; copies nothing."""
-        start = self.position
-        end = self.size if nbytes is None or nbytes < 0 else min(start + nbytes, self.size)
-        self.position = max(start, end)
-        if end <= start:
-            return pa.py_buffer(b"")
+    def take(self, start: int, end: int) -> Any:
         if not (self._held_at <= start and end <= self._held_at + len(self._held)):
             self._fetch(start, end)
         return pa.py_buffer(self._held).slice(start - self._held_at, end - start)
 
     def _fetch(self, start: int, end: int) -> None:
-        if (
-            end - start < READ_AHEAD_BYTES
-        ):  # near the end of the file what lies before is wanted next, else what follows
+        if end - start < READ_AHEAD_BYTES:
+            # Near the end of the file what lies before is wanted next, else what follows.
             start = min(start, max(0, self.size - READ_AHEAD_BYTES))
             end = min(self.size, start + READ_AHEAD_BYTES)
         data = self.handler.read(self.path, start, end)
@@ -134,35 +124,5 @@ class _Ranged:
             raise OSError(f"{self.path!r} ends before byte {end}: it was cut.")
         self._held, self._held_at = data, start
 
-    def read(self, nbytes: int | None = None) -> bytes:
-        """The same as bytes."""
-        return bytes(self.read_buffer(nbytes))
-
-    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
-        """Move; nothing is read."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
-        self.position = base + position
-        return self.position
-
-    def tell(self) -> int:
-        """The position."""
-        return self.position
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def writable(self) -> bool:
-        """It is not."""
-        return False
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def flush(self) -> None:
-        """Nothing to do."""
-
     def close(self) -> None:
-        """Let go of what is held."""
         self.closed, self._held = True, b""

@@ -16,8 +16,8 @@ from typing import Any, Final
 import pyarrow as pa
 from msgspec import structs
 
-from headwater.errors import Corrupt, HeadwaterError, Indeterminate, NotFound
-from headwater.log import files, frame, keys
+from headwater.errors import HeadwaterError, Indeterminate, NotFound
+from headwater.log import files, keys, parquet
 from headwater.log.config import TopicConfig
 from headwater.log.namespace import Namespace
 from headwater.log.operations import Column, File, FilePage, SwapFiles
@@ -269,8 +269,7 @@ class Cleaner:
     async def _whole(self, file: File) -> Any:
         blob = await self.chain.read(file.key)
         self.totals.bytes_read += len(blob.data)
-        if len(blob.data) != file.bytes or frame.checksum(blob.data) != file.crc:
-            raise Corrupt(f"{file.key!r}, a file of the archive, fails its CRC32C.", key=file.key)
+        parquet.check_whole(file, blob.data)
         return blob.data
 
     # -- the swap -----------------------------------------------------------------------------------------

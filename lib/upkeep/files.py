@@ -26,9 +26,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from headwater.errors import Conflict, Corrupt, HeadwaterError
+from headwater.errors import Conflict, HeadwaterError
 from headwater.limits import FILES_MAX, MIB
-from headwater.log import files, frame, keys, parquet
+from headwater.log import files, keys, parquet
 from headwater.log.config import TopicConfig
 from headwater.log.operations import File, SwapFiles
 from headwater.log.state import Archive, Partition
@@ -203,8 +203,7 @@ async def _read(swapper: Swapper, file: File) -> bytes:
 
 def _feed(packer: Packer, file: File, data: bytes) -> None:
     """Put the rows of a whole file into the packer. Raises ``Corrupt``."""
-    if len(data) != file.bytes or frame.checksum(data) != file.crc:
-        raise Corrupt(f"{file.key!r}, a file of the archive, fails its CRC32C.", key=file.key)
+    parquet.check_whole(file, data)
     footer = parquet.read_footer(data[len(data) - file.footer :], file)
     names = footer.schema.to_arrow_schema().names
     for group in range(footer.num_row_groups):
