@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import click
 from headwater.cli.settings import Command, Settings, pass_settings, run
 
 if TYPE_CHECKING:
-    from headwater.api.upkeep import Progress, Report
+    from headwater.api.upkeep import Report
     from headwater.log.namespace import Namespace
     from headwater.store.base import ObjectStore
 
@@ -76,6 +75,7 @@ async def _round(
     store: ObjectStore, spaces: dict[str, Namespace], name: str, *, archive_now: bool, cold: bool
 ) -> dict[str, Any]:
     from headwater.api.upkeep import keep_up
+    from headwater.cli.output import phases
     from headwater.errors import HeadwaterError
     from headwater.log.namespace import Namespace
     from headwater.store.prefixed import PrefixedStore
@@ -88,30 +88,11 @@ async def _round(
             if cold and not archive_now and await idle.rests(PrefixedStore(store, f"{name}/"), SystemClock()):
                 return {"namespace": name, "rested": True}
             spaces[name] = await Namespace.open(store, name, probe=False)
-        with _bar(name) as progress:
+        with phases(f"{name}:") as progress:
             report: Report = await keep_up(spaces[name], progress=progress, archive_now=archive_now)
         return asdict(report)
     except HeadwaterError as error:
         return {"namespace": name, "failed": [f"{type(error).__name__}: {error}"]}
-
-
-@contextlib.contextmanager
-def _bar(name: str) -> Iterator[Progress | None]:
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    tasks: dict[str, Any] = {}
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-
-        def show(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = bar.add_task(f"{name}: {phase}", total=total)
-            bar.update(tasks[phase], completed=done, total=total)
-
-        yield show
 
 
 def _tell(settings: Settings, report: dict[str, Any], *, once: bool) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Advance = Callable[[int, int], None]  # bytes, records
+Phase = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -98,3 +99,23 @@ def progress(label: str, total: int | None, unit: str = "records", *, quiet: boo
             bar.update(task, advance=nbytes, count=done, rate=done / elapsed_s if elapsed_s else 0.0)
 
         yield advance
+
+
+@contextlib.contextmanager
+def phases(prefix: str, *, quiet: bool = False) -> Iterator[Phase]:
+    """A bar for each phase of some long work, named after it, on standard error; nothing if that is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda phase, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    tasks: dict[str, Any] = {}
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+
+        def show(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(f"{prefix} {phase}", total=total)
+            bar.update(tasks[phase], completed=done, total=total)
+
+        yield show

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +9,7 @@ import click
 from headwater.cli.settings import Command, Settings, pass_settings, run
 
 if TYPE_CHECKING:
-    from headwater.log.verify import Progress, Report
+    from headwater.log.verify import Report
 
 
 @click.command(cls=Command)
@@ -34,6 +33,7 @@ def verify(settings: Settings) -> int:
 
 
 async def _verify(settings: Settings) -> Report:
+    from headwater.cli.output import phases
     from headwater.clock import SystemClock, system_entropy
     from headwater.log import keys
     from headwater.log.verify import verify as check
@@ -44,29 +44,10 @@ async def _verify(settings: Settings) -> Report:
     store = open_store(settings.store)
     try:
         view = PrefixedStore(store, f"{settings.namespace}/")
-        if settings.json or not sys.stderr.isatty():
-            return await check(view, clock=SystemClock(), rng=system_entropy())
-        from rich.console import Console
-        from rich.progress import Progress as Bar
-
-        with Bar(console=Console(stderr=True), transient=True) as bar:
-            return await check(view, clock=SystemClock(), rng=system_entropy(), on_progress=_shower(bar))
+        with phases("checking", quiet=settings.json) as show:
+            return await check(view, clock=SystemClock(), rng=system_entropy(), on_progress=show)
     finally:
         await store.aclose()
-
-
-def _shower(bar: object) -> Progress:
-    from rich.progress import Progress as Bar
-
-    assert isinstance(bar, Bar)
-    tasks = {}
-
-    def show(phase: str, done: int, total: int) -> None:
-        if phase not in tasks:
-            tasks[phase] = bar.add_task(f"checking {phase}", total=total)
-        bar.update(tasks[phase], completed=done)
-
-    return show
 
 
 def _print(report: Report, settings: Settings) -> None:
