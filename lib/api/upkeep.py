@@ -18,14 +18,13 @@ from headwater.api.routes import MAINTAIN
 from headwater.errors import Conflict, HeadwaterError, NotFound
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
+from headwater.types import Progress
 from headwater.upkeep.idle import Memory, quiet_until
 from headwater.upkeep.offload import Offload, in_thread, inline
 
 SNAPSHOT_PART: Final = 4  # a quarter of the manifests that make a snapshot due make it worth while for upkeep
 PRUNE_EVERY_MS: Final = 3_600_000  # index pages are looked through this often for what is dead in them
 EXPIRE_MAX: Final = 1_000  # reservations voided in one run; the next run takes the rest
-
-Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

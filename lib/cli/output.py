@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from headwater.types import Progress
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 Advance = Callable[[int, int], None]  # bytes, records
-Phase = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -102,7 +103,7 @@ def progress(label: str, total: int | None, unit: str = "records", *, quiet: boo
 
 
 @contextlib.contextmanager
-def phases(prefix: str, *, quiet: bool = False) -> Iterator[Phase]:
+def phases(prefix: str, *, quiet: bool = False) -> Iterator[Progress]:
     """A bar for each phase of some long work, named after it, on standard error; nothing if that is no terminal."""
     if quiet or not sys.stderr.isatty():
         yield lambda phase, done, total: None

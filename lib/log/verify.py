@@ -36,12 +36,11 @@ from headwater.log.verify_kept import Kept
 from headwater.log.verify_sums import Sums, digest
 from headwater.store.base import ObjectStore
 from headwater.store.prefixed import PrefixedStore
+from headwater.types import Progress
 
 PROBLEMS_MAX = 1_000  # listed; all are counted
 LOOKS_MAX = 3  # how often it looks again if something is missing and a collector was at work
 NUMBERS_MAX = 5  # missing manifests named one by one
-
-Progress = Callable[[str, int, int], None]  # phase, done, total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from headwater.log.operations import File, FilePage
 from headwater.log.state import Archive, Partition, State
 
 if TYPE_CHECKING:
-    from headwater.log.verify import Progress, Report
+    from headwater.log.verify import Report
+    from headwater.types import Progress
 
 
 class Files:

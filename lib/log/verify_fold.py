@@ -18,7 +18,8 @@ from headwater.log.verify_pruned import Pruned
 from headwater.log.verify_sums import Place, Spans, Sums, digest
 
 if TYPE_CHECKING:
-    from headwater.log.verify import Listing, Progress, Report
+    from headwater.log.verify import Listing, Report
+    from headwater.types import Progress
 
 READ_MAX = 8  # manifests read at once
 IDS_MAX = 500_000  # intent ids of each of two generations, for finding one with effect twice

@@ -34,13 +34,14 @@ from headwater.log.namespace import Namespace
 from headwater.log.operations import File, SwapFiles
 from headwater.log.state import Entry, State
 from headwater.log.together import together
+from headwater.types import Progress
 from headwater.upkeep import files as tidying
 from headwater.upkeep.ages import Ages
 from headwater.upkeep.budget import Budget
 from headwater.upkeep.offload import Offload, in_thread
 from headwater.upkeep.packing import Packer
 from headwater.upkeep.rows import Reading, feed
-from headwater.upkeep.swapping import Place, Progress, Swapper, Totals
+from headwater.upkeep.swapping import Place, Swapper, Totals
 
 PARTITIONS_AT_ONCE: Final = 8
 FILES_AHEAD: Final = 4  # of one partition, that are being made while the first of them waits for its swap

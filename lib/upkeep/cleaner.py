@@ -8,7 +8,6 @@ page meanwhile does not disturb it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -22,11 +21,10 @@ from headwater.log.config import TopicConfig
 from headwater.log.namespace import Namespace
 from headwater.log.operations import Column, File, FilePage, SwapFiles
 from headwater.log.state import Partition, Topic
+from headwater.types import Progress
 from headwater.upkeep.latest import Latest
 from headwater.upkeep.offload import Offload
 from headwater.upkeep.rewriting import Counts, Rule, Successors, any_superseded, rows_left
-
-Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
 KEYS_BYTES: Final = 64 << 20  # of records whose keys are read at once
 STRIDE_BYTES: Final = 512 << 20  # read anew between two swaps: what a crash costs

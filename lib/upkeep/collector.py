@@ -53,10 +53,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
 
 from headwater.errors import Conflict, Corrupt, NotFound
-from headwater.limits import COLLECT_EVERY_MS, DELETE_KEYS, DELETES_MAX, MANIFEST_KEEP_S
+from headwater.limits import COLLECT_EVERY_MS, DELETE_KEYS, DELETES_MAX
 from headwater.log import keys, snapshot
 from headwater.log.chain import Chain
 from headwater.log.config import FOREVER, NamespaceConfig
@@ -66,12 +65,9 @@ from headwater.log.operations import RaiseFloor
 from headwater.log.state import State
 from headwater.log.together import to_the_end
 from headwater.store.base import Stat
+from headwater.types import Progress
 from headwater.upkeep import horizon as h
-from headwater.upkeep.pages import Pages
-
-DAY_MS: Final = int(MANIFEST_KEEP_S * 1_000)
-
-Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
+from headwater.upkeep.pages import DAY_MS, Pages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

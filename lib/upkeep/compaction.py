@@ -30,7 +30,8 @@ from headwater.log.namespace import Namespace
 from headwater.log.operations import File, FilePage
 from headwater.log.reader import LOOK_AGAIN_MAX
 from headwater.log.state import Partition, State
-from headwater.upkeep.cleaner import Cleaner, Progress, Totals
+from headwater.types import Progress
+from headwater.upkeep.cleaner import Cleaner, Totals
 from headwater.upkeep.offload import Offload, in_thread
 
 NEVER_MS = 1 << 62  # a max.compaction.lag.ms of this or more is none

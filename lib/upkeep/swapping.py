@@ -9,9 +9,9 @@ their tip (R4).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from headwater.errors import Conflict, HeadwaterError, Indeterminate
 from headwater.log import keys, parquet
@@ -22,8 +22,6 @@ from headwater.store.base import Body, size_of
 from headwater.upkeep.budget import Budget
 from headwater.upkeep.offload import Offload
 from headwater.upkeep.packing import Ready
-
-Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
 ANSWERS_MAX: Final = 4  # how often the store is asked what became of a swap
 
