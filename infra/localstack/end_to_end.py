@@ -247,7 +247,8 @@ class Member:
             )
 
     def said(self) -> list[dict[str, Any]]:
-        lines = [line for line in self.log.read_text().splitlines() if line]
+        whole, _, _ = self.log.read_text().rpartition("\n")  # behind it the member is still writing, or was killed
+        lines = [line for line in whole.splitlines() if line]
         if self.process.poll() not in (None, -signal.SIGKILL) or any(line[0] != "{" for line in lines):
             raise Failed("a member of the group failed:\n" + "\n".join(lines[-20:]))
         return [json.loads(line) for line in lines]
