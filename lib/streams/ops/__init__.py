@@ -1,0 +1,1 @@
+"""Operators, one module for a family. Importing a module registers its operators."""

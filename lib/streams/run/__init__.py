@@ -1,0 +1,1 @@
+"""Runners: a topology over a namespace, exactly once."""
