@@ -1,4 +1,4 @@
-"""What a topology is made of: nodes, as plain data. Built by ``topology``, cut into stages by ``plan``, run by ``task``.
+"""What a topology is made of: nodes, as plain data. Built by ``topology``, cut up by ``plan``, run by ``task``.
 
 A node names its parents; data flows from parents to children in *frames* (``headwater.streams.frames``). Nothing here
 reads a clock, a store or a record.
@@ -25,8 +25,8 @@ Emit: TypeAlias = Literal["update", "final"]
 class Window:
     """How event time is cut. All times in ms.
 
-    ``tumbling``: ``size``, advancing by ``size``. ``hopping``: ``size``, advancing by ``advance``. ``sliding``: for each
-    record the ``size`` before it, itself included. ``session``: runs of records with less than ``gap`` between them.
+    ``tumbling``: ``size``, advancing by ``size``. ``hopping``: ``size``, advancing by ``advance``. ``sliding``: for
+    each record the ``size`` before it, itself included. ``session``: runs of records with less than ``gap`` between.
     A record that is later than ``grace`` behind the end of its window goes to the late output.
     """
 

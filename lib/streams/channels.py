@@ -1,0 +1,108 @@
+"""Where event time comes from: channels, and the watermark of what they feed. Pure.
+
+A channel is a source partition, or an upstream task behind a repartition topic. Its watermark is the newest event time
+that it brought, less its allowed disorder; a node's is the least of the channels that feed it. (Akidau et al., The
+Dataflow Model, VLDB 2015; the minimum over channels as in Flink.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from headwater.streams.frames import ENDED, NEVER, TIME, WM
+
+
+@dataclass(slots=True)
+class Channel:
+    """One input in time. An idle one holds nothing back until it brings something again."""
+
+    newest: int = NEVER
+    watermark: int = NEVER
+    idle: bool = False
+
+
+@dataclass(slots=True)
+class Feed:
+    """A source of a task: all its channels.
+
+    ``holds`` says that it holds back the watermark of what it feeds, as a stream does; a table only answers.
+    """
+
+    out_of_order: int = 0
+    holds: bool = True
+    expected: int = 1  # channels that there will be; one not heard of holds back as one that brought nothing
+    channels: dict[int, Channel] = field(default_factory=dict)
+    watermark: int = NEVER  # never goes back
+
+    def stamp(self, channel: int, frame: pl.DataFrame, floor: int) -> pl.DataFrame:
+        """A frame straight from a topic with the column ``_wm``, which is never below ``floor``.
+
+        ``floor`` is the watermark that time has reached behind this source; it is above the channel's own only after
+        the channel was idle.
+        """
+        known = self._channel(channel)
+        before = known.newest if known.newest == NEVER else known.newest - self.out_of_order
+        running = pl.col(TIME).cum_max().shift(1) - self.out_of_order
+        stamped = frame.with_columns(pl.max_horizontal(running, pl.lit(max(before, floor), pl.Int64)).alias(WM))
+        newest = frame.get_column(TIME).max()
+        assert isinstance(newest, int), "event times are never null"
+        known.newest = max(known.newest, newest)
+        known.watermark = max(known.watermark, known.newest - self.out_of_order)
+        known.idle = False
+        return stamped
+
+    def hear(self, channel: int, watermark: int | None, idle: bool) -> None:
+        """What a marker says, or the runner who knows that a partition is silent."""
+        known = self._channel(channel)
+        if watermark is not None:
+            known.watermark = max(known.watermark, watermark)
+        known.idle = idle
+
+    def advance(self) -> int:
+        """The watermark as of now."""
+        active = [channel.watermark for channel in self.channels.values() if not channel.idle]
+        if len(self.channels) < self.expected:
+            active.append(NEVER)
+        if active:
+            self.watermark = max(self.watermark, min(active))
+        elif self.channels:
+            # All are idle: what came is complete as far as anybody knows.
+            self.watermark = max(self.watermark, *(channel.watermark for channel in self.channels.values()))
+        return self.watermark
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every channel is there and idle."""
+        return len(self.channels) >= self.expected and all(channel.idle for channel in self.channels.values())
+
+    def document(self) -> dict[str, Any]:
+        """What a successor needs, as plain data."""
+        channels = {str(name): [each.newest, each.watermark, each.idle] for name, each in self.channels.items()}
+        return {"channels": channels, "watermark": self.watermark}
+
+    def resume(self, document: dict[str, Any]) -> None:
+        """Go on where ``document`` was made."""
+        self.channels = {
+            int(name): Channel(newest, watermark, idle)
+            for name, (newest, watermark, idle) in document["channels"].items()
+        }
+        self.watermark = document["watermark"]
+
+    def _channel(self, name: int) -> Channel:
+        return self.channels.setdefault(name, Channel())
+
+
+def lowest(feeding: Iterable[tuple[int, bool]]) -> tuple[int, bool]:
+    """The watermark of a node, and whether it holds back others, from those of its parents.
+
+    Tables hold back nothing where a stream is there to say what time it is.
+    """
+    parents = list(feeding)
+    held = [watermark for watermark, holds in parents if holds]
+    if held:
+        return min(held), True
+    return min((watermark for watermark, _ in parents), default=ENDED), False
