@@ -18,7 +18,7 @@ import polars as pl
 from headwater.errors import HeadwaterError
 from headwater.streams.channels import Feed, lowest
 from headwater.streams.failures import OperatorFailed
-from headwater.streams.frames import FAILED, MAIN, NEVER, SYSTEM
+from headwater.streams.frames import ERROR, FAILED, LATE, MAIN, NEVER, OFFSET, SYSTEM, WM
 from headwater.streams.model import Branch, Node, Repartition, Sink, Source
 from headwater.streams.operator import MAKERS, Context, Delta, Operator, Size
 from headwater.streams.ops import load
@@ -107,7 +107,7 @@ class Task:
             if isinstance(node, Source):
                 self.feeds[name] = Feed(out_of_order=node.out_of_order, holds=node.kind == "stream")
             elif isinstance(node, Repartition):
-                self.feeds[name] = Feed(expected=tasks)
+                self.feeds[name] = Feed(expected=tasks, holds=_holds(name, nodes))
             if _operates(node):
                 context = Context(
                     task=number,
@@ -141,7 +141,7 @@ class Task:
             if isinstance(self.nodes[name], Source):
                 frame = feed.stamp(given.channel, given.frame, floor)
             else:
-                frame = given.frame.with_columns(pl.col("_wm").clip(lower_bound=floor))
+                frame = given.frame.with_columns(pl.col(WM).clip(lower_bound=floor))
                 feed.hear(given.channel, given.watermark, given.idle)
             self.flows[name].rows_in += frame.height
             if name in self.operators:
@@ -170,7 +170,7 @@ class Task:
             return
         if output == MAIN:
             flow.rows_out += frame.height
-        elif output == "late":
+        elif output == LATE:
             flow.rows_late += frame.height
         for child, port in self._children[name]:
             node = self.nodes[child]
@@ -190,12 +190,13 @@ class Task:
     def _refuse(self, name: str, frame: pl.DataFrame, step: Step) -> None:
         if not self._dead_letters:
             row = frame.row(0, named=True)
-            at = f", offset {row['_offset']}" if row.get("_offset") is not None else ""
+            offset = row.get(OFFSET)
+            at = "" if offset is None else f", offset {offset}"
             raise OperatorFailed(
-                f"Operator {name!r} of task {self.number} failed on a row{at}: {row['_error']}.",
+                f"Operator {name!r} of task {self.number} failed on a row{at}: {row[ERROR]}.",
                 operator=name,
                 partition=self.number,
-                offset=row.get("_offset"),
+                offset=offset,
             )
         step.failed.append((name, frame))
 
@@ -281,6 +282,14 @@ def _operates(node: Node) -> bool:
     if isinstance(node, Source):
         return node.kind != "stream"
     return not isinstance(node, Sink | Repartition | Branch)
+
+
+def _holds(name: str, nodes: Mapping[str, Node]) -> bool:
+    """Whether a stream is among what feeds a node, so that its time counts; a table only answers."""
+    node = nodes[name]
+    if isinstance(node, Source):
+        return node.kind == "stream"
+    return any(_holds(parent, nodes) for parent in node.parents)
 
 
 def _children(nodes: Mapping[str, Node]) -> dict[str, list[tuple[str, int]]]:
