@@ -175,3 +175,19 @@ def test_a_flipped_bit_in_a_page_is_found_by_its_checksum() -> None:
     with pytest.raises(Corrupt) as caught:
         parquet.decode_row_groups(pa.BufferReader(bytes(data)), footer, [0], ["value"], file)
     assert file.key == caught.value.data["key"]
+
+
+@pytest.mark.parametrize("kind", [bytes, memoryview, bytearray, pa.py_buffer])
+def test_the_checksum_is_that_of_every_object_with_the_c_library_and_without_it(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = random.Random(5).randbytes(600_001)
+    first, second = kind(data[:300_000]), kind(data[300_000:])
+    assert parquet.checksum(second, parquet.checksum(first)) == frame.checksum(data)
+    assert parquet.checksum(kind(b"")) == 0
+    monkeypatch.setattr(parquet, "_extend", lambda: None)
+    assert parquet.checksum(second, parquet.checksum(first)) == frame.checksum(data)
+
+
+def test_the_c_library_is_found_here() -> None:
+    assert parquet._extend() is not None
