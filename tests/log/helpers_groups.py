@@ -83,7 +83,8 @@ class GroupModel:
             return {}
         wanted = {name for m in members for name in m.topics}
         topics = {t["name"]: (id_, len(t["parts"])) for id_, t in self.topics.items() if t["name"] in wanted}
-        return {n: set(p) for n, p in assignors.assign(assignors.chosen(members), members, topics).items()}
+        before = {name: nested(dict.fromkeys(places, 0)) for name, places in group.get("target", {}).items()}
+        return {n: set(p) for n, p in assignors.assign(assignors.chosen(members), members, topics, before).items()}
 
     def _reconcile(self, group: dict[str, Any]) -> None:
         targets = group.get("target", {})

@@ -118,13 +118,13 @@ def _leave(change: Change, op: LeaveGroup) -> None:
 
 def _retarget(state: State, group: Group) -> None:
     group.generation += 1
-    members = list(group.members.values())
+    members, before = list(group.members.values()), group.target
     named = {name for member in members for name in member.topics if name in state.names}
     topics = {name: (state.names[name], len(state.topics[state.names[name]].partitions)) for name in named}
     group.target = {}
     group.assignor = assignors.chosen(members) if members else ""
     if members:
-        for name, places in assignors.assign(group.assignor, members, topics).items():
+        for name, places in assignors.assign(group.assignor, members, topics, before).items():
             mine: dict[int, list[int]] = {}
             for topic, partition in sorted(places):
                 mine.setdefault(topic, []).append(partition)
