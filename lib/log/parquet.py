@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, cast
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 from headwater.errors import Corrupt, InvalidRequest
 from headwater.limits import OBJECT_BYTES_MAX
 from headwater.log import columns as types
-from headwater.log import frame
+from headwater.log import crc, frame
 from headwater.log.arrow_types import arrow_type
 from headwater.log.codec_schema import PLACED_SCHEMA
 from headwater.log.operations import Column, File
@@ -33,6 +34,7 @@ from headwater.types import Buffer
 ROW_GROUP_ROWS: Final = 65_536
 ROW_GROUP_BYTES: Final = 8 << 20
 PAGE_BYTES: Final = 1 << 20
+SUMS: Final = "headwater.crc32c"  # in the footer: start, end and CRC32C of each row group's bytes
 TAIL: Final = 8  # bytes behind the footer: its length, and the magic "PAR1"
 
 FOREIGN: Final = (
@@ -63,6 +65,32 @@ class Built:
     footer_crc: int
 
 
+class _Summed:
+    """Where a file is written: memory, and the CRC32C of what came."""
+
+    def __init__(self) -> None:
+        self.crc = 0
+        self.closed = False
+        self._parts = pa.BufferOutputStream()
+
+    def write(self, part: Buffer) -> int:
+        self.crc = checksum(part, self.crc)
+        self._parts.write(part)
+        return len(part)
+
+    def tell(self) -> int:
+        return self._parts.tell()
+
+    def data(self) -> pa.Buffer:
+        return self._parts.getvalue()
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class FileBuilder:
     """Makes a file of rows that come in any number of pieces, by ascending offset.
 
@@ -75,12 +103,13 @@ class FileBuilder:
         self.rows = 0
         self.waiting = 0
         self._rows_waiting = 0
-        self._sink = pa.BufferOutputStream()
+        self._sink = _Summed()
+        self._sums: list[tuple[int, int, int]] = []
         self._waiting: list[pa.RecordBatch] = []
         self._times: list[tuple[int, int]] = []
         self._last = -1
         self._writer = pq.ParquetWriter(
-            self._sink,
+            pa.PythonFile(self._sink, mode="w"),  # type: ignore[arg-type]  # it asks for what a file does
             self.schema,
             compression="zstd",
             compression_level=1,
@@ -111,8 +140,9 @@ class FileBuilder:
     def finish(self) -> Built:
         """The file. Nothing can be added any more."""
         self._flush()
+        self._writer.add_key_value_metadata({SUMS: msgspec.json.encode(self._sums).decode()})
         self._writer.close()
-        data = self._sink.getvalue()
+        data = self._sink.data()
         assert data.size <= OBJECT_BYTES_MAX, f"a file of {data.size} bytes is no single object"
         footer = int.from_bytes(data[data.size - TAIL : data.size - 4], "little") + TAIL
         return Built(
@@ -121,7 +151,7 @@ class FileBuilder:
             footer=footer,
             min=min((low for low, _ in self._times), default=0),
             max=max((high for _, high in self._times), default=0),
-            crc=checksum(data),
+            crc=self._sink.crc,
             footer_crc=frame.checksum(memoryview(data)[-footer:]),
         )
 
@@ -160,7 +190,13 @@ class FileBuilder:
         self._last = offsets[-1].as_py()
         times = cast(dict[str, int], pc.min_max(table.column("timestamp").cast(pa.int64())).as_py())
         self._times.append((times["min"], times["max"]))
+        start = before = 0  # the first group's bytes include the magic before it
+        if self._sums:
+            start, before, self._sink.crc = self._sink.tell(), self._sink.crc, 0
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        end, own = self._sink.tell(), self._sink.crc
+        self._sink.crc = crc.combined(before, own, end - start)
+        self._sums.append((start, end, own))
         self._waiting, self._rows_waiting, self.waiting = [], 0, 0
 
 
@@ -209,6 +245,42 @@ def check_whole(file: File, *parts: Buffer) -> None:
         crc = checksum(part, crc)
     if sum(len(part) for part in parts) != file.bytes or crc != file.crc:
         raise Corrupt(f"{file.key!r}, a file of the archive, is damaged: it fails its CRC32C.", key=file.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """The bytes ``[start, end)`` of a file that are a row group, and their CRC32C."""
+
+    start: int
+    end: int
+    crc: int
+
+
+def sums_of(metadata: pq.FileMetaData) -> list[Sum]:
+    """Those of all row groups, in order; none of a file that was written before there were such."""
+    found = (metadata.metadata or {}).get(SUMS.encode())
+    sums = [Sum(*each) for each in msgspec.json.decode(found, type=list[tuple[int, int, int]])] if found else []
+    return sums if len(sums) == metadata.num_row_groups else []
+
+
+def check_rest(file: File, sums: Sequence[Sum], rest: Buffer | pa.Buffer) -> None:
+    """See that ``rest``, what lies behind the row groups, makes the file's sum with theirs. Raises ``Corrupt``."""
+    whole = 0
+    for each in sums:
+        whole = crc.combined(whole, each.crc, each.end - each.start)
+    if checksum(rest, whole) != file.crc:
+        raise Corrupt(f"{file.key!r}, a file of the archive, is damaged: it fails its CRC32C.", key=file.key)
+
+
+def check_groups(file: File, sums: Sequence[Sum], take: Callable[[int, int], pa.Buffer]) -> None:
+    """See that row groups are as they were written, just before they are decoded. Raises ``Corrupt``.
+
+    ``take(start, end)`` gives bytes of the file.
+    """
+    for each in sums:
+        data = take(each.start, each.end)
+        if data.size != each.end - each.start or checksum(data) != each.crc:
+            raise Corrupt(f"{file.key!r}, a file of the archive, is damaged: it fails its CRC32C.", key=file.key)
 
 
 def read_footer(data: bytes, file: File) -> pq.FileMetaData:

@@ -35,6 +35,16 @@ def coalesced(ranges: Sequence[Range], hole_bytes: int) -> list[Range]:
     return joined
 
 
+def taker(source: Any) -> Any:
+    """``take(start, end)`` of an Arrow file that nobody else is reading now."""
+
+    def take(start: int, end: int) -> Any:
+        source.seek(start)
+        return source.read_buffer(end - start)
+
+    return take
+
+
 def sparse(size: int, starts: list[int], blobs: list[bytes]) -> Any:
     """An Arrow file that has some ranges of ``size`` bytes, and nothing else."""
     opened: Any = Sparse(size, starts=starts, blobs=blobs)

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from headwater.limits import REPLAY_FILES_AHEAD, REPLAY_PART_BYTES, REPLAY_WHOLE_BYTES
+from headwater.limits import REPLAY_FILES_AHEAD, REPLAY_HOLE_BYTES, REPLAY_PART_BYTES, REPLAY_WHOLE_BYTES
 from headwater.log import parquet
 from headwater.log.operations import File
 from headwater.log.parquet import FOREIGN, damaged
-from headwater.log.sparse import chunk_range, sparse
+from headwater.log.sparse import Range, chunk_range, coalesced, sparse, taker
 from headwater.log.together import together
 from headwater.replay import sources
 from headwater.replay.columns import may_match
@@ -47,6 +47,8 @@ class Opened:
     source: Any | None
     leaves: list[str]
     checked: bool
+    sums: list[parquet.Sum]  # of the row groups, to be checked before they are decoded; else none
+    data: Any | None = None  # all bytes of a mapped file: several pieces look at it at once
     shared: Shared | None = None  # a remote file of which everything is wanted
 
 
@@ -159,13 +161,21 @@ async def _open(job: Job, span: Span, file: File) -> Opened:
         whole = _wants_all(job, span, file)
         return await job.work(_parse_mapped, sources.mapped(path, file), file, whole)  # type: ignore[no-any-return]
     whole = file.bytes <= REPLAY_WHOLE_BYTES
-    start = 0 if whole else max(0, file.bytes - max(file.footer, FOOTER_READ_BYTES))
+    # Before the footer lies the page index, of much the same size; it is checked where everything is read.
+    tail = max(file.footer * 2 if _wants_all(job, span, file) else file.footer, FOOTER_READ_BYTES)
+    start = 0 if whole else max(0, file.bytes - tail)
     data = await sources.read_range(view, file, start, file.bytes)
     if whole:
         parquet.check_whole(file, data)
     footer = sparse(file.bytes, [start], [data])
     opened: Opened = await job.work(_parse, file, footer, whole, whole)
-    if not whole and _wants_all(job, span, file) and file.bytes <= job.piece_bytes:
+    if whole or not _wants_all(job, span, file):
+        return opened
+    if sums := parquet.sums_of(opened.metadata):
+        between = await sources.read_range(view, file, sums[-1].end, start) if sums[-1].end < start else b""
+        parquet.check_rest(file, sums, between + data[max(0, sums[-1].end - start) :])
+        return replace(opened, checked=True, sums=sums)
+    if file.bytes <= job.piece_bytes:
         return replace(opened, checked=True, shared=Shared(job, file, opened.metadata))
     return opened
 
@@ -177,16 +187,23 @@ def _wants_all(job: Job, span: Span, file: File) -> bool:
 
 
 def _parse_mapped(source: Any, file: File, whole: bool) -> Opened:
-    if whole:
-        parquet.check_whole(file, memoryview(source.read_buffer(file.bytes)))
-    return _parse(file, source, True, whole)
+    opened = _parse(file, source, True, whole)
+    if not whole:
+        return opened
+    source.seek(0)
+    data = source.read_buffer(file.bytes)
+    if sums := parquet.sums_of(opened.metadata):
+        parquet.check_rest(file, sums, data.slice(sums[-1].end))
+        return replace(opened, sums=sums, data=data)
+    parquet.check_whole(file, memoryview(data))
+    return opened
 
 
 def _parse(file: File, source: Any, whole: bool, checked: bool) -> Opened:
     source.seek(file.bytes - file.footer)
     metadata = parquet.read_footer(source.read(file.footer), file)
     leaves = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    return Opened(file, metadata, source, source if whole else None, leaves, checked)
+    return Opened(file, metadata, source, source if whole else None, leaves, checked, [])
 
 
 def _pieces_of(job: Job, span: Span, opened: Opened) -> list[Piece]:
@@ -250,13 +267,27 @@ def _piece(job: Job, span: Span, opened: Opened, run: list[Group], end: int) -> 
     if opened.source is None:  # what is mapped, or small, is not counted
         cost += sum(column.total_compressed_size for column in columns)
 
+    sums = [opened.sums[number] for number in numbers] if opened.sums else []
+
     async def load() -> list[pa.RecordBatch]:
         source = opened.source if opened.shared is None else await opened.shared.source()
         if source is None:
-            source = await sources.fetched(job.view, opened.file, [chunk_range(column) for column in columns])
+            ranges = _parts(sums) or coalesced([chunk_range(column) for column in columns], REPLAY_HOLE_BYTES)
+            source = await sources.fetched(job.view, opened.file, ranges)
         return await job.decode(_rows, opened, source, numbers, names, clip, job)  # type: ignore[no-any-return]
 
     return Piece(span.partition, min(end, span.end), cost, load)
+
+
+def _parts(sums: list[parquet.Sum]) -> list[Range]:
+    """Ranges of whole row groups, to be fetched side by side."""
+    parts: list[Range] = []
+    for each in sums:
+        if parts and parts[-1][1] - parts[-1][0] < REPLAY_PART_BYTES:
+            parts[-1] = (parts[-1][0], each.end)
+        else:
+            parts.append((each.start, each.end))
+    return parts
 
 
 def _leaves_of(opened: Opened, names: list[str]) -> list[int]:
@@ -268,6 +299,10 @@ def _rows(
     opened: Opened, source: Any, numbers: list[int], names: list[str], clip: Clip, job: Job
 ) -> list[pa.RecordBatch]:
     """Read and decode neighbouring row groups. Runs in a thread; Arrow lets go of the interpreter meanwhile."""
+    if opened.sums:
+        data = opened.data
+        take = taker(source) if data is None else lambda start, end: data.slice(start, end - start)
+        parquet.check_groups(opened.file, [opened.sums[number] for number in numbers], take)
     try:
         # The bytes are at hand. Buffering them before would only copy them, and read across the cuts between parts.
         reader = pq.ParquetFile(

@@ -14,9 +14,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from headwater.errors import Corrupt, NotFound, Unavailable
-from headwater.limits import REPLAY_HOLE_BYTES
 from headwater.log.operations import File
-from headwater.log.sparse import Range, coalesced, sparse
+from headwater.log.sparse import Range, sparse
 from headwater.log.together import together
 from headwater.replay.view import View
 from headwater.store.base import ObjectStore
@@ -54,10 +53,9 @@ def mapped(path: Path, file: File) -> Any:
 
 
 async def fetched(view: View, file: File, ranges: Sequence[Range]) -> Any:
-    """Some bytes of an object, as a file that has nothing else. Raises ``NotFound`` (R6), ``Corrupt``."""
-    joined = coalesced(ranges, REPLAY_HOLE_BYTES)
-    blobs = await together(*(read_range(view, file, start, end) for start, end in joined))
-    return sparse(file.bytes, [start for start, _ in joined], blobs)
+    """Some ranges of an object, in order, as a file that has nothing else. Raises ``NotFound`` (R6), ``Corrupt``."""
+    blobs = await together(*(read_range(view, file, start, end) for start, end in ranges))
+    return sparse(file.bytes, [start for start, _ in ranges], blobs)
 
 
 async def read_range(view: View, file: File, start: int, end: int) -> bytes:

@@ -191,3 +191,23 @@ def test_the_checksum_is_that_of_every_object_with_the_c_library_and_without_it(
 
 def test_the_c_library_is_found_here() -> None:
     assert parquet._extend() is not None
+
+
+def test_row_groups_have_sums_of_their_own_and_make_the_sum_of_the_file() -> None:
+    builder = parquet.FileBuilder()
+    for start in range(0, 200_000, 50_000):
+        builder.add(rows(start, 50_000))
+    built = builder.finish()
+    file = parquet.placed(built, base=0, end=200_000, key="k")
+    data = memoryview(built.data)
+    sums = parquet.sums_of(parquet.read_footer(bytes(data[-file.footer :]), file))
+    assert len(sums) > 2
+    assert [0, *(each.end for each in sums[:-1])] == [each.start for each in sums]
+    assert [frame.checksum(data[each.start : each.end]) for each in sums] == [each.crc for each in sums]
+    assert file.crc == frame.checksum(data)
+    parquet.check_groups(file, sums, lambda start, end: pa.py_buffer(data[start:end]))
+    parquet.check_rest(file, sums, data[sums[-1].end :])
+    with pytest.raises(Corrupt, match="CRC32C"):
+        parquet.check_groups(file, sums[1:2], lambda start, end: pa.py_buffer(bytes(end - start)))
+    with pytest.raises(Corrupt, match="CRC32C"):
+        parquet.check_rest(file, sums, data[sums[-1].end : -1])
