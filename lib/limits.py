@@ -192,3 +192,29 @@ ICEBERG_TRIES_MAX = 10  # how often a sync looks again because another one chang
 EXPORT_PART_OFFSETS = 1 << 20  # offsets of one file of an export into a folder; what an interruption costs at most
 COPY_BYTES = 8 * MIB  # records that one transaction of a replay into a topic carries, before compression
 COPY_TRIES_MAX = 5  # how often it asks for the outcome of a commit that the store did not answer
+
+# -- stream processing ---------------------------------------------------------------------------------
+
+STREAMS_BATCH_BYTES = 4 * MIB  # stored bytes that one micro-batch of a task takes; decoded a few times as much
+STREAMS_BATCH_RECORDS = 1 << 18  # … and records: a step of 250,000 rows lasts about as long as a commit
+STREAMS_LANE_BYTES = 8 * MIB  # read ahead of one partition: two micro-batches, so that reading hides behind computing
+STREAMS_BUFFER_BYTES = 64 * MIB  # … and of all partitions of one worker; each may hold one chunk in any case
+STREAMS_APPEND_BYTES = 8 * MIB  # rows of one appended batch before compression: half of what a batch may take
+STREAMS_CHANGELOG_BYTES_MIN = 8 * MIB  # deltas outweigh a smaller snapshot only from here on: restore reads so much
+STREAMS_CHANGELOG_COMMIT_BYTES = 16 * KIB  # a commit's deltas weigh at least this: restore pays a GET for each
+STREAMS_SNAPSHOT_BYTES = 32 * MIB  # pieces of a snapshot that one intent carries: what a snapshot holds in memory
+STREAMS_TRIM_BYTES = 8 * MIB  # consumed bytes of a repartition topic that one trim takes away
+STREAMS_TICK_MS = 1_000  # wall-clock timers and silent partitions are looked after this often
+STREAMS_POLL_MS = 10_000  # one long poll of a task for new records: at rest 1 GET a second for the whole worker
+STREAMS_QUERY_ROWS_MAX = 100_000  # rows of one answer to an interactive query
+STREAMS_STANDBYS_MAX = 8  # standby copies of one task; each costs the memory of its state
+
+# -- Spark -----------------------------------------------------------------------------------------------
+
+SPARK_SPLIT_RECORDS = 500_000  # records of one task: at 5 M records/s little beside what Spark spends on a task
+SPARK_SPLITS_MAX = 10_000  # tasks of one scan or micro-batch; with more records each takes more of them
+SPARK_SESSIONS_MAX = 8  # namespaces that one Python worker of Spark holds open
+SPARK_READ_BYTES = 64 * MIB  # records that one task holds: a machine runs as many tasks as it has cores
+SPARK_STAGE_BYTES = 16 * MIB  # rows that a writing task gathers before it stores them: what it holds in memory
+SPARK_CHUNK_BYTES = 8 * MIB  # rows of one batch before compression: half of what a batch may take
+SPARK_COMMIT_TRIES_MAX = 5  # how often a commit is asked for its outcome, or meets another writer of the same stream
