@@ -31,6 +31,7 @@ COMMANDS = {
     "maintain": ("headwater.cli.maintain", "maintain", "Archive, retain, compact and collect, once or for ever."),
     "replay": ("headwater.cli.replay", "replay", "Copy a range of a topic to files or to another topic."),
     "sql": ("headwater.cli.sql", "sql", "Answer SQL over topics, as of now or of an earlier commit."),
+    "streams": ("headwater.cli.streams", "streams", "Run jobs of stream processing; pause, reset and restart them."),
     "iceberg": ("headwater.cli.iceberg", "iceberg", "Keep an Apache Iceberg table over a topic's archive."),
     "dev": ("headwater.cli.dev", "dev", "Serve the HTTP interface of all functions on one port."),
     "demo": ("headwater.cli.demo", "demo", "Send a year of real flights through the log and check them."),

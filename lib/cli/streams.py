@@ -1,0 +1,337 @@
+"""``headwater streams``: run jobs of stream processing, look at them, and bring them to where they should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headwater.cli.places import Start, StartType, resolve_all
+from headwater.cli.settings import Group, Settings, answer, opened, pass_settings, run, with_namespace
+
+if TYPE_CHECKING:
+    from headwater.log.namespace import Namespace
+    from headwater.streams.topology import Topology
+
+
+@click.group(cls=Group)
+def streams() -> None:
+    """Run jobs of stream processing, look at them, pause, reset and restart them.
+
+    A job is a topology in Python: `headwater streams run jobs:delays` runs what `delays` is in jobs.py.
+    """
+
+
+@streams.command(name="run")
+@click.argument("topology", metavar="MODULE:TOPOLOGY")
+@click.option("--once", is_flag=True, help="Process what is there now, and end.")
+@click.option("--listen", metavar="HOST:PORT", default="", help="Answer questions about the state over HTTP.")
+@click.option(
+    "--standbys", type=click.IntRange(0, 8), default=0, show_default=True, help="Standby copies of each task."
+)
+@click.option("--instance", metavar="NAME", default="", help="A name that this worker keeps over restarts.")
+@click.option("--from", "reset", type=click.Choice(["earliest", "latest"]), default="earliest", show_default=True,
+              help="Where a job begins that has committed nothing.")  # fmt: skip
+@click.option("--lost", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
+              help="What to do about records that retention took before they were read.")  # fmt: skip
+@click.option("--spill", metavar="DIR", default="", help="A folder for state that outgrows the memory of an operator.")
+@click.option("--memory", "memory_max", type=click.IntRange(min=0), default=0, metavar="BYTES",
+              help="State that one operator of one task keeps in memory; needs --spill. 0 is no bound.")  # fmt: skip
+@pass_settings
+def run_(
+    settings: Settings,
+    topology: str,
+    once: bool,
+    listen: str,
+    standbys: int,
+    instance: str,
+    reset: str,
+    lost: str,
+    spill: str,
+    memory_max: int,
+) -> None:
+    """Run a job as one of its workers, until Ctrl-C; or with --once until what is there now is processed.
+
+    Start as many as you like, anywhere: they share the job's tasks, and the results are the same.
+    """
+    found = load(topology)
+    from headwater.streams.run import app
+
+    options = app.WorkerOptions(
+        num_standbys=standbys, instance=instance, reset=reset, lost=lost, spill=spill, memory_max=memory_max
+    )
+
+    async def work() -> app.Report | None:
+        async with opened(settings, writes=True) as namespace:
+            if once:
+                return await app.run_once(found, namespace, options=options)
+            await app.run(found, namespace, listen=listen, options=options, ready=lambda ready: _told(settings, ready))
+            return None
+
+    report = run(work())
+    if report is not None:
+        from dataclasses import asdict
+
+        sentence = (
+            f"Job {report.job}: {report.records:,} records in, {report.rows_out:,} out, {report.commits:,} commits; "
+            f"the log is at commit {report.commit:,}."
+        )
+        answer(settings, asdict(report), sentence)
+
+
+def _told(settings: Settings, app: Any) -> None:
+    where = f", answering at {app.address}" if app.address else ""
+    document = {"job": app.job.name, "tasks": app.job.tasks, "address": app.address}
+    answer(settings, document, f"Job {app.job.name} runs with {app.job.tasks} tasks{where}. Ctrl-C ends this worker.")
+
+
+@streams.command()
+@click.argument("topology", metavar="MODULE:TOPOLOGY")
+@click.option("--svg", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Draw it instead.")
+@pass_settings
+def describe(settings: Settings, topology: str, svg: Path | None) -> None:
+    """Show the sub-topologies, sources, stores and sinks of a topology. Needs no store."""
+    found = load(topology)
+    if svg is not None:
+        svg.write_text(found.svg())
+        answer(settings, {"svg": str(svg)}, f"Drew {svg}.")
+    elif settings.json:
+        from headwater.cli import output
+
+        output.print_json({"job": found.build().job, "description": found.describe()})
+    else:
+        click.echo(found.describe())
+
+
+@streams.command()
+@click.argument("job")
+@pass_settings
+def status(settings: Settings, job: str) -> None:
+    """Show a job's members and tasks, how far behind it is, and the size of its state."""
+
+    async def work(namespace: Namespace) -> dict[str, Any]:
+        from headwater.streams.run import control
+
+        return await control.status(namespace, job)
+
+    found = with_namespace(settings, work)
+    from headwater.cli import output
+
+    if settings.json:
+        output.print_json(found)
+        return
+    lag = sum(row["lag"] for row in found["lag"])
+    click.echo(
+        f"{job}: {found['state']}, {found['tasks']} tasks, {lag:,} records behind, as of commit {found['commit']:,}"
+    )
+    if found["members"]:
+        rows = [[m["member"], m["instance"], m["address"], " ".join(map(str, m["tasks"]))] for m in found["members"]]
+        output.print_table(["member", "instance", "address", "tasks"], rows, left=("instance", "address", "tasks"))
+    if found["lag"]:
+        rows = [[r["topic"], r["partition"], r["offset"], r["lag"]] for r in found["lag"]]
+        output.print_table(["topic", "partition", "committed", "lag"], rows)
+    if found["savepoints"]:
+        output.print_table(["savepoint", "commit"], [[name, at] for name, at in found["savepoints"].items()])
+
+
+@streams.command()
+@click.argument("job")
+@pass_settings
+def pause(settings: Settings, job: str) -> None:
+    """Make all workers of a job hold still. It stays so until `resume`, whoever starts or stops meanwhile."""
+    _pause(settings, job, paused=True)
+
+
+@streams.command()
+@click.argument("job")
+@pass_settings
+def resume(settings: Settings, job: str) -> None:
+    """Let the workers of a paused job go on."""
+    _pause(settings, job, paused=False)
+
+
+def _pause(settings: Settings, job: str, *, paused: bool) -> None:
+    async def work(namespace: Namespace) -> int:
+        from headwater.streams.run import control
+
+        return await control.pause(namespace, job, paused=paused)
+
+    commit = with_namespace(settings, work, writes=True)
+    word = "paused" if paused else "resumed"
+    answer(settings, {"job": job, "state": word, "commit": commit}, f"Job {job} is {word} as of commit {commit:,}.")
+
+
+@streams.command()
+@click.argument("job")
+@click.option("--to", "to", type=StartType(), default="earliest", show_default=True,
+              help="Where to begin: earliest, latest, or a time.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@pass_settings
+def reset(settings: Settings, job: str, to: Start, yes: bool) -> None:
+    """Forget all state of a job and begin anew. What it has written to its output topics stays.
+
+    Shows what would be done, and asks. Refused while members are active. Everything is one commit.
+    """
+
+    async def preview(namespace: Namespace) -> tuple[dict[tuple[str, int], int], dict[str, Any]]:
+        from headwater.streams.run import control
+
+        found = control.remains(namespace.state, job)
+        places = await resolve_all(namespace, found.sources, to)
+        return places, await control.plan_reset(namespace, job, places)
+
+    places, plan = with_namespace(settings, preview)
+    if not settings.json:
+        _show_reset(plan)
+    if not yes:
+        click.confirm(f"Forget the state of job {job} and begin there?", abort=True, err=True)
+
+    async def work(namespace: Namespace) -> int:
+        from headwater.streams.run import control
+
+        return await control.reset(namespace, job, places)
+
+    commit = with_namespace(settings, work, writes=True)
+    answer(settings, {**plan, "commit": commit}, f"Job {job} is as new since commit {commit:,}.")
+
+
+def _show_reset(plan: dict[str, Any]) -> None:
+    from headwater.cli import output
+
+    rows = [
+        [row["topic"], row["partition"], "–" if row["before"] < 0 else row["before"], row["after"]]
+        for row in plan["offsets"]
+    ]
+    if rows:
+        output.print_table(["topic", "partition", "before", "after"], rows)
+    verb = "Trims" if plan["how"] == "trim" else "Deletes"
+    click.echo(f"{verb} {', '.join(plan['internal_topics'])}: {plan['state_records']:,} records of state.")
+
+
+@streams.command()
+@click.argument("job")
+@click.argument("name", required=False, default="")
+@pass_settings
+def savepoint(settings: Settings, job: str, name: str) -> None:
+    """Print the commit to which the job can be brought back as it is now, and keep it under NAME if one is given.
+
+    It can be gone back to for as long as history.retention.ms of the namespace says, a day unless set.
+    """
+
+    async def work(namespace: Namespace) -> dict[str, Any]:
+        from headwater.streams.run import control
+
+        return await control.savepoint(namespace, job, name)
+
+    found = with_namespace(settings, work, writes=bool(name))
+    kept = f" ({name})" if name else ""
+    sentence = (
+        f"{found['commit']}\nJob {job} as of commit {found['commit']:,}{kept}: {len(found['offsets'])} offsets, "
+        f"{found['lag']:,} records not yet read. Back: headwater streams restart {job} --at {name or found['commit']}"
+    )
+    answer(settings, found, sentence)
+
+
+@streams.command()
+@click.argument("job")
+@click.option("--at", "at", required=True, metavar="COMMIT", help="A commit's number, or a savepoint's name.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_settings
+def restart(settings: Settings, job: str, at: str, yes: bool) -> None:
+    """Bring a job's state and offsets back to what they were at a commit. The next run goes on from there.
+
+    What the job has written to its output topics since then stays, and is written again. Refused while members are
+    active. Everything is one commit.
+    """
+
+    async def find(namespace: Namespace) -> int:
+        from headwater.errors import NotFound
+        from headwater.streams.run import control
+
+        found = control.savepoints(control.remains(namespace.state, job))
+        if at in found:
+            return found[at]
+        if not at.isdigit():
+            raise NotFound(f"Job {job!r} has no savepoint {at!r}; it has {', '.join(found) or 'none'}.")
+        return int(at)
+
+    commit = with_namespace(settings, find)
+    if not yes:
+        click.echo("The outputs that the job has written since then stay, and will be written again.", err=True)
+        click.confirm(f"Bring job {job} back to commit {commit:,}?", abort=True, err=True)
+
+    async def work(namespace: Namespace) -> dict[str, Any]:
+        from headwater.streams.run import control
+
+        return await control.restart(namespace, job, commit)
+
+    done = with_namespace(settings, work, writes=True)
+    where = f"Job {job} is where it was at commit {commit:,}, by commit {done['commit']:,}."
+    answer(settings, done, f"{where} Outputs written since then stay.")
+
+
+@streams.command()
+@click.argument("job")
+@click.argument("store")
+@click.argument("key", nargs=-1)
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Rows at most.")
+@click.option("--as-of", "as_of", type=click.IntRange(min=0), default=None, metavar="COMMIT", help="As it was then.")
+@pass_settings
+def query(settings: Settings, job: str, store: str, key: tuple[str, ...], limit: int, as_of: int | None) -> None:
+    """Ask the workers of a job for the rows of a store: those of KEY, one value a key column, or all.
+
+    The workers must have been started with --listen.
+    """
+
+    async def work(namespace: Namespace) -> list[dict[str, Any]]:
+        from headwater.streams.run import asking
+
+        return await asking.rows(namespace, job, store, key, limit=limit, as_of=as_of)
+
+    rows = with_namespace(settings, work)
+    from headwater.cli import output
+
+    if settings.json:
+        output.print_json(rows)
+    elif not rows:
+        click.echo(f"Store {store} of job {job} has nothing there.")
+    else:
+        columns = list(rows[0])
+        output.print_table(columns, [[_cell(row[name]) for name in columns] for row in rows], left=columns)
+
+
+def _cell(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
+def load(name: str) -> Topology:
+    """The topology that ``MODULE:NAME`` names: an object, or a function without arguments that makes it."""
+    import importlib
+    import sys
+
+    from headwater.errors import InvalidRequest
+
+    module, mark, attribute = name.partition(":")
+    if not mark or not module or not attribute:
+        raise click.UsageError(f"Name a topology as MODULE:NAME, as jobs:delays, not {name!r}.")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module = module.removesuffix(".py").replace("/", ".")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in (module, module.split(".")[0]):
+            raise
+        raise InvalidRequest(f"There is no module {module!r} here or on the Python path.") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise InvalidRequest(f"Module {module!r} has no {attribute!r}.")
+        found = getattr(found, part)
+    if callable(found) and not hasattr(found, "build"):
+        found = found()
+    if not hasattr(found, "build"):
+        raise InvalidRequest(f"{name!r} is a {type(found).__name__}, not a topology.")
+    topology: Topology = found
+    return topology

@@ -1,0 +1,212 @@
+"""One micro-batch as CPU work: chunks become inputs, inputs a step, and the step batches. No store, no event loop.
+
+It may run in a thread, one call at a time for each task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from headwater.errors import HeadwaterError
+from headwater.log import batch
+from headwater.log.state import Schema
+from headwater.streams import serde
+from headwater.streams.failures import OperatorFailed
+from headwater.streams.frames import ENDED
+from headwater.streams.model import Source
+from headwater.streams.operator import Delta
+from headwater.streams.run import changelog, committing
+from headwater.streams.run.changelog import Line
+from headwater.streams.run.job import Job
+from headwater.streams.run.reading import Taken
+from headwater.streams.task import Input, Mark, Task
+from headwater.types import Batch
+
+
+@dataclass(slots=True, kw_only=True)
+class Computed:
+    """What one micro-batch came to. ``is_news`` says that there is something to commit: ``batches``, by topic and
+    partition, with those of the changelog at the end, and ``offsets``, the next ones to read.
+    """
+
+    batches: list[tuple[str, int, Batch]]
+    offsets: dict[tuple[str, int], int]
+    is_news: bool
+    records: int
+    nbytes: int
+    rows_out: int
+    changelog_bytes: int
+
+
+@dataclass(slots=True)
+class Computer:
+    """The pure part of a running task: the machine and what it has told others."""
+
+    job: Job
+    number: int
+    task: Task
+    schemas: Mapping[str, Sequence[Schema]]
+    told: dict[str, Mark] = field(default_factory=dict)
+    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)  # wall time at which each source last brought something
+    idle: set[str] = field(default_factory=set)
+    absent: list[Input] = field(default_factory=list)
+    writes_topology: bool = False
+    anchors: bool = False  # offsets that no commit has yet: where a job begins at the end of its sources
+
+    @property
+    def globals(self) -> set[str]:
+        """Tables that every task reads anew in each life: their state is in no changelog."""
+        return {name for names in self.job.tables.values() for name in names}
+
+    def resume(self, progress: Mapping[str, Any] | None) -> None:
+        """Go on where ``progress`` was written. Sources of which this task has no partition hold nothing back."""
+        self.absent = [
+            Input(source=name, watermark=ENDED, idle=True)
+            for topic, names in self.job.sources.items()
+            if self.number >= self.job.count(topic)
+            for name in names
+        ]
+        said = (progress or {}).get("run", {})
+        self.told = {name: Mark(*mark) for name, mark in said.get("told", {}).items()}
+        self.seen = dict(said.get("seen", {}))
+        self.idle = set(said.get("idle", ()))
+
+    def compute(self, taken: Sequence[Taken], idle: Sequence[str], now_ms: int) -> Computed:
+        """The next step. ``idle`` are sources that are silent now.
+
+        Raises:
+            OperatorFailed: nothing may be built on this task any more.
+        """
+        inputs, self.absent = self.absent, []
+        dead: list[pa.RecordBatch] = []
+        records = nbytes = 0
+        for part in taken:
+            nbytes += part.nbytes
+            for chunk in part.chunks:
+                placed = batch.slice_from(chunk.decode(), part.start)
+                records += placed.num_rows
+                if placed.num_rows:
+                    self._decode(part, placed, inputs, dead)
+        inputs += [Input(source=name, idle=True) for name in idle]
+        step = self.task.step(inputs, now_ms)
+        for name in idle:
+            self.idle.add(name)
+        for part in taken:
+            for name in self.job.sources.get(part.topic, ()):
+                self.seen[name] = now_ms
+                self.idle.discard(name)
+        output = committing.encode_step(self.job, self.number, step, self.told, dead, time_ms=now_ms)
+        offsets = {(part.topic, part.partition): part.next for part in taken if part.topic not in self.job.tables}
+        self.offsets |= offsets
+        deltas = [(name, delta) for name, delta in step.deltas if name not in self.globals]
+        is_news = bool(offsets or idle or output.batches or deltas or self.anchors)
+        self.anchors = False
+        lines = self._lines(deltas) if is_news else []
+        written = changelog.batches_of(lines, now_ms)
+        return Computed(
+            batches=[*output.batches, *((self.job.changelog, self.number, made) for made in written)],
+            offsets=dict(self.offsets),
+            is_news=is_news,
+            records=records,
+            nbytes=nbytes,
+            rows_out=output.rows,
+            changelog_bytes=changelog.size_of(lines),
+        )
+
+    def snapshot(self) -> list[Line]:
+        """Progress and topology, as they stand behind a snapshot."""
+        return [changelog.progress_line(self.progress()), changelog.topology_line(self.job.plan.document())]
+
+    def progress(self) -> dict[str, Any]:
+        """How far the task has come: offsets as well, so that state and place are known even without the group."""
+        run = {
+            "told": {name: [mark.watermark, mark.idle] for name, mark in self.told.items()},
+            "seen": self.seen,
+            "idle": sorted(self.idle),
+            "offsets": [[topic, partition, offset] for (topic, partition), offset in self.offsets.items()],
+        }
+        return {**self.task.progress(), "run": run}
+
+    # -- the parts -------------------------------------------------------------------------------------
+
+    def _lines(self, deltas: Sequence[tuple[str, Delta]]) -> list[Line]:
+        lines = list(changelog.lines_of(deltas))
+        if self.writes_topology:
+            lines.append(changelog.topology_line(self.job.plan.document()))
+            self.writes_topology = False
+        return [*lines, changelog.progress_line(self.progress())]
+
+    def _decode(self, part: Taken, placed: pa.RecordBatch, inputs: list[Input], dead: list[pa.RecordBatch]) -> None:
+        node = self.job.repartitions.get(part.topic)
+        if node is not None:
+            inputs += repartitioned(node, placed)
+            return
+        is_global = part.topic in self.job.tables
+        for name in self.job.tables[part.topic] if is_global else self.job.sources[part.topic]:
+            source = self.job.nodes[name]
+            assert isinstance(source, Source), name
+            try:
+                decoded = serde.decode(source, self.schemas.get(part.topic, ()), placed)
+            except HeadwaterError:
+                raise
+            except Exception as error:
+                offsets: Any = placed.column("offset")
+                raise OperatorFailed(
+                    f"Source {name!r} of job {self.job.name!r} cannot read topic {part.topic!r}, partition "
+                    f"{part.partition}, offsets [{offsets[0].as_py()}, {offsets[-1].as_py()}]: {error}",
+                    operator=name,
+                    topic=part.topic,
+                    partition=part.partition,
+                    offset=offsets[0].as_py(),
+                ) from error
+            if decoded.dead:
+                dead += self._refused(source, part, decoded)
+            if decoded.frame.height:
+                inputs.append(Input(source=name, frame=decoded.frame, channel=part.partition if is_global else 0))
+
+    def _refused(self, source: Source, part: Taken, decoded: serde.Decoded) -> list[pa.RecordBatch]:
+        """Records that cannot be read: dead letters, or the end of this task."""
+        if self.job.dead_letters:
+            return [serde.dead_records(self.job.name, source, part.partition, decoded.dead)]
+        first = decoded.dead[0]
+        raise OperatorFailed(
+            f"Source {source.name!r} of job {self.job.name!r} cannot read the record of topic {part.topic!r}, "
+            f"partition {part.partition} at offset {first.offset}: {first.error}",
+            operator=source.name,
+            topic=part.topic,
+            partition=part.partition,
+            offset=first.offset,
+        )
+
+
+def repartitioned(node: str, placed: pa.RecordBatch) -> list[Input]:
+    """Records of a repartition topic: one input for each upstream task that is heard of, in the order of hearing."""
+    frames: dict[int, list[pl.DataFrame]] = {}
+    marks: dict[int, tuple[int | None, bool]] = {}
+    keys: Any = placed.column("key")
+    values: Any = placed.column("value")
+    for row in range(placed.num_rows):
+        said = msgspec.json.decode(keys[row].as_py())
+        task = said["task"]
+        known = marks.get(task, (None, False))[0]
+        marks[task] = (said["wm"] if said["wm"] is not None else known, said["idle"])
+        mine = frames.setdefault(task, [])
+        if values[row].is_valid:
+            mine.append(serde.unpack(values[row].as_buffer()))
+    return [
+        Input(
+            source=node,
+            frame=pl.concat(mine, how="vertical") if mine else None,
+            channel=task,
+            watermark=marks[task][0],
+            idle=marks[task][1],
+        )
+        for task, mine in frames.items()
+    ]

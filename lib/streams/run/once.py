@@ -1,0 +1,94 @@
+"""A run that ends: it processes what was there when it began, and leaves. For schedules and notifications.
+
+What was there is the end of each source then. Once the group has committed that far, whoever did it, everything that
+this led to lies in the job's first repartition topic, whose end is the next goal, and so on down the stages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from headwater.client.backoff import poked
+from headwater.errors import Indeterminate, Throttled, Unavailable
+from headwater.log.state import State
+from headwater.streams.run.job import Job, committed, is_paused
+from headwater.streams.run.worker import Worker
+
+LOOK_S = 1.0  # how long a run that waits for others lets pass between looks; its own commits wake it at once
+
+Goals = dict[tuple[str, int], int]
+
+
+def source_goals(state: State, job: Job) -> Goals:
+    """Where every source ends now."""
+    return _ends(state, job, sorted(job.sources))
+
+
+def reached(state: State, job: Job, goals: Mapping[tuple[str, int], int]) -> bool:
+    """Whether the group has committed so far, in all partitions."""
+    for (topic, partition), goal in goals.items():
+        place = state.topics[job.topics[topic].id].partitions[partition]
+        known = committed(state, job.name, topic, partition)
+        if goal > place.start and (known is None or known.offset < goal):
+            return False
+    return True
+
+
+async def work_off(worker: Worker, goals: Goals) -> None:
+    """Let ``worker`` run until ``goals``, the ends of its sources, and all that follows from them are committed.
+
+    Of a job that is paused nothing is processed.
+
+    Raises what ``Worker.run`` raises.
+    """
+    wake = asyncio.Event()
+    worker.listeners.append(wake.set)
+    running = asyncio.get_running_loop().create_task(worker.run(), name=f"streams-worker-{worker.job.name}")
+    running.add_done_callback(lambda done: wake.set())
+    try:
+        stages = [[topic] for topic in _in_order(worker.job)]
+        while not running.done() and not is_paused(worker.namespace.state, worker.job.changelog):
+            if await _has_reached(worker, goals):
+                if not stages:
+                    break
+                goals = _ends(worker.namespace.state, worker.job, stages.pop(0))
+                continue
+            await poked(wake, LOOK_S)
+        worker.stop()
+        await running
+    except asyncio.CancelledError:
+        running.cancel()
+        await asyncio.wait([running])
+        raise
+
+
+async def _has_reached(worker: Worker, goals: Goals) -> bool:
+    if any(not task.looked for task in worker.tasks.values()):
+        return False
+    if not reached(worker.namespace.state, worker.job, goals):
+        # Our own commits are in the state as we know it. Others' are found with the next look.
+        with contextlib.suppress(Throttled, Unavailable, Indeterminate):
+            if worker.namespace.chain.age_s() >= LOOK_S:
+                await worker.namespace.refresh()
+    return reached(worker.namespace.state, worker.job, goals) and _is_seated(worker)
+
+
+def _is_seated(worker: Worker) -> bool:
+    """Whether the worker has had its tasks: only then has time passed in them."""
+    return worker.seat.membership.latest is not None and set(worker.seat.fences()) == set(worker.tasks)
+
+
+def _in_order(job: Job) -> list[str]:
+    """The repartition topics, those upstream first: nodes are in that order."""
+    order = {name: at for at, name in enumerate(job.nodes)}
+    return sorted(job.repartitions, key=lambda topic: order[job.repartitions[topic]])
+
+
+def _ends(state: State, job: Job, topics: list[str]) -> Goals:
+    return {
+        (topic, number): place.stable_end
+        for topic in topics
+        for number, place in enumerate(state.topics[job.topics[topic].id].partitions)
+    }

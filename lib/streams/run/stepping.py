@@ -1,0 +1,393 @@
+"""One task's life in a worker: restore, then step after step, each committed by one intent.
+
+    read ──► compute step n+1 ──► commit n+1
+                  └── while the commit of n is in flight
+
+A step is built on the state that the one before left, whether that is committed or not. So if a commit is refused the
+task is thrown away with all it computed since, and its next owner begins at what the log says. At most one commit is in
+flight, since a later one must never pass where an earlier one was refused.
+
+A crash between any two awaits leaves either all of a step or nothing: outputs, changelog and offsets are one intent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from headwater.client.backoff import poked
+from headwater.clock import Clock
+from headwater.errors import InvalidRequest
+from headwater.limits import STREAMS_BATCH_BYTES, STREAMS_SNAPSHOT_BYTES, STREAMS_TICK_MS, STREAMS_TRIM_BYTES
+from headwater.log import operations as ops
+from headwater.log.namespace import Namespace
+from headwater.log.state import Outcome
+from headwater.streams.model import Process, Source
+from headwater.streams.run import changelog
+from headwater.streams.run.changelog import Copy, Line, Weight
+from headwater.streams.run.committing import Fence, appends_of, offsets_op, settle
+from headwater.streams.run.computing import Computed, Computer
+from headwater.streams.run.job import Job, committed, is_paused
+from headwater.streams.run.reading import Budget, Lane, Reading
+from headwater.streams.run.restoring import Making, restore
+from headwater.upkeep.offload import Offload, in_thread
+
+TIMINGS = 512  # commits whose latency is remembered
+
+
+@dataclass(slots=True, kw_only=True)
+class Setting:
+    """What the tasks of a worker share."""
+
+    namespace: Namespace
+    job: Job
+    making: Making
+    budget: Budget = field(default_factory=Budget)
+    offload: Offload = in_thread
+    lost: str = "raise"
+    reset: str = "earliest"
+    batch_bytes: int = STREAMS_BATCH_BYTES
+    limits: dict[tuple[str, int], int] | None = None  # of a run that ends: where each source ends
+    paused: bool = False
+
+    @property
+    def clock(self) -> Clock:
+        """The namespace's."""
+        return self.namespace.chain.clock
+
+
+@dataclass(slots=True)
+class Counts:
+    """What one task did since it began, for metrics."""
+
+    records: int = 0
+    bytes: int = 0
+    rows_out: int = 0
+    commits: int = 0
+    snapshots: int = 0
+    restored_rows: int = 0
+    restore_s: float = 0.0
+    commit_s: deque[float] = field(default_factory=lambda: deque(maxlen=TIMINGS))
+
+
+class TaskRunner:
+    """A task that this worker owns, from the restore to its end."""
+
+    def __init__(
+        self, setting: Setting, number: int, fence: Fence, copy: Copy | None, *, news: Callable[[], None]
+    ) -> None:
+        self.setting = setting
+        self.job = setting.job
+        self.number = number
+        self.fence = fence
+        self.computer: Computer | None = None
+        self.reading: Reading | None = None
+        self.counts = Counts()
+        self.lock = asyncio.Lock()  # held while the state changes: questions wait for the end of a step
+        self.is_running = False  # restored, and committing
+        self.looked = False  # a run that ends has given time a chance to pass
+        self._copy = copy
+        self._weight = Weight()
+        self._base = 0  # where the changelog begins
+        self._trimmed: dict[str, int] = {}  # consumed bytes of repartition topics since their last trim
+        self._quiet_s: dict[str, float] = {}  # when each source last brought something, by the clock that never jumps
+        self._has_timers = any(isinstance(node, Process) for node in setting.job.nodes.values())
+        self._ticked_s = 0.0
+        self._stop = False
+        self._wake = asyncio.Event()
+        self._commit: asyncio.Task[Outcome] | None = None
+        self._news = news
+
+    # -- from outside ----------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End after the step that is under way, with all of it committed."""
+        self._stop = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Something has changed that the task may wait for."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Live until stopped.
+
+        Raises:
+            Fenced, UnknownMember: the task is somebody else's. Forgotten: begin anew.
+            OperatorFailed, IncompatibleTopology, DataLost, …: the job cannot go on.
+        """
+        copy: Copy | None = None
+        try:
+            copy = await self._restore()
+            await self._live()
+        except asyncio.CancelledError:
+            if self._commit is not None:
+                self._commit.cancel()  # the writer goes on with it; the member leaves, which fences it
+            raise
+        finally:
+            self.is_running = False
+            if self.reading is not None:
+                await self.reading.stop()
+            if self._commit is not None:
+                # Whatever ended the task: nobody may make it anew before this is decided.
+                await asyncio.gather(self._commit, return_exceptions=True)
+            async with self.lock:
+                self.computer = None
+                if copy is not None:
+                    self.setting.making.discard(copy.task)
+            self._news()
+
+    # -- the beginning ---------------------------------------------------------------------------------
+
+    async def _restore(self) -> Copy:
+        setting, clock = self.setting, self.setting.clock
+        began_s = clock.elapsed_s()
+        copy, self._copy = self._copy, None
+        before = copy.rows if copy is not None else 0
+        copy = await restore(setting.namespace, setting.making, self.number, copy, offload=setting.offload)
+        await setting.offload(copy.task.restored, copy.progress)
+        state = setting.namespace.state
+        self._base = setting.namespace.reader.place(self.job.changelog, self.number)[1].start
+        self._weight = copy.weight
+        self.counts.restored_rows = copy.rows - before
+        self.counts.restore_s = clock.elapsed_s() - began_s
+        schemas = {name: state.topics[topic.id].schemas for name, topic in self.job.topics.items()}
+        computer = Computer(self.job, self.number, copy.task, schemas)
+        computer.resume(copy.progress)
+        computer.writes_topology = copy.topology != self.job.plan.document()
+        computer.offsets = self._positions(copy)
+        computer.anchors = any(
+            committed(state, self.job.name, *place) is None and offset > setting.namespace.reader.place(*place)[1].start
+            for place, offset in computer.offsets.items()
+        )
+        self.reading = self._lanes(computer)
+        self.computer = computer
+        now_s, now_ms = clock.elapsed_s(), clock.wall_ms()
+        for names in self.job.sources.values():
+            for name in names:
+                seen = computer.seen.setdefault(name, now_ms)
+                self._quiet_s[name] = now_s - max(now_ms - seen, 0) / 1_000
+        return copy
+
+    def _positions(self, copy: Copy) -> dict[tuple[str, int], int]:
+        """Where to read on: what the group has committed; where that was forgotten, what the changelog says."""
+        state = self.setting.namespace.state
+        said = {
+            (topic, partition): offset
+            for topic, partition, offset in (copy.progress or {}).get("run", {}).get("offsets", ())
+        }
+        found = {}
+        for topic, partition in self.job.places(self.number):
+            if topic == self.job.changelog:
+                continue
+            known = committed(state, self.job.name, topic, partition)
+            _, place = self.setting.namespace.reader.place(topic, partition)
+            is_late = self.setting.reset == "latest" and topic in self.job.sources
+            first = place.stable_end if is_late else place.start
+            found[topic, partition] = known.offset if known is not None else said.get((topic, partition), first)
+        return found
+
+    def _lanes(self, computer: Computer) -> Reading:
+        setting, job = self.setting, self.job
+        lanes = []
+        for (topic, partition), offset in computer.offsets.items():
+            _, place = setting.namespace.reader.place(topic, partition)
+            nodes = [job.nodes[name] for name in job.sources.get(topic, ())]
+            is_table = bool(nodes) and all(isinstance(node, Source) and node.kind == "table" for node in nodes)
+            limit = None
+            if setting.limits is not None and topic in job.sources:
+                limit = setting.limits.get((topic, partition), 0)
+            lanes.append(Lane(topic, partition, offset, first=is_table, limit=limit, end=place.stable_end))
+        for topic in job.tables:
+            for partition in range(job.count(topic)):
+                _, place = setting.namespace.reader.place(topic, partition)
+                lanes.append(Lane(topic, partition, place.start, first=True, limit=None, end=place.stable_end))
+        return Reading(setting.namespace, lanes, setting.budget, news=self._wake.set, lost=setting.lost)
+
+    # -- step after step -------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        assert self.reading is not None
+        assert self.computer is not None
+        self.reading.start()
+        self.is_running = True
+        self._news()
+        while (idle := await self._await_work()) is not None:
+            await self._step(idle)
+            self.looked = True
+        await self._settled()
+
+    async def _step(self, idle: Sequence[str]) -> None:
+        setting, reading, computer = self.setting, self.reading, self.computer
+        assert reading is not None
+        assert computer is not None
+        now_s = setting.clock.elapsed_s()
+        taken = reading.take(bytes_max=setting.batch_bytes)
+        for part in taken:
+            for name in self.job.sources.get(part.topic, ()):
+                self._quiet_s[name] = now_s
+            if part.topic in self.job.repartitions:
+                self._trimmed[part.topic] = self._trimmed.get(part.topic, 0) + part.nbytes
+        async with self.lock:
+            computed: Computed = await setting.offload(computer.compute, taken, idle, setting.clock.wall_ms())
+        await self._settled()
+        self.counts.records += computed.records
+        self.counts.bytes += computed.nbytes
+        if computed.is_news:
+            self.counts.rows_out += computed.rows_out
+            self._send(computed)
+        if self._weight.is_due:
+            await self._settled()
+            await self._snapshot()
+
+    async def _await_work(self) -> list[str] | None:
+        """Wait until there is something to compute; sources that have fallen silent. None: it is time to stop.
+
+        While a commit is in flight a small batch is left to grow: it could not be committed earlier anyway.
+        """
+        reading = self.reading
+        assert reading is not None
+        while True:
+            reading.raise_errors()
+            if self._commit is not None and self._commit.done():
+                await self._settled()
+            if self._stop:
+                return None
+            if not self._is_paused():
+                is_full = self._commit is None or reading.nbytes >= self.setting.batch_bytes // 2
+                if reading.has_batch and is_full:
+                    return []
+                idle = self._silent()
+                if self._commit is None and (idle or self._ticks() or self._has_to_begin()):
+                    return idle
+            await poked(self._wake, STREAMS_TICK_MS / 1_000)
+
+    def _is_paused(self) -> bool:
+        return self.setting.paused or is_paused(self.setting.namespace.state, self.job.changelog)
+
+    def _has_to_begin(self) -> bool:
+        """Whether the first step is due without input: there are sources that will never bring any, or the run ends,
+        and then time has to pass once in each task.
+        """
+        assert self.computer is not None
+        return bool(self.computer.absent or self.computer.anchors) or (
+            self.setting.limits is not None and not self.looked
+        )
+
+    def _ticks(self) -> bool:
+        """Whether it is time for wall-clock timers."""
+        now_s = self.setting.clock.elapsed_s()
+        if not self._has_timers or now_s < self._ticked_s + STREAMS_TICK_MS / 1_000:
+            return False
+        self._ticked_s = now_s
+        return True
+
+    def _silent(self) -> list[str]:
+        """Sources that have just become silent for as long as they say."""
+        assert self.computer is not None
+        assert self.reading is not None
+        now_s, found = self.setting.clock.elapsed_s(), []
+        for topic, names in self.job.sources.items():
+            lane = self.reading.lanes.get((topic, self.number))
+            if lane is None or not lane.is_at_end:
+                continue
+            for name in names:
+                node = self.job.nodes[name]
+                assert isinstance(node, Source), name
+                if node.idle < 0 or name in self.computer.idle or node.kind != "stream":
+                    continue
+                if now_s - self._quiet_s[name] >= node.idle / 1_000:
+                    found.append(name)
+        return found
+
+    # -- committing ------------------------------------------------------------------------------------
+
+    def _send(self, computed: Computed) -> None:
+        """Commit a step in the background; ``_settled`` brings what became of it."""
+        setting, partition = self.setting, self.number
+        batches = computed.batches
+        changes: list[ops.AnyOp] = [self._fenced_offsets(computed.offsets)]
+        for topic, nbytes in self._trimmed.items():
+            if nbytes >= STREAMS_TRIM_BYTES:
+                before = computed.offsets[topic, partition]
+                changes.append(ops.TrimLog(topic=self.job.topics[topic].id, partition=partition, before=before))
+                self._trimmed[topic] = 0
+        self._weight.add(computed.changelog_bytes)
+        self._commit = asyncio.get_running_loop().create_task(
+            self._timed(settle(setting.namespace, appends_of(self.job, batches), changes)),
+            name=f"streams-commit-{self.job.name}-{partition}",
+        )
+        self._commit.add_done_callback(lambda done: self._wake.set())
+
+    async def _timed(self, commit: Awaitable[Outcome]) -> Outcome:
+        began_s = self.setting.clock.elapsed_s()
+        outcome = await commit
+        self.counts.commit_s.append(self.setting.clock.elapsed_s() - began_s)
+        self.counts.commits += 1
+        return outcome
+
+    def _fenced_offsets(self, offsets: dict[tuple[str, int], int]) -> ops.CommitOffsets:
+        """Always with the changelog's own offset, so that a step without input is fenced, too."""
+        return offsets_op(self.job, self.fence, {**offsets, (self.job.changelog, self.number): self._base})
+
+    async def _settled(self) -> None:
+        """Return when no commit is in flight. Raises what it was refused with."""
+        if self._commit is None:
+            return
+        # A worker that is cancelled leaves the group before anybody else goes on.
+        commit, self._commit = self._commit, None
+        try:
+            await asyncio.shield(commit)
+        except asyncio.CancelledError:
+            self._commit = commit
+            raise
+        self._news()
+
+    async def _snapshot(self) -> None:
+        """Write all state anew, and trim the changelog to it once all of it is committed."""
+        assert self.computer is not None
+        pieces = changelog.lines_of(self.computer.task.snapshot(), piece=True)
+        base = -1
+        total = 0
+        lines, is_last = [changelog.begin_line()], False
+        while not is_last:
+            async with self.lock:
+                is_last = await self.setting.offload(_fill, lines, pieces)
+                if is_last:
+                    lines += [changelog.end_line(), *self.computer.snapshot()]
+            outcome = await self._commit_lines(lines)
+            base = outcome.bases[0] if base < 0 else base
+            total += changelog.size_of(lines)
+            lines = []
+        self._base = base
+        trim = ops.TrimLog(topic=self.job.topics[self.job.changelog].id, partition=self.number, before=base)
+        await settle(self.setting.namespace, (), [self._fenced_offsets(self.computer.offsets), trim])
+        self._weight.snapshot_is(total)
+        self.counts.snapshots += 1
+
+    async def _commit_lines(self, lines: Sequence[Line]) -> Outcome:
+        assert self.computer is not None
+        made = changelog.batches_of(lines, self.setting.clock.wall_ms())
+        batches = [(self.job.changelog, self.number, each) for each in made]
+        offsets = self._fenced_offsets(self.computer.offsets)
+        return await settle(self.setting.namespace, appends_of(self.job, batches), [offsets])
+
+
+def _fill(lines: list[Line], pieces: Iterator[Line]) -> bool:
+    """Add pieces up to what one intent carries. Whether there are no more."""
+    size = 0
+    for piece in pieces:
+        lines.append(piece)
+        size += len(piece.value)
+        if size >= STREAMS_SNAPSHOT_BYTES:
+            return False
+    return True
+
+
+def check_lost(lost: str) -> str:
+    """What to do about records that retention took first. Raises ``InvalidRequest``."""
+    if lost not in ("raise", "skip"):
+        raise InvalidRequest(f"lost is 'raise' or 'skip', not {lost!r}.")
+    return lost
