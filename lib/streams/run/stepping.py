@@ -14,23 +14,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from headwater.client.backoff import poked
 from headwater.clock import Clock
-from headwater.errors import InvalidRequest
-from headwater.limits import STREAMS_BATCH_BYTES, STREAMS_SNAPSHOT_BYTES, STREAMS_TICK_MS, STREAMS_TRIM_BYTES
+from headwater.errors import Fenced, InvalidRequest
+from headwater.limits import (
+    STREAMS_BATCH_BYTES,
+    STREAMS_SNAPSHOT_BYTES,
+    STREAMS_STEPS_MAX,
+    STREAMS_TICK_MS,
+    STREAMS_TRIM_BYTES,
+)
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
-from headwater.log.state import Outcome
+from headwater.log.state import Outcome, Schema
 from headwater.streams.model import Process, Source
 from headwater.streams.run import changelog
 from headwater.streams.run.changelog import Copy, Line, Weight
 from headwater.streams.run.committing import Fence, appends_of, offsets_op, settle
 from headwater.streams.run.computing import Computed, Computer
 from headwater.streams.run.job import Job, committed, is_paused
-from headwater.streams.run.reading import Budget, Lane, Reading
+from headwater.streams.run.reading import Budget, DataLost, Lane, Reading
 from headwater.streams.run.restoring import Making, restore
 from headwater.upkeep.offload import Offload, in_thread
 
@@ -51,6 +57,7 @@ class Setting:
     batch_bytes: int = STREAMS_BATCH_BYTES
     limits: dict[tuple[str, int], int] | None = None  # of a run that ends: where each source ends
     paused: bool = False
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STREAMS_STEPS_MAX))
 
     @property
     def clock(self) -> Clock:
@@ -153,8 +160,7 @@ class TaskRunner:
         self._weight = copy.weight
         self.counts.restored_rows = copy.rows - before
         self.counts.restore_s = clock.elapsed_s() - began_s
-        schemas = {name: state.topics[topic.id].schemas for name, topic in self.job.topics.items()}
-        computer = Computer(self.job, self.number, copy.task, schemas)
+        computer = Computer(self.job, self.number, copy.task, self._schemas())
         computer.resume(copy.progress)
         computer.writes_topology = copy.topology != self.job.plan.document()
         computer.offsets = self._positions(copy)
@@ -170,6 +176,11 @@ class TaskRunner:
                 seen = computer.seen.setdefault(name, now_ms)
                 self._quiet_s[name] = now_s - max(now_ms - seen, 0) / 1_000
         return copy
+
+    def _schemas(self) -> dict[str, list[Schema]]:
+        """The topics' schemas as they are now: a producer may have given a new version a moment ago."""
+        known = self.setting.namespace.state.topics
+        return {name: known[topic.id].schemas for name, topic in self.job.topics.items() if topic.id in known}
 
     def _positions(self, copy: Copy) -> dict[tuple[str, int], int]:
         """Where to read on: what the group has committed; where that was forgotten, what the changelog says."""
@@ -230,7 +241,8 @@ class TaskRunner:
                 self._quiet_s[name] = now_s
             if part.topic in self.job.repartitions:
                 self._trimmed[part.topic] = self._trimmed.get(part.topic, 0) + part.nbytes
-        async with self.lock:
+        async with setting.slots, self.lock:
+            computer.schemas = self._schemas()
             computed: Computed = await setting.offload(computer.compute, taken, idle, setting.clock.wall_ms())
         await self._settled()
         self.counts.records += computed.records
@@ -250,7 +262,7 @@ class TaskRunner:
         reading = self.reading
         assert reading is not None
         while True:
-            reading.raise_errors()
+            self._raise_errors(reading)
             if self._commit is not None and self._commit.done():
                 await self._settled()
             if self._stop:
@@ -263,6 +275,17 @@ class TaskRunner:
                 if self._commit is None and (idle or self._ticks() or self._has_to_begin()):
                     return idle
             await poked(self._wake, STREAMS_TICK_MS / 1_000)
+
+    def _raise_errors(self, reading: Reading) -> None:
+        """Raise what ended a lane. What the group has committed is not lost: a new owner has read and trimmed it."""
+        try:
+            reading.raise_errors()
+        except DataLost as lost:
+            for (topic, partition), lane in reading.lanes.items():
+                known = committed(self.setting.namespace.state, self.job.name, topic, partition)
+                if lane.error is lost and known is not None and known.offset > lane.position:
+                    raise Fenced(f"Somebody else has read topic {topic!r}, partition {partition} on.") from lost
+            raise
 
     def _is_paused(self) -> bool:
         return self.setting.paused or is_paused(self.setting.namespace.state, self.job.changelog)
@@ -316,14 +339,14 @@ class TaskRunner:
                 self._trimmed[topic] = 0
         self._weight.add(computed.changelog_bytes)
         self._commit = asyncio.get_running_loop().create_task(
-            self._timed(settle(setting.namespace, appends_of(self.job, batches), changes)),
+            self._timed(appends_of(self.job, batches), changes),
             name=f"streams-commit-{self.job.name}-{partition}",
         )
         self._commit.add_done_callback(lambda done: self._wake.set())
 
-    async def _timed(self, commit: Awaitable[Outcome]) -> Outcome:
+    async def _timed(self, appends: Sequence[Append], changes: Sequence[ops.AnyOp]) -> Outcome:
         began_s = self.setting.clock.elapsed_s()
-        outcome = await commit
+        outcome = await settle(self.setting.namespace, appends, changes)
         self.counts.commit_s.append(self.setting.clock.elapsed_s() - began_s)
         self.counts.commits += 1
         return outcome
