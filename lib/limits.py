@@ -207,6 +207,7 @@ STREAMS_TRIM_BYTES = 8 * MIB  # consumed bytes of a repartition topic that one t
 STREAMS_TICK_MS = 1_000  # wall-clock timers and silent partitions are looked after this often
 STREAMS_POLL_MS = 10_000  # one long poll of a task for new records: at rest 1 GET a second for the whole worker
 STREAMS_QUERY_ROWS_MAX = 100_000  # rows of one answer to an interactive query
+STREAMS_STEPS_MAX = 8  # steps that one worker computes at once: each holds a decoded micro-batch
 STREAMS_STANDBYS_MAX = 8  # standby copies of one task; each costs the memory of its state
 
 # -- Spark -----------------------------------------------------------------------------------------------

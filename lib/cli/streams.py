@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +84,9 @@ def run_(
 
 
 def _told(settings: Settings, app: Any) -> None:
+    """Say that it runs. SIGTERM ends it as a stop does: what is computed is committed, and others take over at once."""
+    with contextlib.suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.worker.stop)
     where = f", answering at {app.address}" if app.address else ""
     document = {"job": app.job.name, "tasks": app.job.tasks, "address": app.address}
     answer(settings, document, f"Job {app.job.name} runs with {app.job.tasks} tasks{where}. Ctrl-C ends this worker.")

@@ -202,7 +202,8 @@ async def run_once(
     async with opened(place, namespace) as found:
         job = await prepare(found, topology)
         goals = once.source_goals(found.state, job)
-        worker = Worker(found, job, checked(_options(options, settings)), limits=goals)
+        terms = replace(checked(_options(options, settings)), num_standbys=0)  # it is gone before anybody needs them
+        worker = Worker(found, job, terms, limits=goals)
         tally = metrics.Tally(worker)
         await once.work_off(worker, goals)
         return Report(
