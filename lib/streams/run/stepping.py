@@ -30,6 +30,7 @@ from headwater.limits import (
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 from headwater.log.state import Outcome, Schema
+from headwater.log.writer import Append
 from headwater.streams.model import Process, Source
 from headwater.streams.run import changelog
 from headwater.streams.run.changelog import Copy, Line, Weight
@@ -329,8 +330,7 @@ class TaskRunner:
 
     def _send(self, computed: Computed) -> None:
         """Commit a step in the background; ``_settled`` brings what became of it."""
-        setting, partition = self.setting, self.number
-        batches = computed.batches
+        partition, batches = self.number, computed.batches
         changes: list[ops.AnyOp] = [self._fenced_offsets(computed.offsets)]
         for topic, nbytes in self._trimmed.items():
             if nbytes >= STREAMS_TRIM_BYTES:
