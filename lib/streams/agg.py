@@ -1,6 +1,6 @@
 """Aggregates: what a group is summed up as. Each is made of partial sums that merge, so no row is kept for it.
 
-    flights.group_by("origin").aggregate(n=agg.count(), late=agg.mean("dep_delay"), worst=agg.arg_max("tailnum", "dep_delay"))
+    flights.group_by("origin").aggregate(n=agg.count(), mean=agg.mean("delay"), worst=agg.arg_max("tailnum", "delay"))
 
 An argument is a column's name or a Polars expression over rows. Nulls count as in SQL: ``count()`` counts rows,
 ``count("x")`` those in which x is not null, and the others pass over nulls; but a sum of no value is 0, as in Polars.

@@ -70,6 +70,7 @@ class Source(Node):
     idle: int = 60_000
     kind: Literal["stream", "table", "global"] = "stream"
     store: str = ""
+    whole: Schema = field(default_factory=dict)  # all columns of the values, of which ``schema`` may be some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +183,7 @@ class Join(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changelog(Node):
-    """A table's changes as a stream: new rows only (``to_stream``). Deleted rows come with ``_deleted`` true."""
+    """A table's changes as a stream: new rows only (``to_stream``). Rows that are gone come with ``deleted`` true."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,9 @@ def hopping(size: Duration, advance: Duration, *, grace: Duration = 0, offset: D
     """
     length, step = _positive(size, "The size of a window"), _positive(advance, "The advance of windows")
     if length % step:
-        raise InvalidRequest(f"The advance of hopping windows divides their size; {advance!r} does not divide {size!r}.")
+        raise InvalidRequest(
+            f"The advance of hopping windows divides their size; {advance!r} does not divide {size!r}."
+        )
     return Window(
         kind="hopping",
         size=length,
@@ -50,7 +52,9 @@ def sliding(size: Duration, *, grace: Duration = 0) -> Window:
 
 def session(gap: Duration, *, grace: Duration = 0) -> Window:
     """Runs of a group's rows with at most ``gap`` between neighbours; a row in between joins two of them."""
-    return Window(kind="session", gap=_positive(gap, "The gap of sessions"), grace=millis(grace, "The grace of a window"))
+    return Window(
+        kind="session", gap=_positive(gap, "The gap of sessions"), grace=millis(grace, "The grace of a window")
+    )
 
 
 def _positive(given: Duration, what: str) -> int:

@@ -1,0 +1,184 @@
+"""A plan: a topology for topics of so many partitions. Pure.
+
+Rows that already lie where they must are not sent anywhere: with one partition every repartition is cut out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from headwater.errors import InvalidRequest
+from headwater.streams import agg, model
+from headwater.streams.model import Node, Repartition, Sink, Source, Spec
+
+INTERNAL = {"archive.enable": "false", "retention.ms": "-1"}  # trimmed by its owner, read by nobody else
+
+
+@dataclass(frozen=True, slots=True)
+class Internal:
+    """A topic that the job makes for itself."""
+
+    partitions: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a runner needs to know: nodes with parents first, and topics.
+
+    ``partitions`` is the number of tasks. ``topics`` are those of which a task owns its partition: sources,
+    repartitions and the changelog. ``repartitions`` gives the topic of each repartition that is left.
+    """
+
+    spec: Spec
+    partitions: int
+    nodes: Mapping[str, Node]
+    repartitions: Mapping[str, str]
+    changelog: str
+    internal: Mapping[str, Internal]
+    topics: tuple[str, ...]
+
+    @property
+    def stateful(self) -> tuple[str, ...]:
+        """The nodes that keep state."""
+        return tuple(name for name, node in self.nodes.items() if is_stateful(node))
+
+    def document(self) -> dict[str, Any]:
+        """What a successor's state must fit, as plain data: it goes with the changelog."""
+        state = {name: _state(self.nodes[name], self.nodes) for name in self.stateful}
+        return {"partitions": self.partitions, "state": state}
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for plans whose state is interchangeable."""
+        return hashlib.blake2b(orjson.dumps(self.document(), option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+
+    def incompatible(self, old: Mapping[str, Any]) -> list[str]:
+        """Why state that an earlier plan has left, by its ``document``, cannot serve this one; empty if it can.
+
+        A node that is new begins empty, and state of one that is gone is dropped.
+        """
+        reasons = []
+        if old["partitions"] != self.partitions:
+            reasons.append(f"the job had {old['partitions']} tasks and would have {self.partitions}")
+        mine = self.document()["state"]
+        for name, before in old["state"].items():
+            now = mine.get(name)
+            if now is None:
+                continue
+            reasons += [
+                f"{name!r}: {what} was {_shown(before.get(what))} and is {_shown(now.get(what))}"
+                for what in sorted({*before, *now})
+                if before.get(what) != now.get(what)
+            ]
+        return reasons
+
+
+def make_plan(spec: Spec, partitions: Mapping[str, int]) -> Plan:
+    """The plan for topics of so many ``partitions``, by name.
+
+    Raises ``InvalidRequest`` for sources that meet in a join or table and are cut differently.
+    """
+    tasks = max((partitions[node.topic] for node in _sources(spec.nodes)), default=1)
+    _check_copartitioned(spec, partitions, tasks)
+    nodes = dict(spec.nodes) if tasks > 1 else _cut(spec.nodes)
+    cut = [name for name, node in nodes.items() if isinstance(node, Repartition)]
+    repartitions = {name: f"{spec.job}-{name}-repartition" for name in cut}
+    changelog = f"{spec.job}-changelog"
+    internal = {topic: Internal(tasks, INTERNAL) for topic in (changelog, *repartitions.values())}
+    topics = dict.fromkeys([*(node.topic for node in _sources(nodes)), *repartitions.values(), changelog])
+    return Plan(
+        spec=spec,
+        partitions=tasks,
+        nodes=nodes,
+        repartitions=repartitions,
+        changelog=changelog,
+        internal=internal,
+        topics=tuple(topics),
+    )
+
+
+def is_stateful(node: Node) -> bool:
+    """Whether the node's operator keeps anything from one micro-batch to the next."""
+    if isinstance(node, Source):
+        return node.kind != "stream"
+    return isinstance(node, model.Aggregate | model.Reduce | model.Materialize | model.Process | model.Join)
+
+
+def _sources(nodes: Mapping[str, Node]) -> list[Source]:
+    return [node for node in nodes.values() if isinstance(node, Source) and node.kind != "global"]
+
+
+def _check_copartitioned(spec: Spec, partitions: Mapping[str, int], tasks: int) -> None:
+    """Rows that meet without a repartition between them must lie by one rule: the same keys, and as many partitions."""
+    for node in spec.nodes.values():
+        if not isinstance(node, model.Join) or node.kind == "global" or tasks == 1:
+            continue
+        for source in _feeding(node.parents, spec.nodes):
+            if partitions[source.topic] != tasks:
+                raise InvalidRequest(
+                    f"Join {node.name!r} needs topic {source.topic!r} in {tasks} partitions, one for each task; "
+                    f"it has {partitions[source.topic]}. Add partitions before there is data, or call repartition(…).",
+                    operator=node.name,
+                    topic=source.topic,
+                )
+
+
+def _feeding(parents: tuple[str, ...], nodes: Mapping[str, Node]) -> list[Source]:
+    """The sources whose partitions reach a node as they are."""
+    found: list[Source] = []
+    for parent in parents:
+        node = nodes[parent]
+        if isinstance(node, Source):
+            found += [node] if node.kind != "global" else []
+        elif not isinstance(node, Repartition):
+            found += _feeding(node.parents, nodes)
+    return found
+
+
+def _cut(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """The nodes without repartitions."""
+    instead: dict[str, str] = {}
+    kept: dict[str, Node] = {}
+    for name, node in nodes.items():
+        parents = tuple(instead.get(parent, parent) for parent in node.parents)
+        if isinstance(node, Repartition):
+            instead[name] = parents[0]
+        else:
+            kept[name] = node if parents == node.parents else dataclasses.replace(node, parents=parents)
+    return kept
+
+
+def _state(node: Node, nodes: Mapping[str, Node]) -> dict[str, Any]:
+    """What the state of a node depends on."""
+    found: dict[str, Any] = {"kind": type(node).__name__, "schema": _types(node.schema)}
+    for name in ("by", "keys", "emit", "how", "left_on", "right_on"):
+        if hasattr(node, name):
+            value = getattr(node, name)
+            found[name] = list(value) if isinstance(value, tuple) else value
+    if isinstance(node, model.Aggregate | model.Reduce) and node.window is not None:
+        found["window"] = {name: value for name, value in dataclasses.asdict(node.window).items() if name != "grace"}
+    if isinstance(node, model.Aggregate):
+        inputs = dict(nodes[node.parents[0]].schema)
+        found["aggregates"] = {name: agg.described(each, name, inputs) for name, each in node.aggs}
+    if isinstance(node, model.Join):
+        found["kind"] = f"Join {node.kind}"
+        found["inputs"] = [_types(nodes[parent].schema) for parent in node.parents]
+    return found
+
+
+def _types(schema: model.Schema) -> dict[str, str]:
+    return {name: str(dtype) for name, dtype in schema.items()}
+
+
+def _shown(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+__all__ = ["Internal", "Plan", "Sink", "is_stateful", "make_plan"]
