@@ -25,7 +25,7 @@ from headwater.log.state import Outcome
 from headwater.log.writer import Append
 from headwater.streams import serde
 from headwater.streams.frames import NEVER, TIME
-from headwater.streams.model import Sink
+from headwater.streams.model import Repartition, Sink
 from headwater.streams.run.job import Job
 from headwater.streams.task import Mark, Step
 
@@ -95,7 +95,9 @@ def _to_repartition(
     topic = job.repartition_topic(name)
     if frames:
         frame = frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical")
-        parts = split(frame, serde.key_array(frame, job.nodes[name].keys), job.tasks)
+        node = job.nodes[name]
+        assert isinstance(node, Repartition), name
+        parts = split(frame, serde.key_array(frame, node.by), job.tasks)
     said = {"task": number, "wm": mark.watermark, "idle": mark.idle}
     for partition in range(job.tasks) if is_news else sorted(parts):
         values = serde.pack(parts[partition]) if partition in parts else [None]
@@ -153,10 +155,16 @@ class Fence:
     generation: int
 
 
-def offsets_op(job: Job, fence: Fence, offsets: Mapping[tuple[str, int], int]) -> ops.CommitOffsets:
-    """The operation that moves a task's offsets, and that is refused if the task is not ours any more."""
+def offsets_op(
+    job: Job, fence: Fence, offsets: Mapping[tuple[str, int], int], *, metadata: str = ""
+) -> ops.CommitOffsets:
+    """The operation that moves a task's offsets, and that is refused if the task is not ours any more.
+
+    ``metadata`` goes with the changelog's.
+    """
     entries = [
-        ops.OffsetEntry(job.topics[topic].id, partition, offset, "") for (topic, partition), offset in offsets.items()
+        ops.OffsetEntry(job.topics[topic].id, partition, offset, metadata if topic == job.changelog else "")
+        for (topic, partition), offset in offsets.items()
     ]
     return ops.CommitOffsets(group=fence.group, offsets=entries, generation=fence.generation, member=fence.member)
 

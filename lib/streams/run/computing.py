@@ -19,7 +19,7 @@ from headwater.log.state import Schema
 from headwater.streams import serde
 from headwater.streams.failures import OperatorFailed
 from headwater.streams.frames import ENDED
-from headwater.streams.model import Source
+from headwater.streams.model import Process, Source
 from headwater.streams.operator import Delta
 from headwater.streams.run import changelog, committing
 from headwater.streams.run.changelog import Line
@@ -42,6 +42,7 @@ class Computed:
     nbytes: int
     rows_out: int
     changelog_bytes: int
+    due_ms: int
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class Computer:
     idle: set[str] = field(default_factory=set)
     absent: list[Input] = field(default_factory=list)
     writes_topology: bool = False
-    anchors: bool = False  # offsets that no commit has yet: where a job begins at the end of its sources
+    anchors: bool = False  # nothing was committed yet: where the job begins and when is to be remembered
 
     @property
     def globals(self) -> set[str]:
@@ -118,6 +119,7 @@ class Computer:
             nbytes=nbytes,
             rows_out=output.rows,
             changelog_bytes=changelog.size_of(lines),
+            due_ms=self.due_ms(),
         )
 
     def snapshot(self) -> list[Line]:
@@ -133,6 +135,22 @@ class Computer:
             "offsets": [[topic, partition, offset] for (topic, partition), offset in self.offsets.items()],
         }
         return {**self.task.progress(), "run": run}
+
+    def due_ms(self) -> int:
+        """The wall time at which something happens even if nothing more is read: a source falls silent.
+
+        0 if that may be at any time, since a processor has timers; -1 if never.
+        """
+        nodes = self.job.nodes
+        if any(isinstance(node, Process) for node in nodes.values()):
+            return 0
+        due = [
+            seen + node.idle
+            for name, seen in self.seen.items()
+            if name not in self.idle and isinstance(node := nodes.get(name), Source) and node.idle >= 0
+            if node.kind == "stream"
+        ]
+        return min(due, default=-1)
 
     # -- the parts -------------------------------------------------------------------------------------
 

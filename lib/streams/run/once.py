@@ -36,6 +36,15 @@ def reached(state: State, job: Job, goals: Mapping[tuple[str, int], int]) -> boo
     return True
 
 
+def is_idle(state: State, job: Job, goals: Mapping[tuple[str, int], int], now_ms: int) -> bool:
+    """Whether there is nothing to do at all: all is read, and time alone makes nothing due. Then nobody has to join."""
+    for number in range(job.tasks):
+        known = committed(state, job.name, job.changelog, number)
+        if known is None or not known.metadata.lstrip("-").isdigit() or -1 < int(known.metadata) <= now_ms:
+            return False
+    return reached(state, job, goals) and reached(state, job, _ends(state, job, list(job.repartitions)))
+
+
 async def work_off(worker: Worker, goals: Goals) -> None:
     """Let ``worker`` run until ``goals``, the ends of its sources, and all that follows from them are committed.
 

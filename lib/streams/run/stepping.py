@@ -165,10 +165,8 @@ class TaskRunner:
         computer.resume(copy.progress)
         computer.writes_topology = copy.topology != self.job.plan.document()
         computer.offsets = self._positions(copy)
-        computer.anchors = any(
-            committed(state, self.job.name, *place) is None and offset > setting.namespace.reader.place(*place)[1].start
-            for place, offset in computer.offsets.items()
-        )
+        place = committed(state, self.job.name, self.job.changelog, self.number)
+        computer.anchors = place is None or not place.metadata
         self.reading = self._lanes(computer)
         self.computer = computer
         now_s, now_ms = clock.elapsed_s(), clock.wall_ms()
@@ -331,7 +329,7 @@ class TaskRunner:
     def _send(self, computed: Computed) -> None:
         """Commit a step in the background; ``_settled`` brings what became of it."""
         partition, batches = self.number, computed.batches
-        changes: list[ops.AnyOp] = [self._fenced_offsets(computed.offsets)]
+        changes: list[ops.AnyOp] = [self._fenced_offsets(computed.offsets, computed.due_ms)]
         for topic, nbytes in self._trimmed.items():
             if nbytes >= STREAMS_TRIM_BYTES:
                 before = computed.offsets[topic, partition]
@@ -351,9 +349,13 @@ class TaskRunner:
         self.counts.commits += 1
         return outcome
 
-    def _fenced_offsets(self, offsets: dict[tuple[str, int], int]) -> ops.CommitOffsets:
-        """Always with the changelog's own offset, so that a step without input is fenced, too."""
-        return offsets_op(self.job, self.fence, {**offsets, (self.job.changelog, self.number): self._base})
+    def _fenced_offsets(self, offsets: dict[tuple[str, int], int], due_ms: int) -> ops.CommitOffsets:
+        """Always with the changelog's own offset, so that a step without input is fenced, too.
+
+        Its metadata say when time alone makes something due, for a run that ends and may not have to begin.
+        """
+        places = {**offsets, (self.job.changelog, self.number): self._base}
+        return offsets_op(self.job, self.fence, places, metadata=str(due_ms))
 
     async def _settled(self) -> None:
         """Return when no commit is in flight. Raises what it was refused with."""
@@ -386,7 +388,9 @@ class TaskRunner:
             lines = []
         self._base = base
         trim = ops.TrimLog(topic=self.job.topics[self.job.changelog].id, partition=self.number, before=base)
-        await settle(self.setting.namespace, (), [self._fenced_offsets(self.computer.offsets), trim])
+        await settle(
+            self.setting.namespace, (), [self._fenced_offsets(self.computer.offsets, self.computer.due_ms()), trim]
+        )
         self._weight.snapshot_is(total)
         self.counts.snapshots += 1
 
@@ -394,7 +398,7 @@ class TaskRunner:
         assert self.computer is not None
         made = changelog.batches_of(lines, self.setting.clock.wall_ms())
         batches = [(self.job.changelog, self.number, each) for each in made]
-        offsets = self._fenced_offsets(self.computer.offsets)
+        offsets = self._fenced_offsets(self.computer.offsets, self.computer.due_ms())
         return await settle(self.setting.namespace, appends_of(self.job, batches), [offsets])
 
 
