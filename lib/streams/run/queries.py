@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import polars as pl
-from aiohttp import web
 
 from headwater.errors import HeadwaterError, InvalidRequest, NotFound, Unavailable
 from headwater.limits import STREAMS_QUERY_ROWS_MAX
@@ -26,6 +25,8 @@ from headwater.streams.run.restoring import restore_as_of
 from headwater.streams.task import Task, without_system
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from headwater.streams.run.app import App
     from headwater.streams.run.stepping import TaskRunner
     from headwater.streams.run.worker import Worker
@@ -208,6 +209,8 @@ class Server:
 
     async def bind(self) -> str:
         """Take the address; the URL under which this worker is asked. Raises ``OSError`` if it is taken."""
+        from aiohttp import web  # a function that is run by schedule answers nobody, and goes without it
+
         application = web.Application()
         application.router.add_get("/health", self._guarded(self._health))
         application.router.add_get("/metrics.json", self._guarded(self._metrics))
@@ -285,6 +288,8 @@ def _number(text: str, default: int, name: str) -> int:
 
 
 def _json(document: object, status: int) -> web.Response:
+    from aiohttp import web
+
     return web.Response(
         body=orjson.dumps(document, default=_plain, option=orjson.OPT_NON_STR_KEYS),
         status=status,
