@@ -1,0 +1,71 @@
+"""Tables: a topic whose newest record of a key is the row of that key (Kafka Streams' KTable and GlobalKTable)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import polars as pl
+
+from headwater.streams.frames import MAIN, TIME, WEIGHT, WM
+from headwater.streams.model import Materialize, Source
+from headwater.streams.operator import Context, Delta, Operator, Outputs, Size, operator
+from headwater.streams.state.changes import newest, upsert
+from headwater.streams.state.keyed import DEAD, Keyed
+
+DELETED = "_deleted"
+
+
+@operator(Source)
+class Table(Operator):
+    """Records become changes: the newest offset of a key wins, a tombstone deletes, what changes nothing is silent.
+
+    Several records of a key in one frame are one change, as behind Kafka Streams' record cache. Records without a key
+    are passed over, as Kafka Streams does.
+    """
+
+    def __init__(self, node: Source | Materialize, context: Context) -> None:
+        self._names = [name for name in node.schema if name != DELETED]
+        self._keys = node.by if isinstance(node, Materialize) else node.keys
+        self.store = Keyed(
+            self._keys,
+            {**{name: node.schema[name] for name in self._names}, TIME: pl.Int64()},
+            memory_max=context.memory_max,
+            spill=context.spill,
+        )
+
+    def process(self, port: int, frame: pl.DataFrame) -> Outputs:
+        """Upserts and deletes in, changes out."""
+        rows = newest(frame, self._keys).select(*self._names, TIME, WM, self._dead(frame).alias(DEAD))
+        changes = upsert(self.store, rows, self._names)
+        return [(MAIN, changes)] if changes.height else []
+
+    def _dead(self, frame: pl.DataFrame) -> pl.Expr:
+        return pl.col(WEIGHT) < 0 if WEIGHT in frame.columns else pl.lit(value=False)
+
+    def deltas(self) -> Sequence[Delta]:
+        """Rows of touched keys."""
+        return self.store.deltas()
+
+    def snapshot(self) -> Iterable[Delta]:
+        """All rows, page by page."""
+        return self.store.snapshot()
+
+    def restore(self, delta: Delta) -> None:
+        """Take back rows."""
+        self.store.restore(delta.frame)
+
+    def restored(self) -> None:
+        """Merge what came back."""
+        self.store.restored()
+
+    def size(self) -> Size:
+        """Of the store."""
+        return self.store.size()
+
+    def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
+        """Rows of the table."""
+        return self.store.query(keys).select(self._names)
+
+    def close(self) -> None:
+        """Remove spilled pages."""
+        self.store.close()
