@@ -101,6 +101,10 @@ class Weight:
         """A commit has written so many bytes."""
         self.deltas += max(nbytes, STREAMS_CHANGELOG_COMMIT_BYTES)
 
+    def force(self) -> None:
+        """Make a snapshot due: what an earlier topology has left is not to be read again."""
+        self.deltas = max(STREAMS_CHANGELOG_BYTES_MIN, self.snapshot) + 1
+
     def snapshot_is(self, nbytes: int) -> None:
         """A snapshot was written."""
         self.deltas, self.snapshot = 0, nbytes
@@ -117,8 +121,11 @@ class Copy:
     ``position`` is the next offset to read. ``whole`` is False while a snapshot is half read.
     """
 
-    def __init__(self, make: Callable[[], Task], start: int) -> None:
+    def __init__(
+        self, make: Callable[[], Task], start: int, *, check: Callable[[Mapping[str, Any]], None] | None = None
+    ) -> None:
         self._make = make
+        self._check = check  # hears each topology before anything that it has left is applied
         self.task = make()
         self.position = start
         self.progress: dict[str, Any] | None = None
@@ -167,6 +174,8 @@ class Copy:
             return 0 if self._inside else value.size
         elif key == TOPOLOGY:
             self.topology = msgspec.json.decode(value) or None
+            if self._check is not None and self.topology is not None:
+                self._check(self.topology)
         elif key.startswith(PIECE):
             if self._taking:
                 self._snapshot_bytes += value.size

@@ -122,10 +122,6 @@ class Computer:
             due_ms=self.due_ms(),
         )
 
-    def snapshot(self) -> list[Line]:
-        """Progress and topology, as they stand behind a snapshot."""
-        return [changelog.progress_line(self.progress()), changelog.topology_line(self.job.plan.document())]
-
     def progress(self) -> dict[str, Any]:
         """How far the task has come: offsets as well, so that state and place are known even without the group."""
         run = {
@@ -155,10 +151,9 @@ class Computer:
     # -- the parts -------------------------------------------------------------------------------------
 
     def _lines(self, deltas: Sequence[tuple[str, Delta]]) -> list[Line]:
-        lines = list(changelog.lines_of(deltas))
-        if self.writes_topology:
-            lines.append(changelog.topology_line(self.job.plan.document()))
-            self.writes_topology = False
+        lines = [changelog.topology_line(self.job.plan.document())] if self.writes_topology else []
+        self.writes_topology = False
+        lines += changelog.lines_of(deltas)
         return [*lines, changelog.progress_line(self.progress())]
 
     def _decode(self, part: Taken, placed: pa.RecordBatch, inputs: list[Input], dead: list[pa.RecordBatch]) -> None:

@@ -333,11 +333,10 @@ async def _replace(
     """A task's state as it was, as a snapshot that makes all before it void."""
     topic, place = now.changelog, now.changelog.partitions[number]
     pieces, progress, topology = changelog.effective(await read_as_of(namespace, topic.name, number, past))
-    lines: list[Line] = [changelog.begin_line(replace=True), *pieces, changelog.end_line()]
+    lines: list[Line] = [changelog.begin_line(replace=True), *([topology] if topology else []), *pieces]
+    lines.append(changelog.end_line())
     if progress is not None:
         lines.append(_moved(progress, {place: offset for place, offset in offsets.items() if place[1] == number}))
-    if topology is not None:
-        lines.append(topology)
     batches = changelog.batches_of(lines, namespace.chain.clock.wall_ms())
     staged: list[Chunk] = []
     for made in batches:

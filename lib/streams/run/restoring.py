@@ -6,9 +6,10 @@ Whoever owns the partition reads a log that nobody else appends to: its end does
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -79,13 +80,17 @@ async def restore(namespace: Namespace, making: Making, number: int, copy: Copy 
             making.discard(copy.task)
             copy = None
         if copy is None:
-            copy = Copy(making.maker(number), place.start)
+            copy = new_copy(making, number, place.start)
         try:
             await read_on(namespace, job, number, copy, place.stable_end, offload=offload)
         except OffsetOutOfRange:
             continue  # it was trimmed under us: by a reset, or while this was a standby
-        check_compatible(job, copy)
         return copy
+
+
+def new_copy(making: Making, number: int, start: int) -> Copy:
+    """An empty copy of a task, which refuses state of a topology that ours cannot follow."""
+    return Copy(making.maker(number), start, check=lambda document: check_compatible(making.job, document))
 
 
 async def read_on(
@@ -112,14 +117,12 @@ async def apply(copy: Copy, chunks: list[Chunk], *, offload: Offload) -> None:
     await offload(work)
 
 
-def check_compatible(job: Job, copy: Copy) -> None:
+def check_compatible(job: Job, document: Mapping[str, Any]) -> None:
     """Refuse state that was made by a topology which this one cannot follow. Raises ``IncompatibleTopology``."""
-    if copy.topology is None:
-        return
-    reasons = job.plan.incompatible(copy.topology)
+    reasons = job.plan.incompatible(document)
     if reasons:
         raise IncompatibleTopology(
-            f"The state of job {job.name!r} was made by another topology: {'; '.join(reasons)}", job=job.name
+            f"The state of job {job.name!r} was made by another topology: {'; '.join(reasons)}.", job=job.name
         )
 
 
@@ -156,9 +159,8 @@ async def restore_as_of(namespace: Namespace, making: Making, number: int, commi
     if state.named(making.job.changelog) is None:
         raise NotFound(f"Job {making.job.name!r} did not exist at commit {commit}.")
     _, place = namespace.reader.place(making.job.changelog, number, state)
-    copy = Copy(making.maker(number), place.start)
+    copy = new_copy(making, number, place.start)
     for placed in await read_as_of(namespace, making.job.changelog, number, state):
         await offload(copy.take, placed)
-    check_compatible(making.job, copy)
     await offload(copy.task.restored, copy.progress)
     return copy.task

@@ -12,7 +12,7 @@ from headwater.client.backoff import Backoff
 from headwater.errors import Indeterminate, NotFound, OffsetOutOfRange, Throttled, Unavailable
 from headwater.limits import STREAMS_POLL_MS
 from headwater.streams.run.changelog import Copy
-from headwater.streams.run.restoring import STEP_BYTES, apply
+from headwater.streams.run.restoring import STEP_BYTES, apply, new_copy
 from headwater.streams.run.stepping import Setting
 
 
@@ -77,7 +77,7 @@ class Standby:
         setting, topic = self.setting, self.setting.job.changelog
         if self.copy is None:
             _, place = setting.namespace.reader.place(topic, self.number)
-            self.copy = Copy(setting.making.maker(self.number), place.start)
+            self.copy = new_copy(setting.making, self.number, place.start)
         fetched = await setting.namespace.reader.fetch(
             topic,
             self.number,

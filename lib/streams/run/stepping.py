@@ -164,6 +164,8 @@ class TaskRunner:
         computer = Computer(self.job, self.number, copy.task, self._schemas())
         computer.resume(copy.progress)
         computer.writes_topology = copy.topology != self.job.plan.document()
+        if computer.writes_topology and copy.topology is not None:
+            self._weight.force()
         computer.offsets = self._positions(copy)
         place = committed(state, self.job.name, self.job.changelog, self.number)
         computer.anchors = place is None or not place.metadata
@@ -376,12 +378,13 @@ class TaskRunner:
         pieces = changelog.lines_of(self.computer.task.snapshot(), piece=True)
         base = -1
         total = 0
-        lines, is_last = [changelog.begin_line()], False
+        # The topology comes before what it has made, so that who cannot follow it hears so first.
+        lines, is_last = [changelog.begin_line(), changelog.topology_line(self.job.plan.document())], False
         while not is_last:
             async with self.lock:
                 is_last = await self.setting.offload(_fill, lines, pieces)
                 if is_last:
-                    lines += [changelog.end_line(), *self.computer.snapshot()]
+                    lines += [changelog.end_line(), changelog.progress_line(self.computer.progress())]
             outcome = await self._commit_lines(lines)
             base = outcome.bases[0] if base < 0 else base
             total += changelog.size_of(lines)
