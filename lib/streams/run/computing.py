@@ -5,7 +5,7 @@ It may run in a thread, one call at a time for each task.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from headwater.log.state import Schema
 from headwater.streams import serde
 from headwater.streams.failures import OperatorFailed
 from headwater.streams.frames import ENDED
-from headwater.streams.model import Process, Source
+from headwater.streams.model import Join, Process, Source
 from headwater.streams.operator import Delta
 from headwater.streams.run import changelog, committing
 from headwater.streams.run.changelog import Line
@@ -62,9 +62,16 @@ class Computer:
     anchors: bool = False  # nothing was committed yet: where the job begins and when is to be remembered
 
     @property
-    def globals(self) -> set[str]:
-        """Tables that every task reads anew in each life: their state is in no changelog."""
-        return {name for names in self.job.tables.values() for name in names}
+    def unlogged(self) -> set[str]:
+        """Operators that every task fills anew in each life, from global tables: their state is in no changelog."""
+        joins = {name for name, node in self.job.nodes.items() if isinstance(node, Join) and node.kind == "global"}
+        return joins | {name for names in self.job.tables.values() for name in names}
+
+    def pieces(self) -> Iterator[Line]:
+        """The whole state, as pieces of a snapshot."""
+        unlogged = self.unlogged
+        whole = ((name, delta) for name, delta in self.task.snapshot() if name not in unlogged)
+        return changelog.lines_of(whole, piece=True)
 
     def resume(self, progress: Mapping[str, Any] | None) -> None:
         """Go on where ``progress`` was written. Sources of which this task has no partition hold nothing back."""
@@ -106,7 +113,8 @@ class Computer:
         output = committing.encode_step(self.job, self.number, step, self.told, dead, time_ms=now_ms)
         offsets = {(part.topic, part.partition): part.next for part in taken if part.topic not in self.job.tables}
         self.offsets |= offsets
-        deltas = [(name, delta) for name, delta in step.deltas if name not in self.globals]
+        unlogged = self.unlogged if self.job.tables else ()
+        deltas = [(name, delta) for name, delta in step.deltas if name not in unlogged]
         is_news = bool(offsets or idle or output.batches or deltas or self.anchors)
         self.anchors = False
         lines = self._lines(deltas) if is_news else []

@@ -375,7 +375,7 @@ class TaskRunner:
     async def _snapshot(self) -> None:
         """Write all state anew, and trim the changelog to it once all of it is committed."""
         assert self.computer is not None
-        pieces = changelog.lines_of(self.computer.task.snapshot(), piece=True)
+        pieces = self.computer.pieces()
         base = -1
         total = 0
         # The topology comes before what it has made, so that who cannot follow it hears so first.
