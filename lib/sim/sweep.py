@@ -1,4 +1,4 @@
-"""Many seeds, on all cores: ``headwater sim --seeds N [--first S] [--world functions|archive] --json``."""
+"""Many seeds, on all cores: ``headwater sim --seeds N [--first S] [--world functions|archive|streams] --json``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ WORLDS = {
     "engine": "headwater.sim.world",
     "functions": "headwater.sim.handlers",
     "archive": "headwater.sim.vault",
+    "streams": "headwater.sim.streams",
 }  # whose ``simulate`` plays a seed
 
 

@@ -116,6 +116,8 @@ class Verdict:
 class World:
     """The stage on which actors run. ``handle`` gives a process its own view of the namespace."""
 
+    store_type = SimStore
+
     def __init__(self, plan: Plan, loop: SimLoop, bucket: Callable[..., SimBucket] = SimBucket) -> None:
         self.plan = plan
         self.loop = loop
@@ -153,7 +155,7 @@ class World:
         """Open the namespace as ``process`` sees it."""
         plan, rng = self.plan, random.Random(self.rng.getrandbits(64))
         skew_ms = 0 if calm else rng.randint(-plan.skew_ms, plan.skew_ms)
-        store = SimStore(
+        store = self.store_type(
             self.bucket,
             loop=self.loop,
             rng=rng,
