@@ -200,6 +200,7 @@ STREAMS_BATCH_RECORDS = 1 << 18  # … and records: a step of 250,000 rows lasts
 STREAMS_LANE_BYTES = 8 * MIB  # read ahead of one partition: two micro-batches, so that reading hides behind computing
 STREAMS_BUFFER_BYTES = 64 * MIB  # … and of all partitions of one worker; each may hold one chunk in any case
 STREAMS_APPEND_BYTES = 8 * MIB  # rows of one appended batch before compression: half of what a batch may take
+STREAMS_FRAME_BYTES = 4 * MIB  # of one frame in a record before compression: half of what a record may take
 STREAMS_CHANGELOG_BYTES_MIN = 8 * MIB  # deltas outweigh a smaller snapshot only from here on: restore reads so much
 STREAMS_CHANGELOG_COMMIT_BYTES = 16 * KIB  # a commit's deltas weigh at least this: restore pays a GET for each
 STREAMS_SNAPSHOT_BYTES = 32 * MIB  # pieces of a snapshot that one intent carries: what a snapshot holds in memory

@@ -155,6 +155,7 @@ class Topology:
             keys=key if kind != "global" else (),
             is_table=kind != "stream",
             topic=topic,
+            key=key,
             format=format or ("bytes" if schema is None else "json"),
             columns=None if columns is None else tuple(wanted),
             time=time,

@@ -1,0 +1,129 @@
+"""Frames to records of a topic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater.errors import InvalidRequest
+from headwater.log import partitioner
+from headwater.log.codec_schema import RECORD_SCHEMA, TIMESTAMP
+from headwater.streams.frames import TIME, WEIGHT
+from headwater.streams.model import Sink
+from headwater.streams.serde.keys import key_array
+from headwater.streams.serde.packing import pack
+
+
+def encode_by_partition(
+    sink: Sink, frame: pl.DataFrame, partitions: int, otherwise: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The records of a frame by the partition that their key decides; those without one go to ``otherwise``."""
+    frame = _newest(sink, frame)
+    if sink.format == "frame":
+        for partition, part in _parted(sink, frame, partitions, otherwise):
+            yield partition, _framed(part)
+        return
+    records = encode(sink, frame)
+    if partitions == 1 or not sink.key:
+        yield (0 if partitions == 1 else otherwise), records
+        return
+    keys: Any = records.column("key")
+    chosen: Any = pc.fill_null(partitioner.partitions_of(keys, partitions), pa.scalar(otherwise, pa.int32()))
+    for partition, table in partitioner.grouped(pa.Table.from_batches([records]), chosen).items():
+        yield partition, table.combine_chunks().to_batches()[0]
+
+
+def encode(sink: Sink, frame: pl.DataFrame) -> pa.RecordBatch:
+    """The rows as records (``timestamp``, ``key``, ``value``, ``headers``). Of a table a row that is gone has no value.
+
+    Cost: about 0.2 µs a row of six columns for JSON.
+    """
+    frame = _newest(sink, frame)
+    columns = list(sink.schema)
+    match sink.format:
+        case "json" | "arrow":
+            values = frame.select(
+                pl.struct(_jsonable(name, frame.schema[name]) for name in columns).struct.json_encode()
+            )
+            made = values.to_series().cast(pl.Binary)
+        case "bytes":
+            if len(columns) != 1 or frame.schema[columns[0]] not in (pl.Binary, pl.String):
+                raise InvalidRequest(
+                    f"Topic {sink.topic!r} takes bytes: select the one column of text or bytes that is the value.",
+                    operator=sink.name,
+                )
+            made = frame.get_column(columns[0]).cast(pl.Binary)
+        case _:
+            raise InvalidRequest(
+                f"Rows cannot be written as {sink.format}; json, bytes and frame can.", operator=sink.name
+            )
+    if WEIGHT in frame.columns:
+        made = pl.select(pl.when(frame.get_column(WEIGHT) > 0).then(made)).to_series()
+    value: Any = made.to_arrow().cast(pa.binary())
+    arrays = [
+        _timestamps(frame),
+        key_array(frame, sink.key),
+        value,
+        pa.nulls(frame.height, RECORD_SCHEMA.field(3).type),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
+
+
+def _newest(sink: Sink, frame: pl.DataFrame) -> pl.DataFrame:
+    """Of a table's changes the last word on each key: its newest row, or that it is gone."""
+    if WEIGHT not in frame.columns or not sink.key:
+        return frame
+    return frame.unique(subset=list(sink.key), keep="last", maintain_order=True)
+
+
+def _parted(sink: Sink, frame: pl.DataFrame, partitions: int, otherwise: int) -> list[tuple[int, pl.DataFrame]]:
+    if partitions == 1 or not sink.key:
+        return [(0 if partitions == 1 else otherwise, frame)]
+    chosen = pl.from_arrow(partitioner.partitions_of(key_array(frame, sink.key), partitions))
+    assert isinstance(chosen, pl.Series)
+    parted = frame.with_columns(chosen.fill_null(otherwise).alias("_partition")).partition_by(
+        "_partition", as_dict=True, include_key=False, maintain_order=True
+    )
+    return [(int(key[0]), part) for key, part in parted.items()]
+
+
+def _framed(frame: pl.DataFrame) -> pa.RecordBatch:
+    """Whole frames as records: many rows in each."""
+    if WEIGHT in frame.columns:
+        frame = frame.filter(pl.col(WEIGHT) > 0)
+    newest = frame.get_column(TIME).max() if frame.height else None
+    values = pack(frame.drop([name for name in frame.columns if name.startswith("_")])) if frame.height else []
+    time = max(newest, 0) if isinstance(newest, int) else 0
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([time] * len(values), pa.int64()).cast(TIMESTAMP),
+            pa.nulls(len(values), pa.binary()),
+            pa.array(values, pa.binary()),
+            pa.nulls(len(values), RECORD_SCHEMA.field(3).type),
+        ],
+        schema=RECORD_SCHEMA,
+    )
+
+
+def _timestamps(frame: pl.DataFrame) -> Any:
+    times: Any = frame.get_column(TIME).cast(pl.Int64).clip(lower_bound=0).to_arrow()
+    return times.cast(TIMESTAMP)
+
+
+def _jsonable(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column as JSON has it: times in ISO 8601 with their zone, bytes in base64."""
+    column = pl.col(name)
+    if isinstance(dtype, pl.Datetime):
+        utc = column.dt.convert_time_zone("UTC") if dtype.time_zone else column
+        return utc.dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").alias(name)
+    if isinstance(dtype, pl.Date):
+        return column.dt.strftime("%Y-%m-%d").alias(name)
+    if isinstance(dtype, pl.Duration):
+        return column.dt.total_milliseconds().alias(name)
+    if dtype == pl.Binary:
+        return column.bin.encode("base64").alias(name)
+    return column
