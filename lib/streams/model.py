@@ -184,7 +184,12 @@ class Join(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changelog(Node):
-    """A table's changes as a stream: new rows only (``to_stream``). Rows that are gone come with ``deleted`` true."""
+    """A table's changes as a stream: new rows only (``to_stream``). Rows that are gone come with ``deleted`` true.
+
+    ``by`` is the table's key, of which a frame's last row says whether it is there.
+    """
+
+    by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,14 @@ class Context:
 
 
 class Operator:
-    """The base: a stateless operator overrides ``process`` alone."""
+    """The base: a stateless operator overrides ``process`` alone.
+
+    ``behind`` (ms): how far behind its own watermark a row that it gives may be, as when it waits for the grace of a
+    window. The nodes below hear a watermark that is held back by so much, so that they are not done before its rows
+    come. (Flink's operators hold theirs back likewise.)
+    """
+
+    behind: int = 0
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
         """Take a frame of the parent number ``port``. Frames are never empty and never changed in place."""

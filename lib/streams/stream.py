@@ -296,7 +296,8 @@ class Stream(Flowing):
 
     def _output(self, node: str, output: str) -> Stream:
         parent = self._topology.nodes[node]
-        source = parent if isinstance(parent, model.Split) else self._topology.nodes[parent.parents[0]]
+        # What is late for a join comes as its rows do, with nothing on the other side.
+        source = parent if isinstance(parent, model.Split | model.Join) else self._topology.nodes[parent.parents[0]]
         made = self._topology.output(node, output, schema=dict(source.schema), keys=source.keys)
         return Stream(self._topology, made)
 
@@ -519,6 +520,7 @@ class Table(Flowing):
             parents=(self._node,),
             schema={**self.schema, "deleted": pl.Boolean()},
             keys=node.keys,
+            by=self.key,
         )
         return Stream(self._topology, made)
 

@@ -212,7 +212,8 @@ class Task:
                 above = feed.advance(), feed.holds
             flow = self.flows[name]
             flow.watermark = max(flow.watermark, above[0])
-            reached[name] = flow.watermark, above[1]
+            behind = self.operators[name].behind if name in self.operators else 0
+            reached[name] = flow.watermark - behind, above[1]
             if name in self.operators:
                 try:
                     for output, made in self.operators[name].advance(flow.watermark, now_ms):

@@ -12,19 +12,20 @@ from headwater.streams.operator import Context, Delta, Operator, Outputs, Size, 
 from headwater.streams.state.changes import newest, upsert
 from headwater.streams.state.keyed import DEAD, Keyed
 
-DELETED = "_deleted"
 
-
+@operator(Materialize)
 @operator(Source)
 class Table(Operator):
     """Records become changes: the newest offset of a key wins, a tombstone deletes, what changes nothing is silent.
+
+    A stream as a table (``to_table``) is the same without tombstones: the newest row of each key.
 
     Several records of a key in one frame are one change, as behind Kafka Streams' record cache. Records without a key
     are passed over, as Kafka Streams does.
     """
 
     def __init__(self, node: Source | Materialize, context: Context) -> None:
-        self._names = [name for name in node.schema if name != DELETED]
+        self._names = list(node.schema)
         self._keys = node.by if isinstance(node, Materialize) else node.keys
         self.store = Keyed(
             self._keys,
@@ -35,12 +36,10 @@ class Table(Operator):
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
         """Upserts and deletes in, changes out."""
-        rows = newest(frame, self._keys).select(*self._names, TIME, WM, self._dead(frame).alias(DEAD))
+        dead = pl.col(WEIGHT) < 0 if WEIGHT in frame.columns else pl.lit(value=False)
+        rows = newest(frame, self._keys).select(*self._names, TIME, WM, dead.alias(DEAD))
         changes = upsert(self.store, rows, self._names)
         return [(MAIN, changes)] if changes.height else []
-
-    def _dead(self, frame: pl.DataFrame) -> pl.Expr:
-        return pl.col(WEIGHT) < 0 if WEIGHT in frame.columns else pl.lit(value=False)
 
     def deltas(self) -> Sequence[Delta]:
         """Rows of touched keys."""

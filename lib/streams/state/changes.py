@@ -21,7 +21,7 @@ def newest(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
 def upsert(store: Keyed, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Store ``rows``, one a key, and give the changes that this makes; what changes nothing gives nothing.
 
-    ``rows`` have the columns ``names``, ``TIME``, ``WM`` and ``DEAD``. All old rows come before all new ones, so a key's
+    ``rows`` have the columns ``names``, ``TIME``, ``WM`` and ``DEAD``. Old rows come before new ones, so a key's
     old row before its new one. Both bear the time of what changed them.
     """
     before = store.find(rows)
