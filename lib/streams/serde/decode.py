@@ -187,9 +187,7 @@ def _timed(source: Source, frame: pl.DataFrame, failures: dict[int, str]) -> tup
         times = time.filter(wrong).to_list()
         # A tombstone of a stream is passed over anyhow.
         for row, moment in zip(rows, times, strict=True):
-            failures.setdefault(
-                row, f"InvalidTime: column {source.time!r} holds {moment}, which is no event time in ms"
-            )
+            failures.setdefault(row, f"InvalidTime: column {source.time!r} holds {moment}, which is no time in ms")
     return timed, failures
 
 
