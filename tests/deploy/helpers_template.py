@@ -15,6 +15,7 @@ from headwater.errors import Forbidden
 from headwater.store.base import Blob, Body, ObjectStore, Stat
 
 ROOT = Path(__file__).resolve().parents[2]
+JOB = "process"  # the function that is there only if there is a job for it, and takes no requests
 FUNCTIONS = ("produce", "fetch", "groups", "admin", "maintain")
 PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "us-east-1", "AWS::AccountId": "000000000000", "AWS::StackName": "hw"}
 NOTHING = object()  # what AWS::NoValue stands for

@@ -11,10 +11,12 @@ import pytest
 from headwater.api import routes
 from headwater.api.runtime import Settings
 from headwater.log import keys
-from tests.deploy.helpers_template import FUNCTIONS, ROOT, Stack, listed, source
+from tests.deploy.helpers_template import FUNCTIONS, JOB, ROOT, Stack, listed, source
 
 OWN = Stack()
 FOREIGN = Stack(ExistingBucket="theirs", Prefix="logs")
+PROCESSING = Stack(ProcessTopology="jobs.delays:topology")
+NOTIFIED = Stack(ProcessTopology="jobs.delays:topology", ProcessOnCommit="yes")
 STACKS = pytest.mark.parametrize("stack", [OWN, FOREIGN], ids=["own bucket", "existing bucket"])
 EACH = pytest.mark.parametrize("name", FUNCTIONS)
 
@@ -29,8 +31,12 @@ def arn(stack: Stack, key: str = "") -> str:
 
 def test_template_folders_and_routes_name_the_same_functions() -> None:
     folders = {path.parent.name for path in (ROOT / "functions").glob("*/app.py")}
-    handlers = {props["Handler"].split(".")[1] for props in OWN.of_type("AWS::Serverless::Function").values()}
-    assert set(FUNCTIONS) == folders == handlers == set(routes.FUNCTIONS)
+    handlers = {
+        stack: {props["Handler"].split(".")[1] for props in stack.of_type("AWS::Serverless::Function").values()}
+        for stack in (OWN, PROCESSING)
+    }
+    assert {*FUNCTIONS, JOB} == folders == handlers[PROCESSING]
+    assert set(FUNCTIONS) == handlers[OWN] == set(routes.FUNCTIONS)
 
 
 @EACH
@@ -121,16 +127,17 @@ def test_maintenance_has_a_schedule_that_can_be_changed() -> None:
 def test_the_build_knows_every_function_and_pins_what_it_ships() -> None:
     makefile = (ROOT / "functions" / "Makefile").read_text()
     (named,) = re.findall(r"^FUNCTIONS = (.*)$", makefile, re.MULTILINE)
-    assert sorted(name.capitalize() for name in FUNCTIONS) == sorted(named.split())
-    for name in FUNCTIONS:
-        assert "makefile" == OWN.resources[f"{name.capitalize()}Function"]["Metadata"]["BuildMethod"]
+    assert sorted(name.capitalize() for name in (*FUNCTIONS, JOB)) == sorted(named.split())
+    for name in (*FUNCTIONS, JOB):
+        assert "makefile" == PROCESSING.resources[f"{name.capitalize()}Function"]["Metadata"]["BuildMethod"]
     lock = (ROOT / "requirements.lock").read_text()
     shipped = [
         line
-        for line in (ROOT / "infra" / "function-requirements.txt").read_text().splitlines()
+        for name in ("function", "process")
+        for line in (ROOT / "infra" / f"{name}-requirements.txt").read_text().splitlines()
         if line and not line.startswith("#")
     ]
-    assert {"msgspec", "obstore", "orjson", "pyarrow"} <= set(shipped)
+    assert {"msgspec", "obstore", "orjson", "polars", "pyarrow"} <= set(shipped)
     assert [] == [name for name in shipped if not re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE)]
 
 
@@ -211,6 +218,49 @@ def test_only_the_collector_deletes_what_the_log_stands_on(name: str) -> None:
         assert (name == "maintain") == allowed, key
     for key in (keys.LATEST, keys.branch_key(1, "b"), keys.COLLECTED):
         assert not OWN.policy(name).allows("s3:DeleteObject", arn(OWN, f"default/{key}"))
+
+
+def test_a_job_commits_and_keeps_its_seat_and_has_no_other_right() -> None:
+    policy = PROCESSING.policy(JOB)
+    own, others = arn(PROCESSING, "default/lease/delays/member"), arn(PROCESSING, "default/consumer/g/i")
+    for action in ("s3:PutObject", "s3:DeleteObject"):
+        assert policy.allows(action, own)
+        assert not policy.allows(action, others)
+    for key in (keys.manifest_key(1), keys.segment_key(1, "w", 2), keys.snapshot_key(3), keys.index_key(1, 2)):
+        assert policy.allows("s3:PutObject", arn(PROCESSING, f"default/{key}"))
+        assert not policy.allows("s3:DeleteObject", arn(PROCESSING, f"default/{key}"))
+    assert {"sqs"} == {action.partition(":")[0] for action in NOTIFIED.policy(JOB).actions() - policy.actions()}
+
+
+# -- the job ----------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_called_by_schedule_and_knows_its_topology() -> None:
+    made = PROCESSING.function(JOB)
+    assert f"functions.{JOB}.app.handler" == made["Handler"]
+    assert {"HEADWATER_TOPOLOGY": "jobs.delays:topology"} == made["Environment"]["Variables"]
+    assert "FunctionUrlConfig" not in made
+    (event,) = made["Events"].values()
+    assert "rate(5 minutes)" == event["Properties"]["Schedule"]
+    assert 60 <= made["Timeout"] <= 900
+    assert PROCESSING.resources[made["LoggingConfig"]["LogGroup"].strip("<>")]["Properties"]["RetentionInDays"] > 0
+
+
+def test_commits_call_the_job_through_a_queue_on_demand() -> None:
+    kinds = ("AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "AWS::Lambda::EventSourceMapping")
+    for stack in (OWN, PROCESSING, Stack(ProcessOnCommit="yes"), Stack(ExistingBucket="theirs", ProcessOnCommit="yes")):
+        assert [{}, {}, {}] == [stack.of_type(kind) for kind in kinds]
+    ((queue, settings),) = NOTIFIED.of_type("AWS::SQS::Queue").items()
+    (bucket,) = NOTIFIED.of_type("AWS::S3::Bucket").values()
+    (notified,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
+    assert f"<{queue}.Arn>" == notified["Queue"]
+    (rule,) = notified["Filter"]["S3Key"]["Rules"]
+    assert f"headwater/default/{keys.manifest_key(7)}".startswith(rule["Value"])
+    (mapping,) = NOTIFIED.of_type("AWS::Lambda::EventSourceMapping").values()
+    assert (f"<{queue}.Arn>", "<ProcessFunction>") == (mapping["EventSourceArn"], mapping["FunctionName"])
+    # The platform's rule for a queue that calls a function: a message stays away for six of its longest runs.
+    assert settings["VisibilityTimeout"] >= 6 * source()["Parameters"]["ProcessTimeout"]["MaxValue"]
+    assert "NotificationConfiguration" not in OWN.of_type("AWS::S3::Bucket")["LogBucket"]
 
 
 def test_fetch_writes_nothing() -> None:

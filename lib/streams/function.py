@@ -1,0 +1,150 @@
+"""A job as a function: an event comes, what is there is processed, the function ends. Between events nothing runs.
+
+    # app.py of the function
+    from headwater.streams.function import job
+    handler = job()
+
+    HEADWATER_STORE      the bucket, as in s3://bucket/prefix
+    HEADWATER_NAMESPACE  default: default
+    HEADWATER_TOPOLOGY   module:attribute, a Topology or a function without arguments that makes one
+
+Whatever the event is, a schedule's or a bucket's notification, the work is the same: ``run_once``. So results are those
+of ``run``, and events may come twice, late, at once or never: two that meet share the tasks like any two members of the
+group. An event that finds nothing to do reads once and writes nothing, hence a job whose own commits call it again
+comes to rest.
+
+When the time is nearly up the job is stopped between two micro-batches' commits; the next event goes on there. State
+is restored first, so a job whose restore outlasts the function never gets on: give it more memory, which is more CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from headwater.api.runtime import Settings
+from headwater.clock import Clock, SystemClock
+from headwater.errors import HeadwaterError, InvalidRequest
+from headwater.log.namespace import Namespace
+from headwater.log.options import Options
+from headwater.store import open_store
+from headwater.streams.model import Spec
+from headwater.streams.run.app import Report, run_once
+from headwater.streams.topology import Topology
+
+if TYPE_CHECKING:
+    from headwater.store.base import ObjectStore
+
+DEADLINE_S: Final = 60.0  # where the platform does not say
+LEAVE_PART: Final = 0.2  # of the time stays for leaving the group and for what is under way, …
+LEAVE_S_MAX: Final = 15.0  # … but no more than this
+RETRY_PART: Final = 0.1  # a request to the store is repeated for so long, and a commit is given up after twice this
+
+
+def job(*, environment: Mapping[str, str] | None = None, store: ObjectStore | None = None) -> JobFunction:
+    """The handler of the job that the environment names. Cost: its imports, now; the store comes with the first event.
+
+    ``store`` stands for the one that the environment names.
+
+    Raises:
+        InvalidRequest: HEADWATER_TOPOLOGY is missing, or names no topology.
+    """
+    return JobFunction(os.environ if environment is None else environment, store)
+
+
+class JobFunction:
+    """One process's handler. The platform calls it with one event at a time."""
+
+    def __init__(self, environment: Mapping[str, str], store: ObjectStore | None = None) -> None:
+        self._environment = environment
+        self._store = store
+        self._clock: Clock = SystemClock()
+        self._topology = topology_of(environment.get("HEADWATER_TOPOLOGY", ""))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._namespace: Namespace | None = None
+
+    def __call__(self, event: object, context: object = None) -> dict[str, Any]:
+        """Process what is there, or as much as there is time for. ``done`` says whether that was all.
+
+        Raises what the job fails with, after a line in the log: the platform counts it, and calls again.
+        """
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        try:
+            answer = self._loop.run_until_complete(self._within(_left_s(context)))
+        except Exception as error:
+            self._namespace = None  # whatever it knew may be what was wrong
+            told = error.as_dict() if isinstance(error, HeadwaterError) else {"error": repr(error)}
+            _log({"level": "error", "job": self._topology.job, **told})
+            raise
+        _log({"level": "info", "job": self._topology.job, **answer})
+        return answer
+
+    async def _within(self, left_s: float) -> dict[str, Any]:
+        end_s = self._clock.elapsed_s() + left_s
+        namespace = await self._opened(left_s)
+        report: Report | None = None
+        try:
+            async with asyncio.timeout(left_s - min(LEAVE_S_MAX, left_s * LEAVE_PART)) as scope:
+                report = await run_once(self._topology, namespace)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+        await self._drained(namespace, end_s)
+        if report is None:
+            return {"done": False, "commit": namespace.state.seq}
+        return {"done": True, **asdict(report)}
+
+    async def _opened(self, left_s: float) -> Namespace:
+        if self._namespace is None:
+            settings = Settings.of(self._environment)
+            options = Options(commit_timeout_s=2 * RETRY_PART * left_s, store_retry_s=RETRY_PART * left_s)
+            bucket = self._store or open_store(settings.store, clock=self._clock)
+            self._namespace = await Namespace.open(bucket, settings.namespace, clock=self._clock, options=options)
+        return self._namespace
+
+    async def _drained(self, namespace: Namespace, end_s: float) -> None:
+        """Nothing may be under way when the process is frozen (R10)."""
+        try:
+            async with asyncio.timeout(max(0.0, end_s - self._clock.elapsed_s())):
+                await namespace.drain()
+        except TimeoutError:
+            self._namespace = None  # the store is silent: the next event opens it anew
+
+
+def topology_of(place: str) -> Topology | Spec:
+    """The topology at ``module:attribute``: the attribute itself, or what it makes if it is a function.
+
+    Raises:
+        InvalidRequest: there is no such module or attribute, or it is no topology; the message says which.
+    """
+    module, mark, attribute = place.partition(":")
+    if not (module and mark and attribute):
+        raise InvalidRequest(f"HEADWATER_TOPOLOGY is module:attribute, as in jobs.delays:topology, not {place!r}.")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks something itself
+        raise InvalidRequest(f"HEADWATER_TOPOLOGY: there is no module {module!r} in this function.") from error
+    except AttributeError as error:
+        raise InvalidRequest(f"HEADWATER_TOPOLOGY: module {module!r} has no {attribute!r}.") from error
+    made = found() if callable(found) else found
+    if not isinstance(made, Topology | Spec):
+        raise InvalidRequest(f"HEADWATER_TOPOLOGY: {place} is no topology but {type(made).__name__}.")
+    return made
+
+
+def _left_s(context: object) -> float:
+    tell = getattr(context, "get_remaining_time_in_millis", None)
+    return max(1.0, float(tell()) / 1_000) if callable(tell) else DEADLINE_S
+
+
+def _log(line: Mapping[str, object]) -> None:
+    sys.stderr.write(json.dumps(line, default=str) + "\n")
