@@ -25,7 +25,7 @@ from headwater.errors import Corrupt
 from headwater.limits import STREAMS_APPEND_BYTES, STREAMS_CHANGELOG_BYTES_MIN, STREAMS_CHANGELOG_COMMIT_BYTES
 from headwater.log import batch
 from headwater.streams.operator import Delta
-from headwater.streams.serde import pack, unpack
+from headwater.streams.serde.packing import pack, unpack
 from headwater.streams.task import Task
 from headwater.types import Batch, Record
 

@@ -23,10 +23,13 @@ from headwater.log.committer import parse_token
 from headwater.log.namespace import Namespace
 from headwater.log.state import Outcome
 from headwater.log.writer import Append
-from headwater.streams import serde
 from headwater.streams.frames import NEVER, TIME
 from headwater.streams.model import Repartition, Sink
 from headwater.streams.run.job import Job
+from headwater.streams.serde.dead import dead_rows
+from headwater.streams.serde.encode import encode_by_partition
+from headwater.streams.serde.keys import key_array
+from headwater.streams.serde.packing import pack
 from headwater.streams.task import Mark, Step
 
 if TYPE_CHECKING:
@@ -80,7 +83,7 @@ def _to_sink(job: Job, number: int, name: str, frames: Sequence[pl.DataFrame], p
     assert isinstance(node, Sink), name
     count = job.count(node.topic)
     frame = frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical")
-    for partition, records in serde.encode_by_partition(node, frame, count, number % count):
+    for partition, records in encode_by_partition(node, frame, count, number % count):
         if records.num_rows:
             places.setdefault((node.topic, partition), []).append(records)
 
@@ -97,10 +100,10 @@ def _to_repartition(
         frame = frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical")
         node = job.nodes[name]
         assert isinstance(node, Repartition), name
-        parts = split(frame, serde.key_array(frame, node.by), job.tasks)
+        parts = split(frame, key_array(frame, node.by), job.tasks)
     said = {"task": number, "wm": mark.watermark, "idle": mark.idle}
     for partition in range(job.tasks) if is_news else sorted(parts):
-        values = serde.pack(parts[partition]) if partition in parts else [None]
+        values = pack(parts[partition]) if partition in parts else [None]
         newest = parts[partition].get_column(TIME).max() if partition in parts else None
         # Only the last record of a frame that was cut up says how far time has come: it holds after all of them.
         keys = [msgspec.json.encode({**said, "wm": None, "idle": False})] * (len(values) - 1)
@@ -136,7 +139,7 @@ def split(frame: pl.DataFrame, keys: Any, count: int) -> dict[int, pl.DataFrame]
 
 
 def _refused(job: Job, number: int, step: Step, time_ms: int) -> list[pa.RecordBatch]:
-    return [serde.dead_rows(job.name, node, number, frame, time_ms) for node, frame in step.failed]
+    return [dead_rows(job.name, node, number, frame, time_ms) for node, frame in step.failed]
 
 
 # -- the commit ----------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import pyarrow as pa
 from headwater.errors import HeadwaterError
 from headwater.log import batch
 from headwater.log.state import Schema
-from headwater.streams import serde
 from headwater.streams.failures import OperatorFailed
 from headwater.streams.frames import ENDED
 from headwater.streams.model import Join, Process, Source
@@ -25,6 +24,9 @@ from headwater.streams.run import changelog, committing
 from headwater.streams.run.changelog import Line
 from headwater.streams.run.job import Job
 from headwater.streams.run.reading import Taken
+from headwater.streams.serde.dead import dead_records
+from headwater.streams.serde.decode import Decoded, decode
+from headwater.streams.serde.packing import unpack
 from headwater.streams.task import Input, Mark, Task
 from headwater.types import Batch
 
@@ -174,7 +176,7 @@ class Computer:
             source = self.job.nodes[name]
             assert isinstance(source, Source), name
             try:
-                decoded = serde.decode(source, self.schemas.get(part.topic, ()), placed)
+                decoded = decode(source, self.schemas.get(part.topic, ()), placed)
             except HeadwaterError:
                 raise
             except Exception as error:
@@ -192,10 +194,10 @@ class Computer:
             if decoded.frame.height:
                 inputs.append(Input(source=name, frame=decoded.frame, channel=part.partition if is_global else 0))
 
-    def _refused(self, source: Source, part: Taken, decoded: serde.Decoded) -> list[pa.RecordBatch]:
+    def _refused(self, source: Source, part: Taken, decoded: Decoded) -> list[pa.RecordBatch]:
         """Records that cannot be read: dead letters, or the end of this task."""
         if self.job.dead_letters:
-            return [serde.dead_records(self.job.name, source, part.partition, decoded.dead)]
+            return [dead_records(self.job.name, source, part.partition, decoded.dead)]
         first = decoded.dead[0]
         raise OperatorFailed(
             f"Source {source.name!r} of job {self.job.name!r} cannot read the record of topic {part.topic!r}, "
@@ -220,7 +222,7 @@ def repartitioned(node: str, placed: pa.RecordBatch) -> list[Input]:
         marks[task] = (said["wm"] if said["wm"] is not None else known, said["idle"])
         mine = frames.setdefault(task, [])
         if values[row].is_valid:
-            mine.append(serde.unpack(values[row].as_buffer()))
+            mine.append(unpack(values[row].as_buffer()))
     return [
         Input(
             source=node,

@@ -16,12 +16,12 @@ import polars as pl
 from headwater.errors import HeadwaterError, InvalidRequest, NotFound, Unavailable
 from headwater.limits import STREAMS_QUERY_ROWS_MAX
 from headwater.log import partitioner
-from headwater.streams import serde
 from headwater.streams.model import Node, Source
 from headwater.streams.run import metrics
 from headwater.streams.run.assigning import address
 from headwater.streams.run.job import Job
 from headwater.streams.run.restoring import restore_as_of
+from headwater.streams.serde.keys import key_array
 from headwater.streams.task import Task, without_system
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class StoreView:
 
     def partition_of(self, keys: pl.DataFrame) -> int:
         """The task that a key belongs to."""
-        found = partitioner.partitions_of(serde.key_array(keys, self.keys), self._worker.job.tasks)
+        found = partitioner.partitions_of(key_array(keys, self.keys), self._worker.job.tasks)
         number = found[0].as_py()
         return 0 if number is None else int(number)
 
