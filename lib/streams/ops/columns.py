@@ -25,12 +25,17 @@ class Columns:
         self.left, self.right = inputs
         self._keys = dict(zip(node.left_on, node.right_on, strict=True))
         self._exprs = [self._column(name) for name in node.schema]
+        self._lone = [self._column(name, lone=True) for name in node.schema]
         used = {name for expr in self._exprs for name in expr.meta.root_names()}
         self.right_keys = [name for name in node.right_on if RIGHT + name in used]  # those that results show
 
     def select(self, frame: pl.DataFrame, *others: str | pl.Expr) -> pl.DataFrame:
         """Results from a frame of left columns, and right ones whose names begin with ``RIGHT``."""
         return frame.select(*self._exprs, *others)
+
+    def lone(self, frame: pl.DataFrame, *others: str | pl.Expr) -> pl.DataFrame:
+        """Results from rows of the right alone, whose key stands for the left's."""
+        return frame.select(*self._lone, *others)
 
     def key_columns(self, frame: pl.DataFrame, found: pl.Series) -> list[pl.Series]:
         """The right side's key columns for rows of the left, which equal the left's where a right row was found."""
@@ -40,10 +45,10 @@ class Columns:
             return columns
         return [column.zip_with(found, pl.Series([None], dtype=column.dtype)) for column in columns]
 
-    def _column(self, name: str) -> pl.Expr:
+    def _column(self, name: str, *, lone: bool = False) -> pl.Expr:
         suffix = self._node.suffix
         if name in self.left:
-            if self._node.how == "outer" and name in self._keys:
+            if (lone or self._node.how == "outer") and name in self._keys:
                 return pl.coalesce(name, RIGHT + self._keys[name]).alias(name)
             return pl.col(name)
         if name in self.right:
