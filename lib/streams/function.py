@@ -40,6 +40,7 @@ from headwater.streams.topology import Topology
 
 if TYPE_CHECKING:
     from headwater.store.base import ObjectStore
+    from headwater.streams.run.worker import WorkerOptions
 
 DEADLINE_S: Final = 60.0  # where the platform does not say
 LEAVE_PART: Final = 0.2  # of the time stays for leaving the group and for what is under way, …
@@ -47,24 +48,38 @@ LEAVE_S_MAX: Final = 15.0  # … but no more than this
 RETRY_PART: Final = 0.1  # a request to the store is repeated for so long, and a commit is given up after twice this
 
 
-def job(*, environment: Mapping[str, str] | None = None, store: ObjectStore | None = None) -> JobFunction:
+def job(
+    *,
+    environment: Mapping[str, str] | None = None,
+    store: ObjectStore | None = None,
+    clock: Clock | None = None,
+    options: WorkerOptions | None = None,
+) -> JobFunction:
     """The handler of the job that the environment names. Cost: its imports, now; the store comes with the first event.
 
-    ``store`` stands for the one that the environment names.
+    ``store`` stands for the one that the environment names, ``clock`` for the machine's; ``options`` are those
+    of the worker, as ``spill`` for state that outgrows the function's memory.
 
     Raises:
         InvalidRequest: HEADWATER_TOPOLOGY is missing, or names no topology.
     """
-    return JobFunction(os.environ if environment is None else environment, store)
+    return JobFunction(os.environ if environment is None else environment, store, clock, options)
 
 
 class JobFunction:
     """One process's handler. The platform calls it with one event at a time."""
 
-    def __init__(self, environment: Mapping[str, str], store: ObjectStore | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        store: ObjectStore | None,
+        clock: Clock | None,
+        options: WorkerOptions | None,
+    ) -> None:
         self._environment = environment
         self._store = store
-        self._clock: Clock = SystemClock()
+        self._clock = clock or SystemClock()
+        self._options = options
         self._topology = topology_of(environment.get("HEADWATER_TOPOLOGY", ""))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._namespace: Namespace | None = None
@@ -77,22 +92,23 @@ class JobFunction:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
         try:
-            answer = self._loop.run_until_complete(self._within(_left_s(context)))
+            answer = self._loop.run_until_complete(self.work(_left_s(context)))
         except Exception as error:
-            self._namespace = None  # whatever it knew may be what was wrong
+            self._namespace = None  # what it knew may be what was wrong
             told = error.as_dict() if isinstance(error, HeadwaterError) else {"error": repr(error)}
             _log({"level": "error", "job": self._topology.job, **told})
             raise
         _log({"level": "info", "job": self._topology.job, **answer})
         return answer
 
-    async def _within(self, left_s: float) -> dict[str, Any]:
+    async def work(self, left_s: float) -> dict[str, Any]:
+        """The same for whoever has an event loop: one run that ends within ``left_s``."""
         end_s = self._clock.elapsed_s() + left_s
         namespace = await self._opened(left_s)
         report: Report | None = None
         try:
             async with asyncio.timeout(left_s - min(LEAVE_S_MAX, left_s * LEAVE_PART)) as scope:
-                report = await run_once(self._topology, namespace)
+                report = await run_once(self._topology, namespace, options=self._options)
         except TimeoutError:
             if not scope.expired():
                 raise
