@@ -21,7 +21,7 @@ from headwater.errors import Fenced, HeadwaterError, Indeterminate, NotFound, Th
 from headwater.limits import SESSION_MS, STREAMS_BATCH_BYTES, STREAMS_BUFFER_BYTES, STREAMS_TICK_MS
 from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownMember
-from headwater.streams.run.assigning import Seat, standbys
+from headwater.streams.run.assigning import Seat, owners, standbys
 from headwater.streams.run.committing import Fence, Forgotten
 from headwater.streams.run.job import Job
 from headwater.streams.run.reading import Budget
@@ -232,9 +232,11 @@ class Worker:
             await self.namespace.chain.clock.sleep(STREAMS_TICK_MS / 1_000)
 
     async def _keep_standbys(self) -> None:
-        wanted = standbys(self.namespace.state, self.job, self.seat.member, self.options.num_standbys)
-        wanted -= set(self.tasks)
-        for number in set(self.standbys) - wanted:
+        state, me = self.namespace.state, self.seat.member
+        wanted = standbys(state, self.job, me, self.options.num_standbys) - set(self.tasks)
+        # What is ours already, or nobody's, is about to be begun from the copy.
+        others = {number for number, owner in owners(state, self.job).items() if owner != me}
+        for number in (set(self.standbys) & others) - wanted:
             await self.standbys.pop(number).stop()
         for number in wanted - set(self.standbys):
             self.standbys[number] = Standby(self.setting, number)
