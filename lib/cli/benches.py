@@ -180,6 +180,45 @@ def schemas(settings: Settings, rows: int, rounds: int) -> None:
     _show(settings, bench(rows, rounds))
 
 
+@click.command(cls=Command)
+@click.option("--events", type=click.IntRange(min=1_000), default=2_000_000, show_default=True, help="Of the stream.")
+@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Of which the best counts.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the events.")
+@click.option("--query", "queries", multiple=True, help="Only this one; may be repeated.")
+@click.option(
+    "--peer-python",
+    default="",
+    envvar="HEADWATER_PEER_PYTHON",
+    help="An interpreter with quixstreams and bytewax; by default that of ./.peers, if there is one.",
+)
+@pass_settings
+def nexmark(
+    settings: Settings, events: int, rounds: int, seed: int, queries: tuple[str, ...], peer_python: str
+) -> None:
+    """Stream processing: Nexmark's queries in process and through a log, checked against DuckDB, beside its peers."""
+    from headwater.bench.nexmark.report import bench
+
+    report = bench(events, rounds=rounds, seed=seed, peer_python=peer_python, names=queries)
+    if not settings.json:
+        report["results"] = [
+            {"query": name, **{column: row.get(column) for column in _NEXMARK_COLUMNS}}
+            for name, row in report.pop("queries").items()
+        ]
+        report["missed"] = ", ".join(report["missed"]) or "nothing"
+        report.pop("peers")
+    _show(settings, report)
+
+
+_NEXMARK_COLUMNS = (
+    "events_per_s",
+    "events_per_s_log",
+    "ratio_to_flink",
+    "ratio_to_flink_log",
+    "ratio_to_best_python_peer",
+    "ratio_to_batch",
+)
+
+
 commands: dict[str, click.Command] = {
     "contention": contention,
     "append": append,
@@ -193,4 +232,5 @@ commands: dict[str, click.Command] = {
     "cost": cost,
     "year": year,
     "schemas": schemas,
+    "nexmark": nexmark,
 }

@@ -36,7 +36,7 @@ class Query:
     build: Callable[[Stream, Generator], Stream]
     sql: str
     time: str = "ts"
-    table: bool = False  # the result is a table, whose changes are written
+    key: str = ""  # of a result that is a table, whose changes are written
 
     @property
     def out_of_order(self) -> int:
@@ -217,7 +217,7 @@ QUERIES: Final = {
             flink=34,
             columns=("event_type", "ts", "auction_id", "category", "expires", "auction", "price"),
             build=_q4,
-            table=True,
+            key="category",
             sql=f"""SELECT category, avg(final) AS average FROM (
                 SELECT a.auction_id, a.category, max(b.price) AS final FROM events a JOIN events b
                 ON a.auction_id = b.auction AND b.ts BETWEEN a.ts AND a.expires
