@@ -200,6 +200,7 @@ STREAMS_BATCH_RECORDS = 1 << 18  # … and records: a step of 250,000 rows lasts
 STREAMS_LANE_BYTES = 8 * MIB  # read ahead of one partition: two micro-batches, so that reading hides behind computing
 STREAMS_BUFFER_BYTES = 64 * MIB  # … and of all partitions of one worker; each may hold one chunk in any case
 STREAMS_APPEND_BYTES = 8 * MIB  # rows of one appended batch before compression: half of what a batch may take
+STREAMS_WAITING_ROWS = 1 << 21  # rows that a window holds before it sums them up: 100 MB of most
 STREAMS_FRAME_BYTES = 4 * MIB  # of one frame in a record before compression: half of what a record may take
 STREAMS_CHANGELOG_BYTES_MIN = 8 * MIB  # deltas outweigh a smaller snapshot only from here on: restore reads so much
 STREAMS_CHANGELOG_COMMIT_BYTES = 16 * KIB  # a commit's deltas weigh at least this: restore pays a GET for each
@@ -213,6 +214,8 @@ STREAMS_PAGE_BYTES_MIN = 64 * KIB  # a page is not cut below this: a file a page
 STREAMS_PAIRS_MAX = 1 << 20  # pairs that a join of streams puts out in one frame, so that a hot key costs no memory
 STREAMS_QUERY_ROWS_MAX = 100_000  # rows of one answer to an interactive query
 STREAMS_STEPS_MAX = 8  # steps that one worker computes at once: each holds a decoded micro-batch
+STREAMS_TIMER_CALLS_MAX = 1_000  # calls of one event-time timer in one step: time may jump by years
+STREAMS_STATE_PIECE_ROWS = 1 << 16  # rows of a processor's state in one piece of a snapshot
 STREAMS_STANDBYS_MAX = 8  # standby copies of one task; each costs the memory of its state
 
 # -- Spark -----------------------------------------------------------------------------------------------

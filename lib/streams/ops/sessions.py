@@ -1,0 +1,171 @@
+"""Sessions: runs of a group's rows with at most a gap between neighbours.
+
+A row is late if its time and the grace lie below its ``_wm``. A session closes once its last row, the gap and the grace
+lie below the watermark: no row that is on time can belong to it any more, so what a session holds never depends on when
+somebody looks. Its window begins with its first row and ends a gap behind the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import polars as pl
+
+from headwater.streams.frames import LATE, MAIN, NEVER, TIME, WEIGHT, WINDOW_END, WINDOW_START, WM
+from headwater.streams.model import Aggregate
+from headwater.streams.operator import Context, Delta, Operator, Outputs, Size
+from headwater.streams.ops.summing import Sums, changes
+
+START = "_start"
+LAST = "_last"
+PARTIAL = "partial"
+CLOSED = "closed"
+_RUN = "_run"
+
+
+class Sessions(Operator):
+    """Open sessions as partial sums with their first and last time."""
+
+    def __init__(self, node: Aggregate, context: Context) -> None:
+        assert node.window is not None
+        self._sums = Sums(node, context)
+        self._by = list(node.by)
+        self._names = list(node.schema)
+        self._updates = node.emit == "update"
+        self._gap, self._grace = node.window.gap, node.window.grace
+        self._inputs = list(dict.fromkeys([*self._sums.inputs, TIME]))
+        self._schema = {**self._sums.schema, START: pl.Int64(), LAST: pl.Int64()}
+        self._open = pl.DataFrame(schema=self._schema)
+        self._waiting: list[pl.DataFrame] = []
+        self._fresh: list[pl.DataFrame] = []
+        self._back: list[pl.DataFrame] = []
+        self._closed = NEVER
+        self._news = False
+
+    def process(self, port: int, frame: pl.DataFrame) -> Outputs:
+        """Late rows out; the others wait."""
+        late = frame.get_column(TIME) + self._grace < frame.get_column(WM)
+        if late.any():
+            yield LATE, frame.filter(late)
+            frame = frame.filter(~late)
+        if frame.height:
+            self._waiting.append(frame.select(self._inputs))
+
+    def advance(self, watermark: int, now_ms: int) -> Outputs:
+        """Updates of touched sessions; results of those that close."""
+        if self._updates:
+            before, after = self._take_in()
+            if after.height:
+                old, new = self._results(before, watermark), self._results(after, watermark)
+                yield MAIN, changes(old, new)
+        if watermark == self._closed:
+            return
+        first = [each.get_column(TIME).min() for each in self._waiting]
+        if self._open.height:
+            first.append(self._open.get_column(LAST).min())
+        if not first or min(first) + self._gap + self._grace >= watermark:  # type: ignore[type-var, operator]
+            return
+        self._take_in()
+        over = self._open.get_column(LAST) + self._gap + self._grace < watermark
+        if over.any():
+            if not self._updates:
+                yield MAIN, self._results(self._open.filter(over), watermark).sort(TIME, maintain_order=True)
+            self._open = self._open.filter(~over)
+            self._closed, self._news = watermark, True
+
+    def _take_in(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Waiting rows into sessions: those that were touched, as they were and as they are."""
+        if not self._waiting:
+            return self._open.clear(), self._open.clear()
+        rows = pl.concat(self._waiting).sort([*self._by, TIME], maintain_order=True)
+        self._waiting = []
+        fresh = rows.with_columns(self._runs(pl.col(TIME), pl.col(TIME)))
+        partial = fresh.group_by([*self._by, _RUN], maintain_order=True).agg(
+            *self._sums.partial_exprs, pl.col(TIME).min().alias(START), pl.col(TIME).max().alias(LAST)
+        )
+        partial = partial.select(self._schema.keys())
+        self._fresh.append(partial)
+        return self._join(partial)
+
+    def _join(self, partial: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Merge new sessions with the open ones of their groups."""
+        groups = partial.select(self._by).unique()
+        mine = self._open.join(groups, on=self._by, how="semi", nulls_equal=True)
+        rest = self._open.join(groups, on=self._by, how="anti", nulls_equal=True)
+        both = pl.concat([mine.with_columns(_new=pl.lit(value=False)), partial.with_columns(_new=pl.lit(value=True))])
+        both = both.sort([*self._by, START], maintain_order=True)
+        both = both.with_columns(self._runs(pl.col(START), pl.col(LAST)))
+        after = both.group_by([*self._by, _RUN], maintain_order=True).agg(
+            *self._sums.merge_exprs,
+            pl.col(START).min(),
+            pl.col(LAST).max(),
+            pl.col("_new").any(),
+        )
+        touched = after.filter("_new").select(*self._by, _RUN)
+        before = both.filter(~pl.col("_new")).join(touched, on=[*self._by, _RUN], how="semi", nulls_equal=True)
+        self._open = pl.concat([rest, after.select(self._schema.keys())])
+        return before.select(self._schema.keys()), after.filter("_new").select(self._schema.keys())
+
+    def _runs(self, start: pl.Expr, last: pl.Expr) -> pl.Expr:
+        """A number for each run: it grows where more than a gap lies behind all that came before."""
+        before = last.cum_max().shift(1).over(self._by)
+        return ((start - before) > self._gap).fill_null(value=True).cum_sum().alias(_RUN)
+
+    def _results(self, sessions: pl.DataFrame, watermark: int) -> pl.DataFrame:
+        end = pl.col(LAST) + self._gap
+        moment = pl.Datetime("ms", "UTC")
+        made = sessions.with_columns(self._sums.final_exprs).with_columns(
+            pl.col(START).cast(pl.Datetime("ms")).cast(moment).alias(WINDOW_START),
+            end.cast(pl.Datetime("ms")).cast(moment).alias(WINDOW_END),
+            (end - 1).alias(TIME),
+        )
+        wm = pl.min_horizontal(pl.lit(watermark, pl.Int64), pl.col(TIME)).alias(WM)
+        return made.with_columns(wm).select(*self._names, TIME, WM)
+
+    # -- state -----------------------------------------------------------------------------------------
+
+    def deltas(self) -> Sequence[Delta]:
+        """The sessions of the micro-batch by themselves, and how far sessions have closed."""
+        self._take_in()
+        found = [Delta(PARTIAL, partial) for partial in self._fresh]
+        self._fresh = []
+        if self._news:
+            found.append(Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]})))
+            self._news = False
+        return found
+
+    def snapshot(self) -> Iterable[Delta]:
+        """All open sessions."""
+        self._take_in()
+        self._fresh = []
+        if self._open.height:
+            yield Delta(PARTIAL, self._open)
+        yield Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]}))
+
+    def restore(self, delta: Delta) -> None:
+        """Take back sessions, or what has closed."""
+        if delta.tag == CLOSED:
+            self._closed = max(self._closed, delta.frame.item())
+        else:
+            self._back.append(delta.frame)
+
+    def restored(self) -> None:
+        """Merge what came back. A session that has closed is merged with nothing, so it can go last."""
+        if self._back:
+            self._join(pl.concat(self._back))
+            self._back = []
+        self._open = self._open.filter(pl.col(LAST) + self._gap + self._grace >= self._closed)
+
+    def size(self) -> Size:
+        """Open sessions, and rows that wait."""
+        frames = [self._open, *self._waiting]
+        return Size(sum(each.height for each in frames), int(sum(each.estimated_size() for each in frames)))
+
+    def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
+        """Open sessions as they stand."""
+        self._take_in()
+        rows = self._results(self._open, 0).select(self._names)
+        return rows if keys is None else rows.join(keys.select(self._by).unique(), on=self._by, how="semi")
+
+
+__all__ = ["WEIGHT", "Sessions"]

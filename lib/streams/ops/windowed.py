@@ -1,0 +1,232 @@
+"""Tumbling and hopping windows. Rows are summed up by pane, the piece of time that lies in the same windows.
+
+With final results the sums of each micro-batch are only put aside, and a window's are added up once, when it closes.
+With updates each window has a table of its sums, and touched groups are put out after each micro-batch.
+
+A row counts for the windows that were still open for it: those whose end and grace lie above its ``_wm``. Of a hopping
+row's windows the older ones may be closed, so its sums bear the first window that they count for. (Panes: Li et al., No
+Pane, No Gain, SIGMOD Record 2005.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import polars as pl
+
+from headwater.limits import STREAMS_WAITING_ROWS
+from headwater.streams.frames import LATE, MAIN, NEVER, TIME, WEIGHT, WM
+from headwater.streams.model import Aggregate
+from headwater.streams.operator import Context, Delta, Operator, Outputs, Size
+from headwater.streams.ops.summing import Sums, changes, unlike
+
+PANE = "_pane"
+FROM = "_from"
+WINDOW = "_window"
+PARTIAL = "partial"  # tags of deltas
+CLOSED = "closed"
+TABLE = "table"
+
+
+class Windowed(Operator):
+    """Windows of equal size, side by side or overlapping."""
+
+    def __init__(self, node: Aggregate, context: Context) -> None:
+        assert node.window is not None
+        self._sums = Sums(node, context)
+        self._by = list(node.by)
+        self._names = list(node.schema)
+        self._updates = node.emit == "update"
+        window = node.window
+        self._size, self._step, self._grace, self._offset = window.size, window.advance, window.grace, window.offset
+        self._hops = window.size > window.advance
+        self._keys = [PANE, *([FROM] if self._hops else []), *self._by]
+        self._waiting: list[pl.DataFrame] = []  # rows that are in no sum yet
+        self._rows = 0
+        self._panes: dict[int, list[pl.DataFrame]] = {}  # partial sums by pane, for final results
+        self._tables: dict[int, pl.DataFrame] = {}  # sums by window, for updates
+        self._closed = NEVER
+        self._fresh: list[pl.DataFrame] = []  # partial sums that no delta holds yet
+        self._news = False
+
+    # -- rows come -------------------------------------------------------------------------------------
+
+    def process(self, port: int, frame: pl.DataFrame) -> Outputs:
+        """Rows that are late for all their windows are put out; the others wait to be summed up."""
+        pane = ((pl.col(TIME) - self._offset) // self._step) * self._step + self._offset
+        rows = frame.with_columns(pane.alias(PANE))
+        limit = self._size + self._grace
+        oldest, newest = rows.select(pl.col(PANE).min(), pl.col(WM).max()).row(0, named=False)
+        if oldest + limit <= newest:
+            late = (rows.get_column(PANE) + limit) <= rows.get_column(WM)
+            yield LATE, frame.filter(late)
+            rows = rows.filter(~late)
+            if not rows.height:
+                return
+        kept = [PANE, *self._sums.inputs]
+        if self._hops:
+            rows = rows.with_columns(self._first_open().alias(FROM))
+            kept.append(FROM)
+        self._waiting.append(rows.select(kept))
+        self._rows += rows.height
+        if self._rows >= STREAMS_WAITING_ROWS:
+            self._sum_up()
+
+    def _first_open(self) -> pl.Expr:
+        """The first window that a row counts for."""
+        closed = pl.col(WM) - self._size - self._grace - self._offset
+        after_closed = (closed // self._step) * self._step + self._offset + self._step
+        return pl.max_horizontal(pl.col(PANE) - self._size + self._step, after_closed)
+
+    def _sum_up(self) -> pl.DataFrame | None:
+        """Waiting rows into partial sums."""
+        if not self._waiting:
+            return None
+        partial = self._sums.partial(pl.concat(self._waiting), self._keys)
+        self._waiting, self._rows = [], 0
+        self._fresh.append(partial)
+        if not self._updates:
+            self._put(partial)
+        return partial
+
+    def _put(self, partial: pl.DataFrame) -> None:
+        for (pane,), part in partial.partition_by(PANE, as_dict=True).items():
+            held = self._panes.setdefault(pane, [])
+            held.append(part)
+            # Geometrically, so that each sum is added up a few times at most, however many commits a window sees.
+            while len(held) > 1 and held[-2].height < 2 * held[-1].height and len(held) > 8:
+                held[-2:] = [self._sums.merged(held[-2:], self._keys)]
+
+    # -- time passes -----------------------------------------------------------------------------------
+
+    def advance(self, watermark: int, now_ms: int) -> Outputs:
+        """Updates of touched windows, or the results of those that close; what has closed is forgotten."""
+        if self._updates:
+            partial = self._sum_up()
+            if partial is not None:
+                for window, touched in self._by_window(partial):
+                    yield from self._updated(window, touched, watermark)
+            self._forget(self._tables, watermark)
+            return
+        if watermark == self._closed:
+            return
+        limit = self._size + self._grace
+        low = min([*self._panes, *(rows.get_column(PANE).min() for rows in self._waiting)], default=None)  # type: ignore[type-var]
+        if low is None or low - self._size + self._step + limit > watermark:  # type: ignore[operator]
+            return
+        self._sum_up()
+        for window in self._closing(watermark):
+            sums = self._window(window)
+            if sums is not None:
+                yield MAIN, self._sums.results(sums, watermark, (window, window + self._size))
+        self._forget(self._panes, watermark)
+
+    def _closing(self, watermark: int) -> list[int]:
+        """Windows that hold something and close now, the oldest first."""
+        limit = self._size + self._grace
+        windows = {pane - back for pane in self._panes for back in range(0, self._size, self._step)}
+        return sorted(window for window in windows if self._closed < window + limit <= watermark)
+
+    def _window(self, window: int) -> pl.DataFrame | None:
+        """The sums of one window, from its panes."""
+        parts = [
+            part.filter(pl.col(FROM) <= window) if self._hops else part
+            for pane in range(window, window + self._size, self._step)
+            for part in self._panes.get(pane, ())
+        ]
+        parts = [part.select(self._sums.schema.keys()) for part in parts if part.height]
+        if not parts:
+            return None
+        return parts[0] if len(parts) == 1 and not self._hops else self._sums.merged(parts, self._by)
+
+    def _forget(self, held: dict[int, list[pl.DataFrame]] | dict[int, pl.DataFrame], watermark: int) -> None:
+        closed = [start for start in held if start + self._size + self._grace <= watermark]
+        for start in closed:
+            del held[start]
+        if closed or (self._hops and not self._updates):
+            self._closed = max(self._closed, watermark)
+            self._news = True
+
+    def _by_window(self, partial: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Partial sums by the windows that they count for, the oldest first."""
+        found: dict[int, list[pl.DataFrame]] = {}
+        for (pane,), part in partial.partition_by(PANE, as_dict=True).items():
+            for back in range(0, self._size, self._step):
+                mine = part.filter(pl.col(FROM) <= pane - back) if self._hops else part
+                if mine.height:
+                    found.setdefault(pane - back, []).append(mine.select(self._sums.schema.keys()))
+        for window in sorted(found):
+            parts = found[window]
+            yield window, parts[0] if len(parts) == 1 and not self._hops else self._sums.merged(parts, self._by)
+
+    def _updated(self, window: int, touched: pl.DataFrame, watermark: int) -> Outputs:
+        span = (window, window + self._size)
+        table = self._tables.get(window)
+        if table is None:
+            self._tables[window] = touched
+            rows = self._sums.results(touched, watermark, span)
+            yield MAIN, rows.with_columns(pl.lit(1, pl.Int8).alias(WEIGHT))
+            return
+        before = table.join(touched, on=self._by, how="semi", nulls_equal=True)
+        rest = table.join(touched, on=self._by, how="anti", nulls_equal=True)
+        after = self._sums.merged([before, touched], self._by)
+        self._tables[window] = pl.concat([rest, after.select(rest.columns)])
+        old, new = self._sums.results(before, watermark, span), self._sums.results(after, watermark, span)
+        yield MAIN, changes(*unlike(old, new, self._by))
+
+    # -- state -----------------------------------------------------------------------------------------
+
+    def deltas(self) -> Sequence[Delta]:
+        """The partial sums of the micro-batch, and how far windows have closed."""
+        self._sum_up()
+        found = [Delta(PARTIAL, partial) for partial in self._fresh]
+        self._fresh = []
+        if self._news:
+            found.append(Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]})))
+            self._news = False
+        return found
+
+    def snapshot(self) -> Iterable[Delta]:
+        """All open windows."""
+        self._sum_up()
+        self._fresh = []
+        for parts in self._panes.values():
+            yield Delta(PARTIAL, self._sums.merged(parts, self._keys) if len(parts) > 1 else parts[0])
+        for window, table in self._tables.items():
+            yield Delta(TABLE, table.with_columns(pl.lit(window, pl.Int64).alias(WINDOW)))
+        yield Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]}))
+
+    def restore(self, delta: Delta) -> None:
+        """Take back sums, or what has closed."""
+        if delta.tag == CLOSED:
+            self._closed = max(self._closed, delta.frame.item())
+            for held in (self._panes, self._tables):
+                for start in [start for start in held if start + self._size + self._grace <= self._closed]:
+                    del held[start]
+        elif delta.tag == TABLE:
+            self._tables[delta.frame.get_column(WINDOW)[0]] = delta.frame.drop(WINDOW)
+        elif self._updates:
+            for window, touched in self._by_window(delta.frame):
+                table = self._tables.get(window)
+                self._tables[window] = touched if table is None else self._sums.merged([table, touched], self._by)
+        else:
+            self._put(delta.frame)
+
+    def size(self) -> Size:
+        """Sums that are held."""
+        frames = [*(part for parts in self._panes.values() for part in parts), *self._tables.values(), *self._waiting]
+        return Size(sum(each.height for each in frames), int(sum(each.estimated_size() for each in frames)))
+
+    def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
+        """The open windows, as they stand."""
+        self._sum_up()
+        if self._updates:
+            windows = dict(self._tables)
+        else:
+            starts = sorted({pane - back for pane in self._panes for back in range(0, self._size, self._step)})
+            windows = {start: sums for start in starts if (sums := self._window(start)) is not None}
+        found = [self._sums.results(sums, 0, (start, start + self._size)) for start, sums in sorted(windows.items())]
+        rows = pl.concat(found).select(self._names) if found else None
+        if rows is None:
+            return self._sums.results(pl.DataFrame(schema=self._sums.schema), 0, (0, 1)).select(self._names)
+        return rows if keys is None else rows.join(keys.select(self._by).unique(), on=self._by, how="semi")
