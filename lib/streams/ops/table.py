@@ -26,7 +26,7 @@ class Table(Operator):
 
     def __init__(self, node: Source | Materialize, context: Context) -> None:
         self._names = list(node.schema)
-        self._keys = node.by if isinstance(node, Materialize) else node.keys
+        self._keys = node.by if isinstance(node, Materialize) else node.key or node.keys
         self.store = Keyed(
             self._keys,
             {**{name: node.schema[name] for name in self._names}, TIME: pl.Int64()},
