@@ -1,0 +1,182 @@
+"""What is done to a job from outside: pause, savepoint, restart, reset, status."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from headwater.errors import Conflict, InvalidRequest, NotFound
+from headwater.log import operations as ops
+from headwater.log.namespace import Namespace
+from headwater.sim.loop import sim_loop
+from headwater.streams.run import control
+from headwater.streams.run.app import App
+from tests.log.helpers import simulate
+from tests.streams import helpers_runner as h
+
+
+async def fed(namespace: Namespace, seed: int) -> list[h.Row]:
+    """More events in both partitions, processed."""
+    made = []
+    for partition in range(2):
+        rows = h.events(random.Random(seed * 10 + partition), 20, start=seed * 3_000)
+        await h.put(namespace, partition, rows)
+        made += rows
+    await h.once(namespace)
+    return made
+
+
+def beginning(namespace: Namespace) -> dict[tuple[str, int], int]:
+    return {("in", number): 0 for number in range(len(namespace.topic("in").partitions))}
+
+
+def test_a_paused_job_holds_still_in_every_worker_until_it_is_resumed() -> None:
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        app = await App.start(h.job(), await h.another(namespace, 11), h.OPTIONS)
+        await sim_loop().sleep(3)
+        await control.pause(namespace, "job")
+        await sim_loop().sleep(2)
+        rows = h.events(random.Random(1), 20)
+        await h.put(namespace, 0, rows)
+        await sim_loop().sleep(20)
+        assert "paused" == (await control.status(namespace, "job"))["state"]
+        assert {} == await h.copied(namespace)
+        await app.stop()
+        assert 0 == (await h.once(namespace)).records, "a run that ends does not go around it"
+        await control.pause(namespace, "job", paused=False)
+        await h.once(namespace)
+        assert h.expected_copies(rows) == await h.copied(namespace)
+
+    simulate(main())
+
+
+def test_a_restart_brings_state_and_offsets_back_and_leaves_the_outputs() -> None:
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        first = await fed(namespace, 1)
+        saved = await control.savepoint(namespace, "job", "before")
+        second = await fed(namespace, 2)
+        assert {"before": saved["commit"]} == (await control.status(namespace, "job"))["savepoints"]
+        table = await h.latest(namespace)
+        assert h.expected_latest(first + second) == table
+
+        await control.restart(namespace, "job", saved["commit"])
+        await h.once(namespace)
+        assert table == await h.latest(namespace), "counted once more from where it was"
+        copies = h.expected_copies(first) + h.expected_copies(second) + h.expected_copies(second)
+        assert copies == await h.copied(namespace)
+
+    simulate(main())
+
+
+def test_a_restart_in_the_middle_reads_again_what_lay_in_a_repartition_topic() -> None:
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        rows: list[h.Row] = []
+        for partition in range(2):
+            made = h.events(random.Random(partition), 60)
+            rows += made
+            for start in range(0, 60, 6):
+                await h.put(namespace, partition, made[start : start + 6])
+        first = namespace.state.seq
+        await h.once(namespace, batch_bytes=1)
+        expected, last = h.expected_latest(rows), namespace.state.seq
+        tried = 0
+        for commit in range(first + 1, last, 3):
+            try:
+                await control.restart(namespace, "job", commit)
+            except NotFound:
+                continue  # nothing was committed then
+            await h.once(namespace)
+            assert expected == await h.latest(namespace), f"restarted at commit {commit}"
+            tried += 1
+        assert tried > 3
+
+    simulate(main())
+
+
+def test_a_reset_job_begins_anew() -> None:
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        rows = await fed(namespace, 1)
+        plan = await control.plan_reset(namespace, "job", beginning(namespace))
+        assert "trim" == plan["how"]
+        assert plan["state_records"] > 0
+        assert rows
+        assert h.expected_copies(rows) == await h.copied(namespace)
+
+        await control.reset(namespace, "job", beginning(namespace))
+        assert all(place.start == place.next for place in namespace.topic("job-changelog").partitions)
+        await h.once(namespace)
+        assert h.expected_latest(rows) == await h.latest(namespace)
+        assert h.expected_copies(rows) + h.expected_copies(rows) == await h.copied(namespace)
+
+    simulate(main())
+
+
+def test_a_reset_after_a_source_has_grown_lets_the_job_run_with_more_tasks() -> None:
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        rows = await fed(namespace, 1)
+        await namespace.add_partitions("in", 3)
+        assert "delete" == (await control.plan_reset(namespace, "job", beginning(namespace)))["how"]
+        await control.reset(namespace, "job", beginning(namespace))
+        await h.once(namespace)
+        assert h.expected_latest(rows) == await h.latest(namespace)
+        assert 3 == len(namespace.topic("job-changelog").partitions)
+
+    simulate(main())
+
+
+def test_reset_and_restart_are_refused_while_members_are_active() -> None:
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        await fed(namespace, 1)
+        commit = (await control.savepoint(namespace, "job"))["commit"]
+        app = await App.start(h.job(), await h.another(namespace, 11), h.OPTIONS)
+        await sim_loop().sleep(5)
+        for refused in (
+            control.reset(namespace, "job", beginning(namespace)),
+            control.restart(namespace, "job", commit),
+        ):
+            with pytest.raises(Conflict, match="1 active members"):
+                await refused
+        assert [app.worker.seat.member] == list(namespace.state.groups["job"].members)
+        await app.stop()
+        await control.reset(namespace, "job", beginning(namespace))
+
+    simulate(main())
+
+
+def test_a_member_that_was_killed_is_no_obstacle_once_its_session_is_over() -> None:
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        await fed(namespace, 1)
+        await namespace.writer.commit(ops=[ops.JoinGroup(group="job", member="ghost", topics=["in"])])
+        await control.reset(namespace, "job", beginning(namespace))
+        assert {} == namespace.state.groups["job"].members
+
+    simulate(main())
+
+
+def test_what_cannot_be_gone_back_to_is_refused_and_nothing_is_changed() -> None:
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        with pytest.raises(NotFound, match="no job 'job'"):
+            await control.savepoint(namespace, "job")
+        empty = namespace.state.seq
+        await fed(namespace, 1)
+        with pytest.raises(NotFound):
+            await control.restart(namespace, "job", empty)
+        with pytest.raises(NotFound, match="has not been made yet"):
+            await control.restart(namespace, "job", 10**6)
+        commit = (await control.savepoint(namespace, "job"))["commit"]
+        await fed(namespace, 2)
+        await namespace.trim("in", 0, 30)
+        with pytest.raises(InvalidRequest, match="which retention has taken"):
+            await control.restart(namespace, "job", commit)
+        assert {} == namespace.state.groups["job"].members
+
+    simulate(main())
