@@ -14,14 +14,16 @@ from headwater.errors import InvalidRequest
 from headwater.streams.frames import ENDED, LATE, NEVER, TIME, WM
 from headwater.streams.model import How, Join
 from headwater.streams.operator import Context, Operator
+from headwater.streams.ops import join_asof
+from headwater.streams.ops.join_asof import AsOfJoin
 from headwater.streams.ops.join_stream import StreamStreamJoin
 from headwater.streams.state import buffer
 from tests.streams.helpers_ops import Life, ordered, stamped
 
-I = pl.Int64()
-LEFT = {"k": I, "a": I}
-RIGHT = {"k": I, "b": I}
-RESULT = {"k": I, "a": I, "b": I}
+INT = pl.Int64()
+LEFT = {"k": INT, "a": INT}
+RIGHT = {"k": INT, "b": INT}
+RESULT = {"k": INT, "a": INT, "b": INT}
 END = ENDED // 2
 
 
@@ -78,6 +80,30 @@ def streams(draw: st.DrawFn) -> tuple[list[tuple[int, int | None, int, int]], li
     return rows, sorted(cuts)
 
 
+def lived(
+    life: Life, rows: Any, cuts: list[int], sides: list[pl.DataFrame], disorder: tuple[int, int], data: st.DataObject
+) -> None:
+    """Give an operator all rows in steps, with a new life between some of them, and then let all time pass."""
+    done = [0, 0]
+    for begin, end in itertools.pairwise([0, *cuts, len(rows)]):
+        for side in data.draw(st.permutations([0, 1])):
+            count = sum(row[0] == side for row in rows[begin:end])
+            life.process(side, sides[side][done[side] : done[side] + count])
+            done[side] += count
+        # What a task would hear: the newest time of each side so far, less its disorder.
+        reached = [
+            sides[side].get_column(TIME)[: done[side]].max() - disorder[side] if done[side] else NEVER  # type: ignore[operator]
+            for side in (0, 1)
+        ]
+        life.advance(min(reached))
+        match data.draw(st.sampled_from(["go on", "deltas", "snapshot"])):
+            case "deltas":
+                life.reborn(snapshot=False)
+            case "snapshot":
+                life.reborn(snapshot=True)
+    life.advance(END)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     streams(),
@@ -98,24 +124,7 @@ def test_a_join_of_streams_is_its_model_however_rows_are_cut(
     ]
     expected = modelled(node, *([] if not side.height else side.rows() for side in sides))
     life = Life(lambda: make(node, bits))
-    done = [0, 0]
-    for begin, end in itertools.pairwise([0, *cuts, len(rows)]):
-        for side in data.draw(st.permutations([0, 1])):
-            count = sum(row[0] == side for row in rows[begin:end])
-            life.process(side, sides[side][done[side] : done[side] + count])
-            done[side] += count
-        # What a task would hear: the newest time of each side so far, less its disorder.
-        reached = [
-            sides[side].get_column(TIME)[: done[side]].max() - disorder[side] if done[side] else NEVER  # type: ignore[operator]
-            for side in (0, 1)
-        ]
-        life.advance(min(reached))
-        match data.draw(st.sampled_from(["go on", "deltas", "snapshot"])):
-            case "deltas":
-                life.reborn(snapshot=False)
-            case "snapshot":
-                life.reborn(snapshot=True)
-    life.advance(END)
+    lived(life, rows, cuts, sides, disorder, data)
     assert expected == (life.rows(), life.rows(LATE))
     assert 0 == life.operator.size().rows
 
@@ -168,3 +177,88 @@ def test_times_of_all_ages_meet_in_one_buffer() -> None:
 def test_a_join_of_streams_is_no_table() -> None:
     with pytest.raises(InvalidRequest, match="'j'"):
         make(join("inner", before=1, after=1, grace=0)).query(None)
+
+
+# -- as of -------------------------------------------------------------------------------------------
+
+
+def as_of(how: How, *, tolerance: int, grace: int) -> Join:
+    return Join(
+        name="j",
+        kind="asof",
+        how=how,
+        left_on=("k",),
+        right_on=("k",),
+        tolerance=tolerance,
+        grace=grace,
+        schema=RESULT,
+    )
+
+
+def make_as_of(node: Join) -> Operator:
+    return AsOfJoin(node, Context(task=0, inputs=[LEFT, RIGHT], tables=[False, False]))
+
+
+def modelled_as_of(node: Join, left: list[Any], right: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Results and late rows, from rows (key, value, time, watermark)."""
+    late = [(k, v, None, t, wm) for k, v, t, wm in left if t + node.grace < wm]
+    late += [(k, None, v, t, wm) for k, v, t, wm in right if t + node.grace < wm]
+    results = []
+    for k, a, t, wm in left:
+        if t + node.grace < wm:
+            continue
+        best = None
+        for o, b, u, other in right:
+            near = u <= t and (node.tolerance < 0 or t - u <= node.tolerance)
+            if k is not None and k == o and near and u + node.grace >= other and (best is None or u >= best[0]):
+                best = u, b
+        if best is not None or node.how == "left":
+            results.append((k, a, best[1] if best else None, t, t))
+    return ordered(results), ordered(late)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    streams(),
+    st.sampled_from(["inner", "left"]),
+    st.integers(-1, 10),
+    st.integers(0, 6),
+    st.tuples(st.integers(0, 6), st.integers(0, 6)),
+    st.data(),
+)
+def test_an_as_of_join_is_its_model_however_rows_are_cut(
+    given_: Any, how: How, tolerance: int, grace: int, disorder: tuple[int, int], data: st.DataObject
+) -> None:
+    rows, cuts = given_
+    node = as_of(how, tolerance=tolerance, grace=grace)
+    sides = [
+        stamped(schema, [row[1:] for row in rows if row[0] == side], disorder[side])
+        for side, schema in enumerate((LEFT, RIGHT))
+    ]
+    expected = modelled_as_of(node, *([] if not side.height else side.rows() for side in sides))
+    life = Life(lambda: make_as_of(node))
+    lived(life, rows, cuts, sides, disorder, data)
+    assert expected == (life.rows(), life.rows(LATE))
+
+
+def test_old_rows_of_the_right_side_shrink_to_one_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(join_asof, "STREAMS_RECENT_ROWS_MIN", 10)
+    life = Life(lambda: make_as_of(as_of("left", tolerance=-1, grace=0)))
+    for time in range(100):
+        life.process(1, stamped(RIGHT, [(key, time, time) for key in range(3)], 0))
+        life.advance(time)
+    assert life.operator.size().rows < 50
+    life.process(0, stamped(LEFT, [(2, 7, 99)], 0))
+    life.advance(END)
+    assert [(2, 7, 99, 99, 99)] == life.rows()
+
+
+def test_a_row_meets_nothing_before_all_that_it_could_meet_has_come() -> None:
+    life = Life(lambda: make_as_of(as_of("left", tolerance=5, grace=2)))
+    life.process(0, stamped(LEFT, [(1, 1, 100), (None, 2, 100)], 0))
+    life.process(1, stamped(RIGHT, [(1, 1, 94), (1, 2, 96)], 0))
+    life.advance(102)
+    life.process(1, stamped(RIGHT, [(1, 3, 100)], 0))
+    assert [] == life.rows()
+    life.advance(103)
+    assert [(None, 2, None, 100, 100), (1, 1, 3, 100, 100)] == life.rows()

@@ -8,6 +8,7 @@ from typing import Final
 import polars as pl
 
 from headwater.errors import InvalidRequest
+from headwater.streams.frames import TIME, WM
 from headwater.streams.model import Join, Schema
 
 RIGHT: Final = "\x01"  # begins the names of the right side's columns while both sides lie in one frame
@@ -33,9 +34,17 @@ class Columns:
         """Results from a frame of left columns, and right ones whose names begin with ``RIGHT``."""
         return frame.select(*self._exprs, *others)
 
-    def lone(self, frame: pl.DataFrame, *others: str | pl.Expr) -> pl.DataFrame:
-        """Results from rows of the right alone, whose key stands for the left's."""
-        return frame.select(*self._lone, *others)
+    def alone(self, port: int, frame: pl.DataFrame) -> pl.DataFrame:
+        """Results from rows of one side, with ``TIME`` and ``WM``, and nothing on the other: late, or without partner.
+
+        Of rows of the right the key stands where the left's would.
+        """
+        if port == 0:
+            nulls = [pl.lit(None, dtype=dtype).alias(RIGHT + name) for name, dtype in self.right.items()]
+            return self.select(frame.with_columns(nulls), TIME, WM)
+        nulls = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in self.left.items()]
+        times = (pl.col(RIGHT + name).alias(name) for name in (TIME, WM))
+        return prefixed(frame).with_columns(nulls).select(*self._lone, *times)
 
     def key_columns(self, frame: pl.DataFrame, found: pl.Series) -> list[pl.Series]:
         """The right side's key columns for rows of the left, which equal the left's where a right row was found."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headwater.streams.model import Join
 from headwater.streams.operator import Context, Operator, operator
+from headwater.streams.ops.join_asof import AsOfJoin
 from headwater.streams.ops.join_stream import StreamStreamJoin
 from headwater.streams.ops.join_table import StreamTableJoin
 from headwater.streams.ops.join_tables import TableTableJoin
@@ -16,4 +17,6 @@ def join(node: Join, context: Context) -> Operator:
         return TableTableJoin(node, context)
     if node.kind == "stream":
         return StreamStreamJoin(node, context)
+    if node.kind == "asof":
+        return AsOfJoin(node, context)
     return StreamTableJoin(node, context)

@@ -63,7 +63,7 @@ class StreamStreamJoin(Operator):
         frame = frame.select(self._names[port])
         late = frame.get_column(TIME) + self._lasts[port] <= frame.get_column(WM)
         if late.any():
-            yield LATE, self._alone(port, frame.filter(late))
+            yield LATE, self._columns.alone(port, frame.filter(late))
             frame = frame.filter(~late)
         if not self._keeps[port]:
             frame = frame.drop_nulls(self._on[port])  # they meet nobody
@@ -102,16 +102,6 @@ class StreamStreamJoin(Operator):
         equal = both.select(pl.all_horizontal(conditions)).to_series()
         return (both if equal.all() else both.filter(equal)), equal
 
-    def _alone(self, port: int, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows of one side with nothing on the other."""
-        if port == 0:
-            nulls = [pl.lit(None, dtype=dtype).alias(RIGHT + name) for name, dtype in self._columns.right.items()]
-            return self._columns.select(frame.with_columns(nulls), TIME, WM)
-        nulls = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in self._columns.left.items()]
-        return self._columns.lone(
-            prefixed(frame).with_columns(nulls), pl.col(RIGHT + TIME).alias(TIME), pl.col(RIGHT + WM).alias(WM)
-        )
-
     # -- time ----------------------------------------------------------------------------------------
 
     def advance(self, watermark: int, now_ms: int) -> Outputs:
@@ -124,7 +114,7 @@ class StreamStreamJoin(Operator):
                 lonely = self._buffers[port].unmet(self._closed - lasts, watermark - lasts)
                 if lonely.height:
                     self._news = True
-                    yield MAIN, self._alone(port, lonely.with_columns(pl.col(TIME).alias(WM)))
+                    yield MAIN, self._columns.alone(port, lonely.with_columns(pl.col(TIME).alias(WM)))
         self._closed = watermark
         # Dropping copies what stays: not at every step, but before a quarter of a window is waste.
         if watermark - self._dropped >= (self._lasts[0] + self._lasts[1]) // 8:

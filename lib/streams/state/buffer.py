@@ -7,7 +7,8 @@ one of them is touched: pairs are made in pieces, and a hot key costs time and n
 makes every pair of a key first, and takes 1.6 times as long where nearly all of them stay. How many bits time gets
 follows from the times in the buffer; keys are compared afterwards, so few bits for the hash cost a little and no error.
 
-As in ``Keyed`` there are recent rows and a big rest, merged once the recent ones are a quarter.
+Rows that come are a level of their own; two levels become one once the younger is no smaller. So there are few levels
+to search, and a row is copied only as often as the buffer is doubled (the logarithmic method, Bentley and Saxe, 1980).
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Buffer:
         self._bits = bits
         flags = {ID: pl.Int64(), MET: pl.Boolean()} if flagged else {}
         self.stored: dict[str, pl.DataType] = {**schema, **flags}  # what a changelog holds of a row
-        empty = pl.DataFrame(schema={**self.stored, HASH: pl.UInt64(), PACKED: pl.UInt64()})
-        self._levels = [empty, empty]  # the rest, the recent
+        self._empty = pl.DataFrame(schema={**self.stored, HASH: pl.UInt64(), PACKED: pl.UInt64()})
+        self._levels: list[pl.DataFrame] = []  # old and big ones first
         self._base = 0
         self._time_bits = 0  # none yet: the first rows decide
         self._next = 0
@@ -69,7 +70,7 @@ class Buffer:
             ids = pl.int_range(self._next, self._next + frame.height, dtype=pl.Int64)
             frame = frame.with_columns(ids.alias(ID), met.alias(MET))
             self._next += frame.height
-        frame = frame.select(self._levels[0].columns)
+        frame = frame.select(self._empty.columns)
         self._changes.append(frame.select(list(self.stored)))
         self._add(frame)
 
@@ -126,11 +127,12 @@ class Buffer:
         """Rows with event times in (after, until] that met no partner, in the order of time."""
         mask = (pl.col(TIME) > after) & (pl.col(TIME) <= until) & ~pl.col(MET)
         frames = [level.filter(mask) for level in self._levels]
-        return pl.concat(frames).sort(TIME, ID).drop(HASH, PACKED, ID, MET)
+        return pl.concat([self._empty, *frames]).sort(TIME, ID).drop(HASH, PACKED, ID, MET)
 
     def drop(self, until: int) -> None:
         """Let go of rows with event times at or before ``until``."""
-        self._levels = [level.filter(pl.col(TIME) > until) for level in self._levels]
+        kept = [level.filter(pl.col(TIME) > until) for level in self._levels]
+        self._levels = [level for level in kept if level.height]
 
     # -- commits and restores ------------------------------------------------------------------------
 
@@ -145,7 +147,7 @@ class Buffer:
 
     def whole(self) -> pl.DataFrame:
         """All rows, as ``deltas`` has them."""
-        return pl.concat([level.select(list(self.stored)) for level in self._levels])
+        return pl.concat([self._empty, *self._levels]).select(list(self.stored))
 
     def load(self, rows: pl.DataFrame, met: pl.DataFrame | None) -> None:
         """Begin with these rows, of which those numbered ``met`` have met a partner."""
@@ -154,19 +156,17 @@ class Buffer:
             self._next = max(self._next, newest + 1 if isinstance(newest, int) else 0)
             if met is not None and met.height:
                 rows = rows.with_columns(pl.col(MET) | pl.col(ID).is_in(met.get_column(ID).implode()))
-        self._levels = [level.clear() for level in self._levels]
+        self._levels = []
         self._time_bits = 0
         if rows.height:
-            self._levels[0] = self.prepared(rows).select(self._levels[0].columns)
+            self._levels = [self.prepared(rows).select(self._empty.columns)]
 
     # -- levels --------------------------------------------------------------------------------------
 
     def _add(self, frame: pl.DataFrame) -> None:
-        rest, recent = self._levels
-        recent = _merged(recent, frame)
-        if recent.height * 4 >= rest.height:
-            rest, recent = _merged(rest, recent), recent.clear()
-        self._levels = [rest, recent]
+        while self._levels and frame.height >= self._levels[-1].height:
+            frame = self._levels.pop().merge_sorted(frame, key=PACKED).rechunk()
+        self._levels.append(frame)
 
     def _pack(self, time: pl.Expr) -> pl.Expr:
         since = (time - self._base).cast(pl.UInt64)
@@ -182,23 +182,16 @@ class Buffer:
             return
         if self._time_bits and self._base <= low and high < self._base + (1 << self._time_bits):
             return
-        held = [level.get_column(TIME) for level in self._levels if level.height]
+        held = [level.get_column(TIME) for level in self._levels]
         for series in held:
             low, high = min(low, int(series.min() or 0)), max(high, int(series.max() or 0))  # type: ignore[arg-type]
         # Room for as much before and six times as much behind, so that this is rare as time goes on.
         span = high - low + 1
         self._base = max(low - span, -(1 << 62))
         self._time_bits = min((8 * span).bit_length(), 63)
-        packed = pl.concat(self._levels).with_columns(self._pack(pl.col(TIME)).alias(PACKED))
-        self._levels = [packed.sort(PACKED, maintain_order=True), packed.clear()]
-
-
-def _merged(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
-    if not old.height:
-        return new
-    if not new.height:
-        return old
-    return old.merge_sorted(new, key=PACKED).rechunk()
+        if self._levels:
+            packed = pl.concat(self._levels).with_columns(self._pack(pl.col(TIME)).alias(PACKED))
+            self._levels = [packed.sort(PACKED, maintain_order=True)]
 
 
 def _pairs(ranges: pl.DataFrame) -> Iterator[tuple[pl.Series, pl.Series]]:
