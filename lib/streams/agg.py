@@ -88,12 +88,13 @@ def _plain(agg: Aggregate) -> list[pl.Expr]:
             return [value.max()]
         case "first" | "arg_min":
             at = pl.col(TIME) if agg.by is None else agg.by
-            return [value.get(at.arg_min(), null_on_oob=True), at.min()]
+            return [value.filter(at == at.min()).first(), at.min()]
         case "last":
-            return [value.reverse().get(pl.col(TIME).reverse().arg_max(), null_on_oob=True), pl.col(TIME).max()]
+            at = pl.col(TIME)
+            return [value.filter(at == at.max()).last(), at.max()]
         case "arg_max":
             assert agg.by is not None
-            return [value.get(agg.by.arg_max(), null_on_oob=True), agg.by.max()]
+            return [value.filter(agg.by == agg.by.max()).first(), agg.by.max()]
         case "n_unique":
             return [value.drop_nulls().unique(maintain_order=True)]
         case "var":
@@ -128,13 +129,13 @@ def _merged(kind: Kind, parts: list[pl.Expr]) -> list[pl.Expr]:
             return [parts[0].max()]
         case "first" | "arg_min":
             value, at = parts
-            return [value.get(at.arg_min(), null_on_oob=True), at.min()]
+            return [value.filter(at == at.min()).first(), at.min()]
         case "last":
             value, at = parts
-            return [value.reverse().get(at.reverse().arg_max(), null_on_oob=True), at.max()]
+            return [value.filter(at == at.max()).last(), at.max()]
         case "arg_max":
             value, at = parts
-            return [value.get(at.arg_max(), null_on_oob=True), at.max()]
+            return [value.filter(at == at.max()).first(), at.max()]
         case "n_unique":
             return [parts[0].explode().drop_nulls().unique(maintain_order=True)]
         case "collect":

@@ -51,7 +51,7 @@ class Running(Operator):
         """The touched groups, as they were and as they are."""
         if not self._rows:
             return
-        partial = self._sums.partial(pl.concat(self._rows), self._by)
+        partial = self._sums.partial(self._rows, self._by)
         self._rows = []
         before = self.store.find(partial)
         after = self._sums.merged([before, partial.select(before.columns)], self._by)

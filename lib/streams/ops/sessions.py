@@ -77,7 +77,7 @@ class Sessions(Operator):
         """Waiting rows into sessions: those that were touched, as they were and as they are."""
         if not self._waiting:
             return self._open.clear(), self._open.clear()
-        rows = pl.concat(self._waiting).sort([*self._by, TIME], maintain_order=True)
+        rows = pl.concat(self._waiting, rechunk=True).sort([*self._by, TIME], maintain_order=True)
         self._waiting = []
         fresh = rows.with_columns(self._runs(pl.col(TIME), pl.col(TIME)))
         partial = fresh.group_by([*self._by, _RUN], maintain_order=True).agg(
@@ -92,7 +92,9 @@ class Sessions(Operator):
         groups = partial.select(self._by).unique()
         mine = self._open.join(groups, on=self._by, how="semi", nulls_equal=True)
         rest = self._open.join(groups, on=self._by, how="anti", nulls_equal=True)
-        both = pl.concat([mine.with_columns(_new=pl.lit(value=False)), partial.with_columns(_new=pl.lit(value=True))])
+        both = pl.concat(
+            [mine.with_columns(_new=pl.lit(value=False)), partial.with_columns(_new=pl.lit(value=True))], rechunk=True
+        )
         both = both.sort([*self._by, START], maintain_order=True)
         both = both.with_columns(self._runs(pl.col(START), pl.col(LAST)))
         after = both.group_by([*self._by, _RUN], maintain_order=True).agg(

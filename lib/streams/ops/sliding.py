@@ -54,7 +54,7 @@ class Sliding(Operator):
         oldest = min(each.get_column(TIME).max() for each in self._rows)  # type: ignore[type-var]
         if oldest is None or not self._any_ready(watermark):
             return
-        rows = pl.concat(self._rows).sort(TIME, maintain_order=True)
+        rows = pl.concat(self._rows, rechunk=True).sort(TIME, maintain_order=True)
         known = rows.filter(ready < watermark)
         made = (
             known.rolling(TIME, period=f"{self._size + 1}i", group_by=self._by, closed="right")
@@ -122,7 +122,7 @@ class Sliding(Operator):
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """Of each group the sums as of its newest row that is held."""
         empty = pl.DataFrame(schema={**self._sums.schema, TIME: pl.Int64()})
-        rows = pl.concat(self._rows).sort(TIME, maintain_order=True) if self._rows else None
+        rows = pl.concat(self._rows, rechunk=True).sort(TIME, maintain_order=True) if self._rows else None
         if rows is None or not rows.height:
             return self._results(empty, 0).select(self._names)
         made = rows.rolling(TIME, period=f"{self._size + 1}i", group_by=self._by, closed="right")

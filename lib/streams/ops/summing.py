@@ -32,14 +32,14 @@ class Sums:
         self.partial_exprs = [expr for name, agg in node.aggs for expr in agg.partial(name, weighted=weighted)] + extra
         self.merge_exprs = [expr for name, agg in node.aggs for expr in agg.merge(name)] + again
         self.final_exprs = [agg.final(name) for name, agg in node.aggs]
-        self._whole = [name for name in node.schema if name not in (WINDOW_START, WINDOW_END)]
         inputs = dict(context.inputs[0])
         self.schema: Schema = self._types({**inputs, TIME: pl.Int64(), WEIGHT: pl.Int8()})
         used = {name for expr in self.partial_exprs for name in expr.meta.root_names()}
         self.inputs = [name for name in (*inputs, TIME, WEIGHT) if name in used or name in self.by]
 
-    def partial(self, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    def partial(self, frames: Sequence[pl.DataFrame], keys: Sequence[str]) -> pl.DataFrame:
         """Partial sums of rows by ``keys``. Groups come in any order."""
+        rows = pl.concat(frames)
         return rows.group_by(keys).agg(self.partial_exprs)
 
     def merged(self, partials: Sequence[pl.DataFrame], keys: Sequence[str]) -> pl.DataFrame:

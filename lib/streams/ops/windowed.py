@@ -82,7 +82,7 @@ class Windowed(Operator):
         """Waiting rows into partial sums."""
         if not self._waiting:
             return None
-        partial = self._sums.partial(pl.concat(self._waiting), self._keys)
+        partial = self._sums.partial(self._waiting, self._keys)
         self._waiting, self._rows = [], 0
         self._fresh.append(partial)
         if not self._updates:
