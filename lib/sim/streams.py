@@ -62,7 +62,7 @@ class DrowsyStore(SimStore):
 
     async def _request(self, op: str, apply: Callable[..., T], *args: Any) -> T:
         process = self._process
-        if op == "put_if_absent" and process is not None and self._rng.random() < self.drowsy:
+        if op == "put_if_absent" and self._rng.random() < self.drowsy:
             seconds = self._rng.choice([2.0, 4.0, 8.0])
             self._loop.call_later(self._rng.choice([0.0, 0.0001]), process.pause, seconds)
             await self._loop.sleep(0.0)
@@ -360,7 +360,7 @@ async def _left(world: River, log: Namespace, job: Job) -> tuple[Kept, dict[TP, 
     for number in range(job.tasks):
         copy = await restore(log, making, number, None, offload=inline)
         copy.task.restored(copy.progress)
-        kept.states[number] = streams_judge.state_of(copy.task)
+        kept.states[number] = streams_judge.state_of(copy.task, streams_judge.unlogged(job))
         kept.progress[number] = streams_judge.time_of(copy.task.progress())
     return kept, inputs
 

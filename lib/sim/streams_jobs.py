@@ -205,6 +205,23 @@ def of_tables() -> Topology:
     return made
 
 
+def looked_up() -> Topology:
+    """Rows as they come, with what a table says of them."""
+    made = Topology(JOB)
+    names = made.table("names", schema=NAME, format="json", key=("k",), time="ts", store="names")
+    _stream(made).join(names, on="k", how="left", name="known").to("out", key=("k",), format="json")
+    return made
+
+
+def two_tables() -> Topology:
+    """Two tables that change, with what either has."""
+    made = Topology(JOB)
+    left = made.table("live", schema=NAME, format="json", key=("k",), time="ts", store="left")
+    right = made.table("live2", schema=NAME, format="json", key=("k",), time="ts", store="right")
+    left.join(right, on="k", how="outer", name="both").to("newest", key=("k",), format="json")
+    return made
+
+
 def reduced() -> Topology:
     """A fold in Python that does not care for order."""
     made = Topology(JOB)
@@ -250,6 +267,8 @@ PLAYS: dict[str, Play] = {
     "newest": Play(build=newest, streams=("in", "other"), rows=("out",)),
     "of table": Play(build=of_table, streams=(), live=("live",), latest=("newest",)),
     "of tables": Play(build=of_tables, live=("live",), latest=("newest",)),
+    "looked up": Play(build=looked_up, tables=("names",), rows=("out",)),
+    "two tables": Play(build=two_tables, streams=(), live=("live", "live2"), latest=("newest",)),
     "reduced": Play(build=reduced, latest=("newest",), grows="id"),
     "slid": Play(build=slid, rows=("out",)),
 }

@@ -16,10 +16,13 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
+from headwater.errors import InvalidRequest
 from headwater.log import batch
 from headwater.log.chunk import Chunk
 from headwater.sim.checker import Violation
 from headwater.sim.streams_jobs import DEAD, Play
+from headwater.streams.frames import TIME
+from headwater.streams.model import Join
 from headwater.streams.run.computing import Computer
 from headwater.streams.run.job import Job
 from headwater.streams.run.reading import Taken
@@ -46,7 +49,7 @@ def reference(job: Job, play: Play, inputs: Mapping[TP, list[Chunk]], time_ms: i
         number: Computer(job, number, Task(job.nodes, number, tasks=job.tasks, dead_letters=bool(job.dead_letters)), {})
         for number in range(job.tasks)
     }
-    waiting = dict(inputs)
+    waiting = {place: [whole(place, chunks)] for place, chunks in inputs.items() if chunks}
     ends: dict[TP, int] = defaultdict(int)
     for _ in range(ROUNDS_MAX):
         made: dict[TP, list[Chunk]] = defaultdict(list)
@@ -64,13 +67,19 @@ def reference(job: Job, play: Play, inputs: Mapping[TP, list[Chunk]], time_ms: i
                 (made[place] if topic in job.repartitions else []).append(chunk)
                 if topic in play.sinks:
                     kept.records[place].append(chunk.decode())
-        waiting = dict(made)
+        waiting = {place: [whole(place, chunks)] for place, chunks in made.items() if chunks}
         if not waiting:
             break
     for number, computer in computers.items():
-        kept.states[number] = state_of(computer.task)
+        kept.states[number] = state_of(computer.task, unlogged(job))
         kept.progress[number] = time_of(computer.task.progress())
     return kept
+
+
+def whole(place: TP, chunks: Iterable[Chunk]) -> Chunk:
+    """All of a partition as one chunk."""
+    table = pa.Table.from_batches(decoded(chunks)).combine_chunks()
+    return Chunk.of_rows(*place, table.to_batches()[0])
 
 
 def _chunk(place: TP, made: Any, base: int) -> Chunk:
@@ -86,21 +95,44 @@ def _chunk(place: TP, made: Any, base: int) -> Chunk:
     )
 
 
-def state_of(task: Task) -> dict[str, list[str]]:
-    """What users see of each state, in an order of its own."""
+def state_of(task: Task, without: Iterable[str] = ()) -> dict[str, list[str]]:
+    """What each operator knows, as users see it; else, as of joins of streams, the rows that it would write down.
+
+    ``without``: nodes whose state is in no changelog.
+    """
     found = {}
     for name, operator in task.operators.items():
-        try:
-            rows = operator.query(None)
-        except NotImplementedError:
+        if name in without:
             continue
-        found[name] = sorted(map(str, _plain(rows)))
+        try:
+            frames = [("", operator.query(None))]
+        except (NotImplementedError, InvalidRequest):
+            frames = _waiting(task, name)
+        found[name] = sorted(f"{tag} {row}" for tag, frame in frames for row in _plain(frame))
     return found
 
 
+def _waiting(task: Task, name: str) -> list[tuple[str, pl.DataFrame]]:
+    """Rows that a join holds, without those that are over and that it lets go of when it pleases."""
+    node, watermark = task.nodes[name], task.flows[name].watermark
+    kept = []
+    for delta in task.operators[name].snapshot():
+        frame = delta.frame
+        if isinstance(node, Join) and TIME in frame.columns:
+            lasts = node.grace + (node.after if delta.tag.startswith("left") else node.before)
+            frame = frame.filter(pl.col(TIME) + lasts >= watermark)
+            kept.append((delta.tag, frame.drop("_id", strict=False)))
+    return kept
+
+
+def unlogged(job: Job) -> set[str]:
+    """The nodes of tables that every task reads anew: their state is in no changelog."""
+    tables = {name for names in job.tables.values() for name in names}
+    return tables | {name for name, node in job.nodes.items() if isinstance(node, Join) and node.kind == "global"}
+
+
 def _plain(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    names = sorted(rows.columns)
-    return rows.select(names).to_dicts()
+    return rows.select(sorted(rows.columns)).to_dicts()
 
 
 def time_of(progress: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import msgspec
@@ -93,17 +94,16 @@ def _hopped(plan: StreamsPlan, found: Kept, inputs: Mapping[TP, list[Chunk]]) ->
 
 
 def _pairs(plan: StreamsPlan, found: Kept, inputs: Mapping[TP, list[Chunk]]) -> Iterable[str]:
-    """Every pair of rows of a key within four seconds that are both in time."""
-    others: dict[str, list[Row]] = defaultdict(list)
+    """Every pair of rows of a key within four seconds, neither of which came when the other's time was over."""
+    others: dict[str, list[tuple[Row, int]]] = defaultdict(list)
     for row, mark in Stamped(plan, "other", inputs).rows:
-        if row["ts"] + 5_000 > mark and row["k"] is not None:
-            others[row["k"]].append(row)
+        others[row["k"]].append((row, mark))
     wanted = sorted(
         (row["id"], other["id"])
         for row, mark in Stamped(plan, "in", inputs).rows
-        if row["ts"] + 5_000 > mark
-        for other in others.get(row["k"], ())
-        if abs(row["ts"] - other["ts"]) <= 4_000
+        for other, its in others.get(row["k"], ())
+        if abs(row["ts"] - other["ts"]) <= 4_000 and row["k"] is not None
+        if max(mark, its) <= min(row["ts"], other["ts"]) + 5_000
     )
     yield from _unlike("pairs", sorted((row["id"], row["id_right"]) for row in _rows(found, "out")), wanted)
 
@@ -136,8 +136,8 @@ def _rows(found: Kept, topic: str) -> Iterable[Row]:
                     yield msgspec.json.decode(value)
 
 
-def _ms(value: Any) -> int:
-    return int(value)
+def _ms(value: str) -> int:
+    return int(datetime.fromisoformat(value).timestamp() * 1_000)
 
 
 def _unlike(what: str, found: list[Any], wanted: list[Any]) -> Iterable[str]:
