@@ -56,7 +56,9 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source(Node):
-    """A topic that is read. ``key`` are the columns that its record keys are made of. ``time`` is a column of event time, empty for the record's timestamp.
+    """A topic that is read. ``key`` are the columns that its record keys are made of.
+
+    ``time`` is a column of event time, empty for the record's timestamp.
 
     ``out_of_order`` is how far behind the newest row of its partition a row may be and not be late (ms). After
     ``idle`` ms without a record a partition no longer holds back the watermark; -1 waits for ever.

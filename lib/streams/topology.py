@@ -208,6 +208,9 @@ class Topology:
             raise InvalidRequest("A repartition needs at least one column.")
         if node.keys == by or (not always and node.keys and set(node.keys) <= set(by)):
             return parent
+        for known, other in self.nodes.items():
+            if isinstance(other, model.Repartition) and other.parents == (parent,) and other.by == by and not name:
+                return known  # one topic serves all who want the same
         return self.add(
             model.Repartition,
             "repartition",

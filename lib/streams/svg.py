@@ -1,0 +1,159 @@
+"""A topology as a picture: sub-topologies as boxes, data flowing from top to bottom. Plain SVG, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+from headwater.streams.describe import kind_of, note_of, stages
+from headwater.streams.model import Join, Node, Repartition, Sink, Source, Spec
+from headwater.streams.plan import is_stateful
+
+WIDTH: Final = 210
+HEIGHT: Final = 54
+GAP_X: Final = 28
+GAP_Y: Final = 44
+MARGIN: Final = 28
+NOTE_MAX: Final = 34
+
+STYLE: Final = """
+  .page { fill: #ffffff } .stage { fill: #f6f7f9; stroke: #d5d9e0 } .edge { stroke: #7b8494; fill: none }
+  .tip { fill: #7b8494 } .node { fill: #ffffff; stroke: #9aa3b2 } .topic { fill: #e3f0ff; stroke: #4a90d9 }
+  .state { fill: #fff4e0; stroke: #d99a2b } text { font: 12px system-ui, sans-serif; fill: #1d2430 }
+  .kind { font-size: 10px; fill: #667085 } .note { font-size: 10px; fill: #667085 } .title { font-weight: 600 }
+  @media (prefers-color-scheme: dark) {
+    .page { fill: #14171c } .stage { fill: #1b2027; stroke: #343c48 } .edge { stroke: #8a94a6 }
+    .tip { fill: #8a94a6 } .node { fill: #232a33; stroke: #5b6678 } .topic { fill: #16304d; stroke: #4a90d9 }
+    .state { fill: #3a2d14; stroke: #d99a2b } text { fill: #e6e9ee } .kind, .note { fill: #9aa5b5 }
+  }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where a node is drawn: its centre at the top."""
+
+    x: float
+    y: float
+
+
+def drawn(spec: Spec) -> str:
+    """The picture as a document of its own."""
+    rows = _rows(spec.nodes)
+    places = _placed(rows, spec.nodes)
+    width = max(len(row) for row in rows) * (WIDTH + GAP_X) - GAP_X + 2 * MARGIN
+    height = len(rows) * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN + 24
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    label = f'role="img" aria-label="Topology of job {escape(spec.job)}"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {label}>',
+        f"<style>{STYLE}</style>",
+        f'<rect class="page" width="{width}" height="{height}"/>',
+        f'<text class="title" x="{MARGIN}" y="20">{escape(spec.job)}</text>',
+    ]
+    parts += [_stage(names, places) for names in _own(spec.nodes)]
+    parts += [_edge(places[parent], places[name]) for name, node in spec.nodes.items() for parent in node.parents]
+    parts += [_node(node, places[name]) for name, node in spec.nodes.items()]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _rows(nodes: Mapping[str, Node]) -> list[list[str]]:
+    """Nodes by their longest way from a source."""
+    depth: dict[str, int] = {}
+    for name, node in nodes.items():
+        depth[name] = max((depth[parent] + 1 for parent in node.parents), default=0)
+    # A table is drawn just above what it joins, not far up among the sources.
+    for name, node in nodes.items():
+        if isinstance(node, Source):
+            below = [depth[child] for child, other in nodes.items() if name in other.parents]
+            depth[name] = min(below, default=1) - 1
+    rows: list[list[str]] = [[] for _ in range(max(depth.values()) + 1)]
+    for name in nodes:
+        rows[depth[name]].append(name)
+    return rows
+
+
+def _placed(rows: Sequence[Sequence[str]], nodes: Mapping[str, Node]) -> dict[str, Box]:
+    """Each node as near to the middle of its parents as its neighbours allow."""
+    places: dict[str, Box] = {}
+    widest = max(len(row) for row in rows)
+    for number, row in enumerate(rows):
+        wanted = {name: _middle(name, nodes, places, widest) for name in row}
+        ordered = sorted(row, key=lambda name: wanted[name])
+        xs: list[float] = []
+        for name in ordered:
+            low = xs[-1] + WIDTH + GAP_X if xs else MARGIN + WIDTH / 2
+            xs.append(max(low, wanted[name]))
+        over = (xs[-1] + WIDTH / 2) - (MARGIN + widest * (WIDTH + GAP_X) - GAP_X)
+        shift = max(0.0, over)
+        for at, name in enumerate(ordered):
+            floor = MARGIN + WIDTH / 2 + at * (WIDTH + GAP_X)
+            places[name] = Box(max(floor, xs[at] - shift), MARGIN + 16 + number * (HEIGHT + GAP_Y))
+    return places
+
+
+def _middle(name: str, nodes: Mapping[str, Node], places: Mapping[str, Box], widest: int) -> float:
+    known = [places[parent].x for parent in nodes[name].parents if parent in places]
+    return sum(known) / len(known) if known else MARGIN + WIDTH / 2
+
+
+def _own(nodes: Mapping[str, Node]) -> list[list[str]]:
+    """The nodes of each stage, a repartition in the one that it begins."""
+    found = []
+    for names in stages(nodes):
+        own = [
+            name for name in names if not isinstance(nodes[name], Repartition) or nodes[name].parents[0] not in names
+        ]
+        if own:
+            found.append(own)
+    return found
+
+
+def _stage(names: Sequence[str], places: Mapping[str, Box]) -> str:
+    left = min(places[name].x for name in names) - WIDTH / 2 - 10
+    right = max(places[name].x for name in names) + WIDTH / 2 + 10
+    top = min(places[name].y for name in names) - 10
+    bottom = max(places[name].y for name in names) + HEIGHT + 10
+    return (
+        f'<rect class="stage" x="{left:.0f}" y="{top:.0f}" width="{right - left:.0f}" '
+        f'height="{bottom - top:.0f}" rx="10"/>'
+    )
+
+
+def _edge(parent: Box, child: Box) -> str:
+    top, bottom = parent.y + HEIGHT, child.y
+    middle = (top + bottom) / 2
+    path = f"M {parent.x:.0f} {top:.0f} C {parent.x:.0f} {middle:.0f} {child.x:.0f} {middle:.0f} "
+    tip = f"{child.x - 4:.0f},{bottom - 7:.0f} {child.x + 4:.0f},{bottom - 7:.0f} {child.x:.0f},{bottom:.0f}"
+    return f'<path class="edge" d="{path}{child.x:.0f} {bottom - 6:.0f}"/><polygon class="tip" points="{tip}"/>'
+
+
+def _node(node: Node, box: Box) -> str:
+    is_topic = isinstance(node, Source | Sink | Repartition)
+    css = "topic" if is_topic else "state" if is_stateful(node) else "node"
+    radius = HEIGHT / 2 if is_topic else 6
+    left = box.x - WIDTH / 2
+    note = note_of(node)
+    if isinstance(node, Join) and node.kind == "stream":
+        note += f", within {max(node.before, node.after)} ms"
+    shape = f'x="{left:.0f}" y="{box.y:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="{radius:.0f}"'
+    lines = [
+        f'<g><title>{escape(_tooltip(node))}</title><rect class="{css}" {shape}/>',
+        _line("kind", box, 15, kind_of(node)),
+        _line("title", box, 30, node.name),
+    ]
+    if note:
+        lines.append(_line("note", box, 45, note))
+    return "".join([*lines, "</g>"])
+
+
+def _line(css: str, box: Box, down: int, text: str) -> str:
+    short = text if len(text) <= NOTE_MAX else text[: NOTE_MAX - 1] + "…"
+    return f'<text class="{css}" x="{box.x:.0f}" y="{box.y + down:.0f}" text-anchor="middle">{escape(short)}</text>'
+
+
+def _tooltip(node: Node) -> str:
+    columns = "\n".join(f"{name}: {dtype}" for name, dtype in node.schema.items())
+    return f"{kind_of(node)} {node.name}\n{note_of(node)}\n{columns}"
