@@ -279,12 +279,12 @@ def restart(settings: Settings, job: str, at: str, yes: bool) -> None:
 
 @streams.command()
 @click.argument("job")
-@click.argument("store")
+@click.argument("name", metavar="STORE")
 @click.argument("key", nargs=-1)
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Rows at most.")
 @click.option("--as-of", "as_of", type=click.IntRange(min=0), default=None, metavar="COMMIT", help="As it was then.")
 @pass_settings
-def query(settings: Settings, job: str, store: str, key: tuple[str, ...], limit: int, as_of: int | None) -> None:
+def query(settings: Settings, job: str, name: str, key: tuple[str, ...], limit: int, as_of: int | None) -> None:
     """Ask the workers of a job for the rows of a store: those of KEY, one value a key column, or all.
 
     The workers must have been started with --listen.
@@ -293,7 +293,7 @@ def query(settings: Settings, job: str, store: str, key: tuple[str, ...], limit:
     async def work(namespace: Namespace) -> list[dict[str, Any]]:
         from headwater.streams.run import asking
 
-        return await asking.rows(namespace, job, store, key, limit=limit, as_of=as_of)
+        return await asking.rows(namespace, job, name, key, limit=limit, as_of=as_of)
 
     rows = with_namespace(settings, work)
     from headwater.cli import output
@@ -301,10 +301,10 @@ def query(settings: Settings, job: str, store: str, key: tuple[str, ...], limit:
     if settings.json:
         output.print_json(rows)
     elif not rows:
-        click.echo(f"Store {store} of job {job} has nothing there.")
+        click.echo(f"Store {name} of job {job} has nothing there.")
     else:
         columns = list(rows[0])
-        output.print_table(columns, [[_cell(row[name]) for name in columns] for row in rows], left=columns)
+        output.print_table(columns, [[_cell(row[each]) for each in columns] for row in rows], left=columns)
 
 
 def _cell(value: object) -> str:

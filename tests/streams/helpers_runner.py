@@ -12,17 +12,19 @@ import polars as pl
 
 from headwater.log import batch
 from headwater.log.namespace import Namespace
+from headwater.sim.latency import Profile
 from headwater.sim.loop import SimClock, sim_loop
 from headwater.streams import Topology, agg, col, tumbling
 from headwater.streams.run.app import Report, WorkerOptions, run_once
 from headwater.types import Record
 from headwater.upkeep.offload import inline
-from tests.log.helpers import memory, opened
+from tests.log.helpers import network, opened
 
 OPTIONS = WorkerOptions(offload=inline)
 SCHEMA = {"k": pl.String, "at": pl.Int64, "v": pl.Int64}
 SECOND = 1_000
 WINDOW = 10 * SECOND
+QUICK = Profile("quick", put=(5, 30), get=(2, 15), list=(10, 40))
 
 Row = dict[str, Any]
 
@@ -41,8 +43,8 @@ def job(name: str = "job", *, key: str = "k") -> Topology:
 
 
 async def bucket(partitions: int = 3) -> Namespace:
-    """A namespace in memory with the topics that the job needs."""
-    namespace = await opened(memory())
+    """A namespace with the topics that the job needs, on a store whose requests take a few milliseconds."""
+    namespace = await opened(network(profile=QUICK))
     await topics(namespace, partitions)
     return namespace
 

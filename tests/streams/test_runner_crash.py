@@ -20,7 +20,6 @@ from tests.log.helpers import FIXED, simulate
 from tests.streams import helpers_runner as h
 
 OPTIONS = WorkerOptions(offload=inline, session_ms=6_000, batch_bytes=1, num_standbys=1)
-QUICK = Profile("quick", put=(5, 30), get=(2, 15), list=(10, 40))
 
 
 async def place(
@@ -64,7 +63,7 @@ def test_a_run_that_dies_at_any_await_is_taken_up_without_loss_or_repetition(
     part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changelog, "STREAMS_CHANGELOG_BYTES_MIN", 40_000)
-    rows = h.events(random.Random(1), 20)
+    rows = h.events(random.Random(1), 10)
 
     async def dying(crash_at: int) -> tuple[tuple[object, ...], int]:
         bucket = await world(rows)
@@ -103,7 +102,7 @@ def test_workers_that_come_go_freeze_and_die_on_a_bad_store_make_no_difference(
 
         async def live(process: Process, number: int) -> None:
             try:
-                namespace = await place(bucket, 100 + number, process=process, faults=bad, profile=QUICK)
+                namespace = await place(bucket, 100 + number, process=process, faults=bad, profile=h.QUICK)
                 if rng.random() < 0.4:
                     await run_once(h.job(), namespace, options=OPTIONS)
                     return
