@@ -92,7 +92,7 @@ class Generator:
     def frames(self, rows: int) -> Iterator[pa.RecordBatch]:
         """The same as Arrow, ``rows`` at once; blocks are not joined, so that some frames are smaller."""
         for block in self.blocks():
-            table = block.to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
+            table = block.to_arrow(compat_level=pl.CompatLevel.newest()).combine_chunks()
             yield from table.to_batches(max_chunksize=rows)
 
     def _block(self, first: int, end: int) -> pl.DataFrame:
