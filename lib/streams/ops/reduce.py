@@ -34,6 +34,7 @@ class Reduces(Operator):
             raise InvalidRequest(f"Reduce {node.name!r}: a fold has tumbling or hopping windows; aggregates have all.")
         self._node = node
         self._window = node.window
+        self.behind = node.window.grace if node.window is not None and node.emit == "final" else 0
         self._inputs = [name for name in node.schema if name not in (WINDOW_START, WINDOW_END)]
         self._row_schema = {name: node.schema[name] for name in self._inputs}
         self._held: dict[Key, tuple[dict[str, Any], int]] = {}  # the row so far, and its newest time

@@ -33,6 +33,7 @@ class Sessions(Operator):
         self._names = list(node.schema)
         self._updates = node.emit == "update"
         self._gap, self._grace = node.window.gap, node.window.grace
+        self.behind = 0 if self._updates else self._grace + 1
         self._inputs = list(dict.fromkeys([*self._sums.inputs, TIME]))
         self._schema = {**self._sums.schema, START: pl.Int64(), LAST: pl.Int64()}
         self._open = pl.DataFrame(schema=self._schema)

@@ -29,6 +29,7 @@ class Sliding(Operator):
         self._names = list(node.schema)
         self._updates = node.emit == "update"
         self._size, self._grace = node.window.size, node.window.grace
+        self.behind = 0 if self._updates else self._grace
         self._inputs = list(dict.fromkeys([*self._sums.inputs, TIME]))
         self._rows: list[pl.DataFrame] = []
         self._fresh: list[pl.DataFrame] = []

@@ -39,6 +39,7 @@ class Windowed(Operator):
         self._updates = node.emit == "update"
         window = node.window
         self._size, self._step, self._grace, self._offset = window.size, window.advance, window.grace, window.offset
+        self.behind = 0 if self._updates else window.grace
         self._hops = window.size > window.advance
         self._keys = [PANE, *([FROM] if self._hops else []), *self._by]
         self._waiting: list[pl.DataFrame] = []  # rows that are in no sum yet
