@@ -123,8 +123,8 @@ class Task:
     def step(self, inputs: Sequence[Input], now_ms: int = 0, *, commits: bool = True) -> Step:
         """Take what was read and let time pass; tables before streams, else in the given order.
 
-        With no input only time passes. A step that ``commits`` nothing leaves its deltas to one that does. ``now_ms`` is
-        wall time, which nothing but wall-clock timers sees.
+        With no input only time passes. A step that ``commits`` nothing leaves its deltas to one that does.
+        ``now_ms`` is wall time, which nothing but wall-clock timers sees.
         """
         step = Step()
         for given in sorted(inputs, key=lambda each: self.feeds[each.source].holds):
