@@ -23,7 +23,7 @@ from headwater.log.committer import parse_token
 from headwater.log.namespace import Namespace
 from headwater.log.state import Outcome
 from headwater.log.writer import Append
-from headwater.streams.frames import NEVER, TIME
+from headwater.streams.frames import KEY, NEVER, OFFSET, TIME
 from headwater.streams.model import Repartition, Sink
 from headwater.streams.run.job import Job
 from headwater.streams.serde.dead import dead_rows
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from headwater.types import Batch
 
 Places = dict[tuple[str, int], "list[pa.RecordBatch]"]
+FILTERS_MAX = 8  # partitions up to which a filter for each is faster than one sort by partition
 _UNHEARD = Mark(NEVER, False)
 
 
@@ -98,6 +99,7 @@ def _to_repartition(
     topic = job.repartition_topic(name)
     if frames:
         frame = frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical")
+        frame = frame.drop(KEY, OFFSET, strict=False)  # they say nothing on the other side
         node = job.nodes[name]
         assert isinstance(node, Repartition), name
         parts = split(frame, key_array(frame, node.by), job.tasks)
@@ -132,6 +134,10 @@ def split(frame: pl.DataFrame, keys: Any, count: int) -> dict[int, pl.DataFrame]
         return {0: frame}
     chosen = pl.from_arrow(partitioner.partitions_of(keys, count))
     assert isinstance(chosen, pl.Series)
+    if count <= FILTERS_MAX:
+        chosen = chosen.fill_null(0)
+        parts = ((number, frame.filter(chosen == number)) for number in range(count))
+        return {number: part for number, part in parts if part.height}
     parted = frame.with_columns(chosen.fill_null(0).alias("_partition")).partition_by(
         "_partition", as_dict=True, include_key=False, maintain_order=True
     )
