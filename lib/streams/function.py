@@ -101,6 +101,15 @@ class JobFunction:
         _log({"level": "info", "job": self._topology.job, **answer})
         return answer
 
+    def close(self) -> None:
+        """Let go of the store and of the event loop, where a process goes on without this. A function never does."""
+        if self._loop is not None:
+            if self._namespace is not None:
+                self._loop.run_until_complete(self._namespace.close())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+        self._loop = self._namespace = None
+
     async def work(self, left_s: float) -> dict[str, Any]:
         """The same for whoever has an event loop: one run that ends within ``left_s``."""
         end_s = self._clock.elapsed_s() + left_s
