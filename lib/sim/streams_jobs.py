@@ -14,10 +14,13 @@ from typing import Any
 import polars as pl
 
 from headwater.streams import Topology, agg, col, hopping, session, sliding, tumbling, when
+from headwater.streams.process import Processor, ProcessorContext
 
 JOB = "job"
 DEAD = "dead"
 DISORDER_MS = 2_000
+BUCKET_MS = 5_000
+WAIT_MS = 600_000  # longer than any record of a world is late
 ROW = {"k": pl.String, "g": pl.String, "v": pl.Int64, "ts": pl.Int64, "id": pl.Int64}
 NAME = {"k": pl.String, "label": pl.String, "ts": pl.Int64}
 
@@ -131,6 +134,89 @@ def chained() -> Topology:
         .to("out", key=("window_start",), format="json")
     )
     return made
+
+
+def chained_sessions() -> Topology:
+    """Windows over sessions, which end long before they are known to be over."""
+    made = Topology(JOB)
+    found = (
+        _stream(made)
+        .group_by("k")
+        .window(session("2s", grace="3s"))
+        .aggregate(n=agg.count(), name="sessions", emit="final")
+        .to_stream()
+    )
+    (
+        found.with_columns(all=pl.lit("all"))
+        .group_by("all")
+        .window(tumbling("10s"))
+        .aggregate(sessions=agg.count(), n=agg.sum("n"), name="windows", emit="final")
+        .to("out", key=("window_start",), format="json")
+    )
+    return made
+
+
+def chained_joins() -> Topology:
+    """Windows over rows that waited for a partner, and for the newest one."""
+    made = Topology(JOB)
+    left, right = _stream(made), _stream(made, "other")
+    found = left.join(right, on="g", before="3s", after="1s", how="left", grace="1s", name="pairs")
+    (
+        found.select("g", met=col("id_right").is_not_null())
+        .group_by("met")
+        .window(tumbling("10s"))
+        .aggregate(n=agg.count(), name="met", emit="final")
+        .to("out", key=("met", "window_start"), format="json")
+    )
+    newest = left.join_asof(right, on="k", tolerance="20s", grace="3s", name="newest")
+    (
+        newest.group_by("k")
+        .window(hopping("10s", advance="5s"))
+        .aggregate(n=agg.count(), total=agg.sum("v_right"), name="windows", emit="final")
+        .to("late", key=("k", "window_start"), format="json")
+    )
+    return made
+
+
+def processed() -> Topology:
+    """A processor with state and timers of event time."""
+    made = Topology(JOB)
+    schema = {"g": pl.String, "n": pl.Int64, "total": pl.Int64, "at": pl.Int64}
+    (
+        _stream(made)
+        .repartition("g")
+        .process(Buckets, schema=schema, store="buckets", name="buckets")
+        .to("out", key=("g",), format="json")
+    )
+    return made
+
+
+class Buckets(Processor):
+    """Counts of five seconds, put out when time has passed them: what a window does, by hand.
+
+    It waits so long that no record is late, so batches make no difference.
+    """
+
+    def init(self, context: ProcessorContext) -> None:
+        self.context = context
+        self.buckets = context.state("buckets")
+        context.schedule(f"{BUCKET_MS}ms", "event", self.close_until)
+
+    def process(self, frame: pl.DataFrame, context: ProcessorContext) -> None:
+        for row in frame.iter_rows(named=True):
+            end = row["_time"] - row["_time"] % BUCKET_MS + BUCKET_MS
+            key = (end, row["g"])
+            n, total = self.buckets.get(key, (0, 0))
+            self.buckets[key] = (n + 1, total + (row["v"] or 0))
+
+    def close_until(self, at_ms: int) -> None:
+        """Put out what is over, and forget it."""
+        over = sorted((key for key in self.buckets if key[0] + WAIT_MS <= at_ms), key=str)
+        sums = [(key, self.buckets.pop(key)) for key in over]
+        rows = [{"g": key[1], "at": key[0], "n": n, "total": total} for key, (n, total) in sums]
+        if rows:
+            schema = {"g": pl.String, "n": pl.Int64, "total": pl.Int64, "at": pl.Int64}
+            self.context.forward(pl.DataFrame(rows, schema=schema).with_columns(_time=pl.col("at")))
 
 
 def enriched() -> Topology:
@@ -260,6 +346,9 @@ PLAYS: dict[str, Play] = {
     "sessions": Play(build=sessions, rows=("out", "late")),
     "session updates": Play(build=session_updates, latest=("newest",)),
     "chained": Play(build=chained, rows=("out",)),
+    "chained sessions": Play(build=chained_sessions, rows=("out",)),
+    "chained joins": Play(build=chained_joins, streams=("in", "other"), rows=("out", "late")),
+    "processed": Play(build=processed, rows=("out",)),
     "enriched": Play(build=enriched, tables=("names",), latest=("newest",), grows="n"),
     "everywhere": Play(build=everywhere, tables=("names",), rows=("out",), latest=("newest",), grows="n"),
     "pairs": Play(build=pairs, streams=("in", "other"), rows=("out",)),
