@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headwater.streams.failures import IncompatibleTopology, OperatorFailed
     from headwater.streams.process import Processor
     from headwater.streams.run.app import App, run, run_once
-    from headwater.streams.sql import sql
+    from headwater.streams.querying import sql
     from headwater.streams.stream import GlobalTable, Stream, Table
     from headwater.streams.topology import Topology
     from headwater.streams.windows import hopping, session, sliding, tumbling
@@ -44,7 +44,7 @@ _PLACES = {
     "run_once": "headwater.streams.run.app",
     "session": "headwater.streams.windows",
     "sliding": "headwater.streams.windows",
-    "sql": "headwater.streams.sql",
+    "sql": "headwater.streams.querying",
     "tumbling": "headwater.streams.windows",
     "when": "polars",
 }
