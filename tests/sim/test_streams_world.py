@@ -1,0 +1,59 @@
+"""Worlds of stream processing: clean seeds are clean, things really happen, and plans cover what they should."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from typing import Any
+
+import pytest
+
+pytest.importorskip("polars")
+
+from headwater.sim.streams import simulate
+from headwater.sim.streams_jobs import PLAYS
+from headwater.sim.streams_plan import StreamsPlan
+from headwater.sim.sweep import judge
+
+SEEDS = len(PLAYS)
+
+
+@functools.cache
+def played(seed: int) -> dict[str, Any]:
+    """The verdict on a world, which each process plays once."""
+    return judge(seed, "streams")
+
+
+# One worker plays them all, or two would play most of them twice.
+@pytest.mark.xdist_group("streams-world")
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_seed_keeps_every_promise(seed: int) -> None:
+    assert [] == played(seed)["violations"]
+
+
+@pytest.mark.xdist_group("streams-world")
+def test_things_really_happen() -> None:
+    deeds: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        deeds.update(played(seed).get("deeds", {}))
+    wanted = {
+        *("commits", "commits: Fenced", "commits: Indeterminate", "commits without input"),
+        *("tasks taken", "restores", "restores of state", "restores from standbys"),
+        *("snapshots", "snapshots restored", "trims"),
+        *("runs to the end", "runs cut off", "workers stopped"),
+        *("upkeep: archive", "upkeep: collect"),
+    }
+    assert set() == {deed for deed in wanted if not deeds[deed]}
+
+
+def test_the_same_seed_gives_the_same_history_twice() -> None:
+    for seed in (1, 2):
+        first, again = simulate(seed), simulate(seed)
+        assert (first.digest, first.requests, first.deeds) == (again.digest, again.requests, again.deeds)
+
+
+def test_plans_cover_every_kind_of_life() -> None:
+    plans = [StreamsPlan.draw(seed) for seed in range(300)]
+    assert set(PLAYS) == {plan.play for plan in plans}
+    for name in ("partitions", "workers", "once", "standbys", "batch_bytes", "ends", "keepers", "archive", "poison"):
+        assert 1 < len({getattr(plan, name) for plan in plans}), name
