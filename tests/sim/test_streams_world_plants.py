@@ -1,0 +1,215 @@
+"""Bugs that are planted into the runner of streams: the worlds notice each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("polars")
+
+from headwater.errors import Fenced
+from headwater.log import operations as ops
+from headwater.log.outcomes import UnknownMember
+from headwater.sim.sweep import judge
+from headwater.streams.run import changelog, committing, computing, stepping
+from headwater.streams.task import Task
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def forget_the_changelog(patch: pytest.MonkeyPatch) -> None:
+    """Offsets and outputs are committed, and what changed in the state is not."""
+    original = computing.Computer.compute
+
+    def compute(self: Any, *args: Any) -> Any:
+        made = original(self, *args)
+        return replace(made, batches=[each for each in made.batches if each[0] != self.job.changelog])
+
+    patch.setattr(computing.Computer, "compute", compute)
+
+
+def commit_outputs_before_offsets(patch: pytest.MonkeyPatch) -> None:
+    """Two intents instead of one."""
+    original = stepping.settle
+
+    async def settle(namespace: Any, appends: Any, changes: Any) -> Any:
+        if not appends:
+            return await original(namespace, appends, changes)
+        outcome = await original(namespace, appends, ())
+        await original(namespace, (), changes)
+        return outcome
+
+    patch.setattr(stepping, "settle", settle)
+
+
+def commit_offsets_before_outputs(patch: pytest.MonkeyPatch) -> None:
+    """Two intents instead of one, the other way round."""
+    original = stepping.settle
+
+    async def settle(namespace: Any, appends: Any, changes: Any) -> Any:
+        if not appends:
+            return await original(namespace, appends, changes)
+        await original(namespace, (), changes)
+        return await original(namespace, appends, ())
+
+    patch.setattr(stepping, "settle", settle)
+
+
+def fence_nobody(patch: pytest.MonkeyPatch) -> None:
+    """The group lets anybody commit whatever it likes."""
+    original = stepping.settle
+
+    async def settle(namespace: Any, appends: Any, changes: Any) -> Any:
+        free = [op for op in changes if not isinstance(op, ops.CommitOffsets)]
+        try:
+            return await original(namespace, appends, changes)
+        except (Fenced, UnknownMember):
+            return await original(namespace, appends, free)
+
+    patch.setattr(stepping, "settle", settle)
+
+
+def leave_snapshots_unfenced(patch: pytest.MonkeyPatch) -> None:
+    """A step that reads nothing commits no offset, so nobody refuses it."""
+
+    async def commit(self: Any, lines: Any) -> Any:
+        made = changelog.batches_of(lines, 0)
+        batches = [(self.job.changelog, self.number, each) for each in made]
+        return await stepping.settle(self.setting.namespace, stepping.appends_of(self.job, batches), [])
+
+    async def settle(namespace: Any, appends: Any, changes: Any) -> Any:
+        if not appends:
+            changes = [op for op in changes if isinstance(op, ops.TrimLog)]
+        return await original(namespace, appends, changes)
+
+    original = stepping.settle
+    patch.setattr(stepping, "settle", settle)
+    patch.setattr(stepping.TaskRunner, "_commit_lines", commit)
+
+
+def restore_every_snapshot(patch: pytest.MonkeyPatch) -> None:
+    """Pieces of a snapshot are taken beside the deltas that say the same, whole or torn."""
+    original = changelog.Copy._begin
+
+    def begin(self: Any, said: Any, first: bool) -> None:
+        original(self, said, True)
+
+    patch.setattr(changelog.Copy, "_begin", begin)
+
+
+def trim_before_the_snapshot_is_committed(patch: pytest.MonkeyPatch) -> None:
+    """The changes go first, then what replaces them comes."""
+    original = stepping.TaskRunner._snapshot
+
+    async def snapshot(self: Any) -> None:
+        namespace = self.setting.namespace
+        _, place = namespace.reader.place(self.job.changelog, self.number)
+        trim = ops.TrimLog(topic=self.job.topics[self.job.changelog].id, partition=self.number, before=place.next)
+        await stepping.settle(namespace, (), [trim])
+        await original(self)
+
+    patch.setattr(stepping.TaskRunner, "_snapshot", snapshot)
+
+
+def forget_how_far_time_had_come(patch: pytest.MonkeyPatch) -> None:
+    """A task that begins again knows its state, and nothing of event time."""
+    original = Task.restored
+
+    def restored(self: Any, progress: Any) -> None:
+        original(self, None)
+
+    patch.setattr(Task, "restored", restored)
+
+
+def send_again_under_a_new_name(patch: pytest.MonkeyPatch) -> None:
+    """An intent of which nobody knows whether it took effect is made anew."""
+
+    class Forgetful:
+        """A namespace whose writer believes in no token."""
+
+        def __init__(self, namespace: Any) -> None:
+            self.chain, self.state, self.writer, self.real = namespace.chain, namespace.state, self, namespace.writer
+
+        async def commit(self, appends: Any, changes: Any, *, token: str = "") -> Any:
+            return await self.real.commit(appends, changes)
+
+    inner = stepping.settle
+
+    async def settle(namespace: Any, appends: Any, changes: Any) -> Any:
+        return await inner(Forgetful(namespace), appends, changes)
+
+    patch.setattr(stepping, "settle", settle)
+
+
+def lose_marks_without_rows(patch: pytest.MonkeyPatch) -> None:
+    """Only partitions that get rows hear how far time has come."""
+    original = committing._to_repartition
+
+    def send(job: Any, number: int, name: str, step: Any, told: Any, places: Any, time_ms: int) -> None:
+        told[name] = step.marks[name]
+        original(job, number, name, step, told, places, time_ms)
+
+    patch.setattr(committing, "_to_repartition", send)
+
+
+def hear_marks_before_their_rows(patch: pytest.MonkeyPatch) -> None:
+    """A marker of one task holds for all of them."""
+    original = computing.repartitioned
+
+    def heard(node: str, placed: Any) -> Any:
+        found = original(node, placed)
+        newest = max((each.watermark for each in found if each.watermark is not None), default=None)
+        return [replace(each, watermark=newest) for each in found]
+
+    patch.setattr(computing, "repartitioned", heard)
+
+
+def read_the_last_record_again(patch: pytest.MonkeyPatch) -> None:
+    """A task begins at the last record that it has processed, not behind it."""
+    original = stepping.TaskRunner._positions
+
+    def positions(self: Any, copy: Any) -> Any:
+        found = original(self, copy)
+        return {
+            place: max(offset - 1, 0) if place[0] in self.job.sources else offset for place, offset in found.items()
+        }
+
+    patch.setattr(stepping.TaskRunner, "_positions", positions)
+
+
+def let_two_commits_fly(patch: pytest.MonkeyPatch) -> None:
+    """A step is committed while it is not known what became of the one before."""
+
+    async def settled(self: Any) -> None:
+        self._commit = None
+
+    patch.setattr(stepping.TaskRunner, "_settled", settled)
+
+
+PLANTS: dict[Plant, int] = {
+    forget_the_changelog: 60,
+    commit_outputs_before_offsets: 60,
+    commit_offsets_before_outputs: 60,
+    fence_nobody: 60,
+    leave_snapshots_unfenced: 100,
+    restore_every_snapshot: 60,
+    trim_before_the_snapshot_is_committed: 60,
+    forget_how_far_time_had_come: 60,
+    send_again_under_a_new_name: 60,
+    lose_marks_without_rows: 60,
+    hear_marks_before_their_rows: 60,
+    read_the_last_record_again: 60,
+    let_two_commits_fly: 60,
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    for seed in range(PLANTS[plant]):
+        if judge(seed, "streams")["violations"]:
+            return
+    pytest.fail(f"{PLANTS[plant]} seeds did not notice: {plant.__doc__}")
