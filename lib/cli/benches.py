@@ -219,6 +219,17 @@ _NEXMARK_COLUMNS = (
 )
 
 
+@click.command()
+@click.option("--batches", default=60, type=click.IntRange(4), show_default=True, help="Of 100,000 rows each.")
+@click.option("--rounds", default=2, type=click.IntRange(1), show_default=True, help="The best one counts.")
+@pass_settings
+def streams(settings: Settings, batches: int, rounds: int) -> None:
+    """Stream processing: windows by kernel on one core, and the restore of state."""
+    from headwater.bench.streams import bench
+
+    _show(settings, bench(batches, rounds=rounds))
+
+
 commands: dict[str, click.Command] = {
     "contention": contention,
     "append": append,
@@ -233,4 +244,5 @@ commands: dict[str, click.Command] = {
     "year": year,
     "schemas": schemas,
     "nexmark": nexmark,
+    "streams": streams,
 }
