@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from headwater.streams.driver import TestDriver
     from headwater.streams.failures import IncompatibleTopology, OperatorFailed
     from headwater.streams.process import Processor
-    from headwater.streams.run.app import App, run, run_once
     from headwater.streams.querying import sql
+    from headwater.streams.run.app import App, run, run_once
     from headwater.streams.stream import GlobalTable, Stream, Table
     from headwater.streams.topology import Topology
     from headwater.streams.windows import hopping, session, sliding, tumbling
