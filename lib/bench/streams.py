@@ -1,9 +1,9 @@
 """``bench streams``: the kernels of stream processing on one core, and the restore of their state.
 
-Each kernel counts rows and sums a value by key, in micro-batches of 100,000 rows: 100,000 events a second of event time,
-10^5 keys, up to 5 s out of order. ``held`` commits nothing, as a job that commits once a window does; ``committed`` takes
-the deltas of every micro-batch, as a runner does. ``restore`` takes the state of a table of 10^6 keys back from a
-snapshot's frames, ``flat`` is how many rows the state held after each tenth of the run, which shows whether it grows.
+Each kernel counts rows and sums a value by key, in micro-batches of 100,000 rows: 100,000 events a second of event
+time, 10^5 keys, up to 5 s out of order. ``held`` commits nothing, as a job that commits once a window does;
+``committed`` takes the deltas of every micro-batch, as a runner does. ``restored`` is the state of a table of 10^6 keys
+from a snapshot's frames, ``flat`` how many rows the state held after each tenth of the run: whether it grows.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _task(window: Window | None, keys: str) -> Any:
     job = Topology("bench")
     schema = {"k": pl.String if keys == "utf8" else pl.Int64, "v": pl.Int64}
     grouped = job.stream("in", schema=schema, key="k", out_of_order="5s", format="frame").group_by("k")
-    aggs = {"n": agg.count(), "total": agg.sum("v")}
+    aggs: dict[str, Any] = {"n": agg.count(), "total": agg.sum("v")}
     if window is None:
         grouped.aggregate(name="sums", **aggs).to("out")
     else:
