@@ -38,7 +38,7 @@ def bench(batches: int = 60, *, rounds: int = 2, seed: int = 1) -> dict[str, Any
         frames = made[keys][: max(count, 1)]
         row: dict[str, Any] = {"kernel": name, "keys": keys}
         for mode in ("held", "committed"):
-            best, flat = 0.0, []
+            best, flat = 0.0, list[int]()
             for _ in range(rounds):
                 rate, flat = _play(window, keys, frames, commits=mode == "committed")
                 best = max(best, rate)

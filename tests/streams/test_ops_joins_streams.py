@@ -104,7 +104,7 @@ def lived(
     life.advance(END)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     streams(),
     st.sampled_from(get_args(How)),
@@ -217,7 +217,7 @@ def modelled_as_of(node: Join, left: list[Any], right: list[Any]) -> tuple[list[
     return ordered(results), ordered(late)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     streams(),
     st.sampled_from(["inner", "left"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headwater.streams.model import Join
 from headwater.streams.operator import Context, Operator, operator
 from headwater.streams.ops.join_asof import AsOfJoin
+from headwater.streams.ops.join_global import TableGlobalJoin
 from headwater.streams.ops.join_stream import StreamStreamJoin
 from headwater.streams.ops.join_table import StreamTableJoin
 from headwater.streams.ops.join_tables import TableTableJoin
@@ -19,4 +20,6 @@ def join(node: Join, context: Context) -> Operator:
         return StreamStreamJoin(node, context)
     if node.kind == "asof":
         return AsOfJoin(node, context)
+    if node.kind == "global" and context.tables[0]:
+        return TableGlobalJoin(node, context)
     return StreamTableJoin(node, context)

@@ -10,9 +10,9 @@ from headwater.streams.frames import TIME, WEIGHT, WM
 from headwater.streams.state.keyed import DEAD, FOUND, Keyed
 
 
-def newest(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """The last row of each key, in order of arrival; rows with a null in their key have none and are left out."""
-    keyed = frame.drop_nulls(keys) if keys else frame
+def newest(frame: pl.DataFrame, keys: Sequence[str], *, nulls: bool = False) -> pl.DataFrame:
+    """The last row of each key, in order of arrival. Rows with a null in their key are left out, unless ``nulls``."""
+    keyed = frame.drop_nulls(keys) if keys and not nulls else frame
     if not keys:
         return keyed.tail(1)
     return keyed.unique(keys, keep="last", maintain_order=True)
@@ -44,6 +44,6 @@ def weighted(frame: pl.DataFrame, weight: int) -> pl.DataFrame:
     return frame.with_columns(pl.lit(weight, dtype=pl.Int8).alias(WEIGHT))
 
 
-def current(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+def current(frame: pl.DataFrame, keys: Sequence[str], *, nulls: bool = False) -> pl.DataFrame:
     """What a frame of changes leaves for each key that it touches: the row, or with ``DEAD`` that there is none."""
-    return newest(frame, keys).with_columns((pl.col(WEIGHT) < 0).alias(DEAD)).drop(WEIGHT)
+    return newest(frame, keys, nulls=nulls).with_columns((pl.col(WEIGHT) < 0).alias(DEAD)).drop(WEIGHT)

@@ -27,7 +27,8 @@ WHOLE: Final = "whole"  # the tag of a piece of a snapshot
 
 
 class Keyed:
-    """Rows of ``schema``, one for each value of ``keys``, which are among its columns and never null.
+    """Rows of ``schema``, one for each value of ``keys``, which are among its columns and never null, unless
+    ``nulls`` says that a null is a value like others.
 
     With ``memory_max`` (bytes) and a folder ``spill`` the rows in memory weigh at most ``memory_max`` and one page of a
     sixteenth of it, besides what the frames of the current call weigh.
@@ -38,6 +39,7 @@ class Keyed:
         keys: Sequence[str],
         schema: Mapping[str, pl.DataType],
         *,
+        nulls: bool = False,
         memory_max: int = 0,
         spill: str = "",
         bits: int = 64,
@@ -47,6 +49,7 @@ class Keyed:
         self.columns = tuple(schema)
         self._schema = dict(schema)
         self._values = [name for name in schema if name not in self.keys]
+        self._nulls = nulls
         self._bits = bits
         self._recent_min = recent_rows
         self._memory_max = memory_max if spill else 0
@@ -68,7 +71,7 @@ class Keyed:
         """
         on = tuple(on) or self.keys
         hashes = hashed(frame, on, self._bits)
-        in_recent = search(self._recent, self.keys, hashes, frame, on)
+        in_recent = self._search(self._recent, hashes, frame, on)
         if in_recent.null_count() == frame.height:
             return self._in_pages(hashes, frame, on)
         new = self._taken(self._recent, in_recent)
@@ -150,6 +153,9 @@ class Keyed:
 
     # -- levels --------------------------------------------------------------------------------------
 
+    def _search(self, level: pl.DataFrame, hashes: pl.Series, frame: pl.DataFrame, on: Sequence[str]) -> pl.Series:
+        return search(level, self.keys, hashes, frame, on, nulls=self._nulls)
+
     def _taken(self, level: pl.DataFrame, indices: pl.Series) -> pl.DataFrame:
         """Rows of a level at ``indices``; where it is null, or the row is dead, nothing."""
         found = indices.is_not_null()
@@ -162,19 +168,19 @@ class Keyed:
     def _in_pages(self, hashes: pl.Series, frame: pl.DataFrame, on: Sequence[str]) -> pl.DataFrame:
         if len(self._pages) == 1:
             page = self._pages.get(0)
-            return self._taken(page, search(page, self.keys, hashes, frame, on))
+            return self._taken(page, self._search(page, hashes, frame, on))
         order = hashes.arg_sort()
         hashes, frame = hashes.gather(order), frame.select(pl.col(dict.fromkeys(on)).gather(order))
         parts = []
         for number, begin, end in self._pages.cut(hashes):
             page, some = self._pages.get(number), frame.slice(begin, end - begin)
-            parts.append(self._taken(page, search(page, self.keys, hashes.slice(begin, end - begin), some, on)))
+            parts.append(self._taken(page, self._search(page, hashes.slice(begin, end - begin), some, on)))
         return pl.concat(parts).select(pl.all().gather(order.arg_sort()))
 
     def _store(self, frame: pl.DataFrame) -> None:
         """Put rows among the recent ones, in place of those of the same key."""
         hashes = hashed(frame, self.keys, self._bits)
-        older = without(self._recent, search(self._recent, self.keys, hashes, frame, self.keys))
+        older = without(self._recent, self._search(self._recent, hashes, frame, self.keys))
         self._recent = merged(older, frame.with_columns(hashes).select(self._recent.columns).sort(HASH))
         if self._recent.height >= max(self._pages.rows // 4, self._recent_min) or (
             self._memory_max and self._recent.estimated_size() > self._memory_max // 8
@@ -191,7 +197,7 @@ class Keyed:
             if not some.height:
                 continue
             page = self._pages.get(number)
-            kept = without(page, search(page, self.keys, some.get_column(HASH), some, self.keys))
+            kept = without(page, self._search(page, some.get_column(HASH), some, self.keys))
             self._pages.replace({number: merged(kept, some.filter(~pl.col(DEAD)).drop(DEAD)).rechunk()})
 
     def _settle(self) -> None:
