@@ -42,7 +42,7 @@ def sql(query: str, **sources: Stream | Table | GlobalTable) -> Stream | Table:
     """
     found = _EMIT.search(query)
     is_final = found is not None and found[1].upper() == "FINAL"
-    select = _parsed(_SESSION.sub("SESSION_OF(", query[: found.start()] if found else query))
+    select = _parsed(_renamed(query[: found.start()] if found else query))
     rows = _joined(select, sources)
     where = select.args.get("where")
     if where is not None:
@@ -53,6 +53,12 @@ def sql(query: str, **sources: Stream | Table | GlobalTable) -> Stream | Table:
             raise InvalidRequest("Aggregates, HAVING and EMIT FINAL need a GROUP BY: a stream never ends.")
         return _selected(rows, select)
     return _grouped(rows, select, group, is_final)
+
+
+def _renamed(query: str) -> str:
+    """The query with another name for SESSION, but for what stands in quotes."""
+    parts = re.split(r"('(?:[^']|'')*')", query)
+    return "".join(part if part.startswith("'") else _SESSION.sub("SESSION_OF(", part) for part in parts)
 
 
 def _parsed(query: str) -> Any:
@@ -79,12 +85,13 @@ def _joined(select: Any, sources: dict[str, Any]) -> Any:
         on = join.args.get("on")
         conditions = [] if on is None else list(on.flatten()) if on.key == "and" else [on]
         pairs = [_equal(each, from_.this, join.this) for each in conditions]
-        if not pairs or join.side not in ("", "LEFT"):
+        if not pairs or join.side not in ("", "LEFT") or join.kind not in ("", "INNER", "OUTER"):
             raise InvalidRequest("A JOIN is inner or LEFT, with a table, ON equal columns: JOIN b ON a.x = b.y.")
         other = _named(join.this, sources)
         if isinstance(other, Stream):
             raise InvalidRequest("SQL joins a stream with tables; for two streams call join(…, within=…).")
         left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        _refuse_hidden(select, join.this.alias_or_name, {name for name in rows.schema if (name, name) not in pairs})
         how = "left" if join.side == "LEFT" else "inner"
         if isinstance(rows, Table):
             rows = rows.join(other, on=left, how=how)  # type: ignore[arg-type]
@@ -99,6 +106,17 @@ def _named(table: Any, sources: dict[str, Any]) -> Any:
         known = ", ".join(sources) or "none"
         raise InvalidRequest(f"There is no source {name or str(table)!r}; sources are given by name, and are: {known}.")
     return sources[name]
+
+
+def _refuse_hidden(select: Any, alias: str, taken: set[str]) -> None:
+    """A column of the right side whose name the left side has too: names of sources do not reach expressions."""
+    exp = extra("sqlglot", "streams").exp
+    for each in select.expressions + [
+        select.args[name] for name in ("where", "group", "having") if select.args.get(name)
+    ]:
+        for column in each.find_all(exp.Column):
+            if column.table == alias and column.name in taken:
+                raise InvalidRequest(f"{column.sql()}: both sides have {column.name!r}; rename one before the join.")
 
 
 def _equal(condition: Any, left: Any, right: Any) -> tuple[str, str]:
@@ -169,7 +187,7 @@ def _window(node: Any) -> Window:
 def _millis(node: Any) -> int:
     exp = extra("sqlglot", "streams").exp
     unit = str(getattr(node, "unit", "") or "").upper().removesuffix("S")
-    if not isinstance(node, exp.Interval) or unit not in _UNITS:
+    if not isinstance(node, exp.Interval) or unit not in _UNITS or not str(node.this.name).isdigit():
         raise InvalidRequest(f"A window takes intervals, such as INTERVAL '10' SECOND, not {node.sql()}.")
     return int(str(node.this.name)) * _UNITS[unit]
 
@@ -200,6 +218,8 @@ def _aggregate(node: Any) -> Aggregate:
     exp = extra("sqlglot", "streams").exp
     if isinstance(node, exp.Count):
         if isinstance(node.this, exp.Distinct):
+            if len(node.this.expressions) != 1:
+                raise InvalidRequest(f"{node.sql()}: count distinct values of one expression.")
             return agg.n_unique(_expr(node.this.expressions[0]))
         return agg.count() if isinstance(node.this, exp.Star) or node.this is None else agg.count(_expr(node.this))
     one: dict[Any, Callable[[pl.Expr], Aggregate]] = {

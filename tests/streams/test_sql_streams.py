@@ -76,6 +76,10 @@ def test_a_stream_meets_a_table() -> None:
     assert 2 == [row["name"] for row in left].count(None)
 
 
+def test_what_stands_in_quotes_stays_as_it_is() -> None:
+    assert {"SESSION (x"} == {row["s"] for row in answer("SELECT k, 'SESSION (x' AS s FROM bids")}
+
+
 def test_groups_without_a_window_are_tables() -> None:
     found = answer("SELECT k, avg(v) AS mean, count(DISTINCT v) AS n, arg_max(v, v) AS most FROM bids GROUP BY k")
     assert {("a", 5.0, 3, 9), ("b", 4.5, 2, 7)} == {(row["k"], row["mean"], row["n"], row["most"]) for row in found}
@@ -95,6 +99,12 @@ def test_groups_without_a_window_are_tables() -> None:
         ("SELECT nope FROM bids", "nope"),
         ("SELECT k FROM bids JOIN names ON bids.k > names.k", "equal columns"),
         ("DELETE FROM bids", "one SELECT"),
+        ("SELECT * FROM bids LEFT ANTI JOIN names ON bids.k = names.k", "inner or LEFT"),
+        ("SELECT * FROM bids SEMI JOIN names ON bids.k = names.k", "inner or LEFT"),
+        ("SELECT names.v FROM bids JOIN names ON bids.k = names.k", "both sides have 'v'"),
+        ("SELECT k, count(DISTINCT v, k) AS n FROM bids GROUP BY k", "one expression"),
+        ("SELECT k, count(*) AS n FROM bids GROUP BY k, TUMBLE(INTERVAL 'x' SECOND)", "intervals"),
+        ("SELECT k, count(*) AS n FROM bids GROUP BY k, TUMBLE(INTERVAL '1.5' SECOND)", "intervals"),
     ],
 )
 def test_what_is_not_covered_is_named(query: str, reason: str) -> None:

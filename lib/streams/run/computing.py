@@ -66,7 +66,12 @@ class Computer:
     @property
     def unlogged(self) -> set[str]:
         """Operators that every task fills anew in each life, from global tables: their state is in no changelog."""
-        joins = {name for name, node in self.job.nodes.items() if isinstance(node, Join) and node.kind == "global"}
+        joins = {
+            name
+            for name, node in self.job.nodes.items()
+            # Of a table's join with a global table, what its rows met is its own state.
+            if isinstance(node, Join) and node.kind == "global" and not node.is_table
+        }
         return joins | {name for names in self.job.tables.values() for name in names}
 
     def pieces(self) -> Iterator[Line]:
