@@ -90,6 +90,24 @@ def test_whether_a_record_fits_does_not_depend_on_its_neighbours(values: list[st
     assert [dead.error for each in alone for dead in each.dead] == [dead.error for dead in found.dead]
 
 
+@pytest.mark.parametrize(
+    "dtype", [pl.Int8(), pl.Int16(), pl.Int32(), pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.Float32()]
+)
+def test_narrow_numbers_are_read_and_those_that_do_not_fit_set_aside(dtype: pl.DataType) -> None:
+    found = serde.decode(source(schema={"v": dtype}), (), placed('{"v":7}', '{"v":null}', '{"v":1e300}', '{"v":"x"}'))
+    assert [7, None] == found.frame.get_column("v").to_list()[:2]
+    assert 13 in {each.offset for each in found.dead}
+    assert dtype == found.frame.schema["v"]
+
+
+def test_dates_and_times_have_one_form_whatever_comes_first() -> None:
+    schema = {"day": pl.Date(), "at": pl.Time()}
+    rows = ('{"day":"2020/01/02"}', '{"day":"2020-01-02","at":"03:04:05"}', '{"at":"3 pm"}')
+    found = serde.decode(source(schema=schema), (), placed(*rows))
+    assert [10, 12] == [each.offset for each in found.dead]
+    assert [("2020-01-02", "03:04:05")] == [(str(day), str(at)) for day, at in found.frame.select("day", "at").rows()]
+
+
 def test_event_time_comes_from_a_column_and_a_row_without_is_dead() -> None:
     found = serde.decode(
         source(time="at", schema={"v": pl.Int64()}),

@@ -59,6 +59,10 @@ def _carrier(dtype: pl.DataType) -> pl.DataType:
     """What JSON brings a type as."""
     if isinstance(dtype, pl.Datetime | pl.Date | pl.Time | pl.Duration | pl.Decimal) or dtype == pl.Binary:
         return pl.String()
+    if dtype.is_integer() and dtype != pl.UInt64:
+        return pl.Int64()  # Polars' reader panics at narrow ones
+    if isinstance(dtype, pl.Float32):
+        return pl.Float64()
     return dtype
 
 
@@ -66,9 +70,9 @@ def _parsed(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Datetime):
         return _moment(column, dtype)
     if isinstance(dtype, pl.Date):
-        return column.str.to_date(strict=False)
+        return column.str.to_date("%Y-%m-%d", strict=False)
     if isinstance(dtype, pl.Time):
-        return column.str.to_time(strict=False)
+        return column.str.to_time("%H:%M:%S%.f", strict=False)
     if isinstance(dtype, pl.Duration):
         return column.cast(pl.Int64, strict=False).cast(pl.Duration("ms")).cast(dtype)
     if dtype == pl.Binary:
