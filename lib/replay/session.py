@@ -82,6 +82,8 @@ class _Loop:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.ending: list[asyncio.Task[None]] = []
+        self._door = threading.Lock()
+        self._over = False  # nobody comes in any more
         self.thread = threading.Thread(target=self._run, name="headwater-replay", daemon=True)
         self.thread.start()
 
@@ -89,18 +91,33 @@ class _Loop:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+            with self._door:
+                self._over = True
+            self.loop.run_until_complete(self._turn_out())
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         finally:
             self.loop.close()
 
+    async def _turn_out(self) -> None:
+        """Cancel what is still under way, so that nobody waits for ever. Who came in before the end has a task by now:
+        this one was made behind theirs.
+        """
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        if not self.thread.is_alive() or threading.current_thread() is self.thread:
-            work.close()
-            raise InvalidRequest("This replay is closed, or was called from its own thread (a progress callback).")
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        with self._door:
+            if self._over or threading.current_thread() is self.thread:
+                work.close()
+                raise InvalidRequest("This replay is closed, or was called from its own thread (a progress callback).")
+            future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise InvalidRequest("This replay was closed while it was read.") from None
         except BaseException:
             if not future.done():
                 future.cancel()
