@@ -35,6 +35,15 @@ class Size:
     bytes: int = 0
     spilled: int = 0
 
+    @classmethod
+    def of(cls, frames: Iterable[pl.DataFrame]) -> Size:
+        """What frames take that are in memory."""
+        held = list(frames)
+        return cls(sum(each.height for each in held), sum(int(each.estimated_size()) for each in held))
+
+    def __add__(self, other: Size) -> Size:
+        return Size(self.rows + other.rows, self.bytes + other.bytes, self.spilled + other.spilled)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -78,7 +87,7 @@ class Operator:
         return ()
 
     def snapshot(self) -> Iterable[Delta]:
-        """The whole state, in pieces of at most ``FRAME_BYTES_MAX``; ``restore`` of them into a new one gives it."""
+        """The whole state, in pieces; ``restore`` of them into a new one gives it."""
         return ()
 
     def restore(self, delta: Delta) -> None:

@@ -15,14 +15,13 @@ from headwater.streams.duration import Duration, millis
 from headwater.streams.frames import LATE, WINDOW_END, WINDOW_START
 from headwater.streams.joining import joined_schema
 from headwater.streams.model import Emit, Format, How, Schema, Window
-from headwater.streams.typing import check_columns, inferred, schema_of
+from headwater.streams.typing import MOMENT, check_columns, inferred, schema_of
 
 if TYPE_CHECKING:
     from headwater.streams.topology import Topology
 
 Keys: TypeAlias = "str | tuple[str, ...] | list[str]"
 Row: TypeAlias = "dict[str, Any]"
-MOMENT = pl.Datetime("ms", "UTC")
 
 
 def columns_of(given: Keys | None) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from headwater.log.operations import Column
 from headwater.streams.frames import SYSTEM, TIME, WM
 from headwater.streams.model import Schema
 
+MOMENT = pl.Datetime("ms", "UTC")  # where a window begins and ends
 BYTES: Schema = {"value": pl.Binary()}  # of topics whose values are opaque
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import polars as pl
 
-from headwater.streams.frames import MAIN
+from headwater.streams.frames import MAIN, WM
 from headwater.streams.model import Aggregate
-from headwater.streams.operator import Context, Delta, Operator, Outputs, Size, operator
+from headwater.streams.operator import Context, Operator, Outputs, operator
 from headwater.streams.ops.sessions import Sessions
 from headwater.streams.ops.sliding import Sliding
-from headwater.streams.ops.summing import WEIGHTS, Sums, changes, unlike
+from headwater.streams.ops.stored import Stored
+from headwater.streams.ops.summing import WEIGHTS, Sums, unlike
 from headwater.streams.ops.windowed import Windowed
-from headwater.streams.state.groups import Groups
-from headwater.streams.state.keyed import DEAD
+from headwater.streams.state.changes import changed
+from headwater.streams.state.keyed import DEAD, Keyed
 
 
 @operator(Aggregate)
@@ -29,7 +28,7 @@ def make(node: Aggregate, context: Context) -> Operator:
     return Windowed(node, context)
 
 
-class Running(Operator):
+class Running(Stored):
     """Sums by group without a window. Rows are summed up once a micro-batch; touched groups are put out.
 
     A group of a table whose last row has gone is gone itself.
@@ -39,7 +38,7 @@ class Running(Operator):
         self._sums = Sums(node, context)
         self._by = list(node.by)
         self._names = list(node.schema)
-        self.store = Groups(node.by, self._sums.schema, memory_max=context.memory_max, spill=context.spill)
+        self.store = Keyed(node.by, self._sums.schema, nulls=True, memory_max=context.memory_max, spill=context.spill)
         self._rows: list[pl.DataFrame] = []
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
@@ -53,47 +52,18 @@ class Running(Operator):
             return
         partial = self._sums.partial(self._rows, self._by)
         self._rows = []
-        before = self.store.find(partial)
+        before = self.store.rows(partial)
         after = self._sums.merged([before, partial.select(before.columns)], self._by)
-        if self._sums.is_table:
-            after = after.with_columns((pl.col(WEIGHTS) <= 0).alias(DEAD))
-            alive = after.filter(~pl.col(DEAD))
-        else:
-            after = after.with_columns(pl.lit(value=False).alias(DEAD))
-            alive = after
+        dead = pl.col(WEIGHTS) <= 0 if self._sums.is_table else pl.lit(value=False)
+        after = after.with_columns(dead.alias(DEAD))
+        alive = after.filter(~pl.col(DEAD))
         self.store.put(after, alive.height - before.height)
         old, new = self._sums.results(before, watermark), self._sums.results(alive.drop(DEAD), watermark)
         if new.height:
-            newest = new.get_column("_wm").max()
-            old = old.with_columns(pl.lit(newest, pl.Int64).alias("_wm"))
-        old, new = unlike(old, new, self._by)
-        yield MAIN, changes(old, new)
-
-    def deltas(self) -> Sequence[Delta]:
-        """Sums of touched groups."""
-        return self.store.deltas()
-
-    def snapshot(self) -> Iterable[Delta]:
-        """All sums."""
-        return self.store.snapshot()
-
-    def restore(self, delta: Delta) -> None:
-        """Take back sums."""
-        self.store.restore(delta)
-
-    def restored(self) -> None:
-        """Merge what came back."""
-        self.store.restored()
-
-    def size(self) -> Size:
-        """Of the store."""
-        return self.store.size()
+            newest = new.get_column(WM).max()
+            old = old.with_columns(pl.lit(newest, pl.Int64).alias(WM))
+        yield MAIN, changed(*unlike(old, new, self._by))
 
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """Groups with their values."""
-        found = self.store.all() if keys is None else self.store.find(keys.select(self._by))
-        return self._sums.results(found, 0).select(self._names)
-
-    def close(self) -> None:
-        """Remove files."""
-        self.store.close()
+        return self._sums.results(self.store.query(keys), 0).select(self._names)

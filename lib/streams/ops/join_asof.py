@@ -18,13 +18,13 @@ import polars as pl
 
 from headwater.errors import InvalidRequest
 from headwater.limits import STREAMS_RECENT_ROWS_MIN
-from headwater.streams.frames import LATE, MAIN, NEVER, TIME, WM
+from headwater.streams.frames import LATE, MAIN, TIME, WM
 from headwater.streams.model import Join
 from headwater.streams.operator import Context, Delta, Operator, Outputs, Size
+from headwater.streams.ops.closing import Closed
 from headwater.streams.ops.columns import RIGHT, Columns, prefixed
 
 ROWS: Final = ("left.rows", "right.rows")
-CLOSED: Final = "closed"
 _THEN: Final = "_then"  # a right row's time, which a result does not show
 
 
@@ -37,8 +37,7 @@ class AsOfJoin(Operator):
         self._on = (list(node.left_on), list(node.right_on))
         self._names = ([*context.inputs[0], TIME, WM], [*context.inputs[1], TIME])
         self.behind = node.grace
-        self._closed = NEVER  # the watermark by which left rows were given
-        self._news = False
+        self._closed = Closed()  # the watermark by which left rows were given
         empty = [
             pl.DataFrame(schema={**schema, **{name: pl.Int64() for name in (TIME, WM)[: 2 - port]}})
             for port, schema in enumerate(context.inputs)
@@ -64,14 +63,14 @@ class AsOfJoin(Operator):
 
     def advance(self, watermark: int, now_ms: int) -> Outputs:
         """Left rows before the watermark and the grace meet their partners."""
-        if watermark <= self._closed:
+        if watermark <= self._closed.at:
             return
-        self._closed = watermark
+        self._closed.at = watermark
         until = watermark - self._node.grace
         left = self._sorted(0)
         ready = left.filter(pl.col(TIME) < until)
         if ready.height:
-            self._news = True
+            self._closed.is_news = True
             self._held[0] = left.filter(pl.col(TIME) >= until)
             result = self._meet(ready, self._sorted(1))
             if result.height:
@@ -127,22 +126,18 @@ class AsOfJoin(Operator):
             if rows:
                 made.append(Delta(tag, pl.concat(rows)))
                 rows.clear()
-        if self._news:
-            made.append(self._mark())
-        self._news = False
-        return made
+        return [*made, *self._closed.deltas()]
 
     def snapshot(self) -> Iterable[Delta]:
         """All rows that wait or are waited for."""
-        self._prune(self._closed - self._node.grace)
-        yield self._mark()
+        self._prune(self._closed.at - self._node.grace)
+        yield self._closed.delta()
         for port, tag in enumerate(ROWS):
             yield Delta(tag, self._sorted(port))
 
     def restore(self, delta: Delta) -> None:
         """Take back rows and partings."""
-        if delta.tag == CLOSED:
-            self._closed = max(self._closed, delta.frame.item())
+        if self._closed.restores(delta):
             return
         port = ROWS.index(delta.tag)
         self._recent[port].append(delta.frame)
@@ -154,7 +149,7 @@ class AsOfJoin(Operator):
         self._load()
 
     def _load(self) -> None:
-        until = self._closed - self._node.grace
+        until = self._closed.at - self._node.grace
         self._held[0] = self._sorted(0).filter(pl.col(TIME) >= until)
         self._prune(until)
 
@@ -169,6 +164,3 @@ class AsOfJoin(Operator):
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """A join of streams keeps no table."""
         raise InvalidRequest(f"Join {self._node.name!r} holds rows that wait, which are no table to query.")
-
-    def _mark(self) -> Delta:
-        return Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]}, schema={CLOSED: pl.Int64}))

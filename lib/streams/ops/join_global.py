@@ -16,7 +16,7 @@ from headwater.streams.model import Join
 from headwater.streams.operator import Context, Delta, Outputs, Size
 from headwater.streams.ops.columns import RIGHT, prefixed
 from headwater.streams.ops.join_table import StreamTableJoin
-from headwater.streams.state.changes import current, weighted
+from headwater.streams.state.changes import changed, current
 from headwater.streams.state.keyed import DEAD, FOUND, Keyed
 
 
@@ -45,7 +45,7 @@ class TableGlobalJoin(StreamTableJoin):
         rows = current(frame, self._left, nulls=True)
         gone, come = self._taken_back(rows.filter(DEAD)), self._given(rows.filter(~pl.col(DEAD)))
         self.met.put(pl.concat([gone, come]).select(*self.met.columns, DEAD), come.height - gone.height)
-        changes = pl.concat([self._results(gone, -1), self._results(come, 1)])
+        changes = changed(self._results(gone), self._results(come))
         return [(MAIN, changes)] if changes.height else ()
 
     def _taken_back(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -63,8 +63,8 @@ class TableGlobalJoin(StreamTableJoin):
     def _columns_met(self) -> list[str]:
         return [*self.met.columns, TIME, WM, DEAD]
 
-    def _results(self, rows: pl.DataFrame, weight: int) -> pl.DataFrame:
-        return weighted(self._columns.select(rows, TIME, WM), weight)
+    def _results(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return self._columns.select(rows, TIME, WM)
 
     # -- state ---------------------------------------------------------------------------------------
 
@@ -86,8 +86,7 @@ class TableGlobalJoin(StreamTableJoin):
 
     def size(self) -> Size:
         """Of both."""
-        one, other = self.store.size(), self.met.size()
-        return Size(one.rows + other.rows, one.bytes + other.bytes, one.spilled + other.spilled)
+        return self.store.size() + self.met.size()
 
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """Rows of the result; ``keys`` has columns of the table."""

@@ -24,13 +24,13 @@ from headwater.errors import InvalidRequest
 from headwater.streams.frames import LATE, MAIN, NEVER, TIME, WM
 from headwater.streams.model import Join
 from headwater.streams.operator import Context, Delta, Operator, Outputs, Size
+from headwater.streams.ops.closing import Closed
 from headwater.streams.ops.columns import RIGHT, Columns, prefixed
 from headwater.streams.state.buffer import Buffer
 from headwater.streams.state.hashed import HASH
 
 ROWS: Final = ("left.rows", "right.rows")
 MEETINGS: Final = ("left.met", "right.met")
-CLOSED: Final = "closed"
 
 
 class StreamStreamJoin(Operator):
@@ -49,9 +49,8 @@ class StreamStreamJoin(Operator):
             Buffer(on, {**schema, TIME: pl.Int64(), WM: pl.Int64()}, flagged=keeps, bits=bits)
             for on, schema, keeps in zip(self._on, context.inputs, self._keeps, strict=True)
         )
-        self._closed = NEVER  # the watermark by which rows without a partner were given
+        self._closed = Closed()  # the watermark by which rows without a partner were given
         self._dropped = NEVER
-        self._news = False
         self._back: tuple[list[pl.DataFrame], list[pl.DataFrame]] = ([], [])
         self._back_met: tuple[list[pl.DataFrame], list[pl.DataFrame]] = ([], [])
         self._back_rows = 0
@@ -106,22 +105,22 @@ class StreamStreamJoin(Operator):
 
     def advance(self, watermark: int, now_ms: int) -> Outputs:
         """Rows whose windows are over: those that met nobody are given, and all are let go of."""
-        if watermark <= self._closed:
+        if watermark <= self._closed.at:
             return
         for port in (0, 1):
             if self._keeps[port]:
                 lasts = self._lasts[port]
-                lonely = self._buffers[port].unmet(self._closed - lasts, watermark - lasts)
+                lonely = self._buffers[port].unmet(self._closed.at - lasts, watermark - lasts)
                 if lonely.height:
-                    self._news = True
+                    self._closed.is_news = True
                     yield MAIN, self._columns.alone(port, lonely.with_columns(pl.col(TIME).alias(WM)))
-        self._closed = watermark
+        self._closed.at = watermark
         # Dropping copies what stays: not at every step, but before a quarter of a window is waste.
         if watermark - self._dropped >= (self._lasts[0] + self._lasts[1]) // 8:
             self._drop(watermark)
 
     def _drop(self, watermark: int) -> None:
-        self._dropped, self._news = watermark, True
+        self._dropped, self._closed.is_news = watermark, True
         for buffer, lasts in zip(self._buffers, self._lasts, strict=True):
             buffer.drop(watermark - lasts)
 
@@ -136,22 +135,19 @@ class StreamStreamJoin(Operator):
                 made.append(Delta(ROWS[port], rows))
             if met is not None:
                 made.append(Delta(MEETINGS[port], met))
-        if self._news:
-            made.append(self._mark())
-        self._news = False
-        return made
+        return [*made, *self._closed.deltas()]
 
     def snapshot(self) -> Iterable[Delta]:
         """All rows that wait."""
-        self._drop(self._closed)
-        yield self._mark()
+        self._drop(self._closed.at)
+        yield self._closed.delta()
         for port, buffer in enumerate(self._buffers):
             yield Delta(ROWS[port], buffer.whole())
 
     def restore(self, delta: Delta) -> None:
         """Take back rows, meetings and partings; a standby's rows are let go of as time passes."""
-        if delta.tag == CLOSED:
-            self._closed = self._dropped = max(self._closed, delta.frame.item())
+        if self._closed.restores(delta):
+            self._dropped = self._closed.at
             return
         where, port = (
             (self._back, ROWS.index(delta.tag)) if delta.tag in ROWS else (self._back_met, MEETINGS.index(delta.tag))
@@ -173,14 +169,11 @@ class StreamStreamJoin(Operator):
         """A join of streams keeps no table."""
         raise InvalidRequest(f"Join {self._node.name!r} holds rows that wait, which are no table to query.")
 
-    def _mark(self) -> Delta:
-        return Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]}, schema={CLOSED: pl.Int64}))
-
     def _load(self) -> None:
         for port, buffer in enumerate(self._buffers):
             rows = pl.concat([buffer.whole(), *self._back[port]])
             met = pl.concat(self._back_met[port]) if self._back_met[port] else None
-            buffer.load(rows.filter(pl.col(TIME) > self._closed - self._lasts[port]), met)
+            buffer.load(rows.filter(pl.col(TIME) > self._closed.at - self._lasts[port]), met)
             self._back[port].clear()
             self._back_met[port].clear()
         self._back_rows = 0

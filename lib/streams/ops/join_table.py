@@ -6,19 +6,18 @@ taken before a stream's rows. A left join keeps what finds nothing; a null key f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import polars as pl
 
 from headwater.streams.frames import MAIN, TIME, WEIGHT, WM
 from headwater.streams.model import Join
-from headwater.streams.operator import Context, Delta, Operator, Outputs, Size
+from headwater.streams.operator import Context, Outputs
 from headwater.streams.ops.columns import Columns, prefixed
+from headwater.streams.ops.stored import Stored
 from headwater.streams.state.changes import current
 from headwater.streams.state.keyed import FOUND, Keyed
 
 
-class StreamTableJoin(Operator):
+class StreamTableJoin(Stored):
     """Port 0 is the stream, port 1 the changes of the table. The table's rows are kept here by ``right_on``."""
 
     def __init__(self, node: Join, context: Context) -> None:
@@ -46,31 +45,3 @@ class StreamTableJoin(Operator):
         if self._node.how == "inner" and not found.all():
             both = both.filter(found)
         return self._columns.select(both, TIME, WM)
-
-    def deltas(self) -> Sequence[Delta]:
-        """Rows of touched keys."""
-        return self.store.deltas()
-
-    def snapshot(self) -> Iterable[Delta]:
-        """All rows of the table, page by page."""
-        return self.store.snapshot()
-
-    def restore(self, delta: Delta) -> None:
-        """Take back rows."""
-        self.store.restore(delta.frame)
-
-    def restored(self) -> None:
-        """Merge what came back."""
-        self.store.restored()
-
-    def size(self) -> Size:
-        """Of the table's rows."""
-        return self.store.size()
-
-    def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
-        """Rows of the table."""
-        return self.store.query(keys)
-
-    def close(self) -> None:
-        """Remove spilled pages."""
-        self.store.close()

@@ -17,7 +17,7 @@ from headwater.streams.frames import MAIN, TIME, WM
 from headwater.streams.model import Join
 from headwater.streams.operator import Context, Delta, Operator, Outputs, Size
 from headwater.streams.ops.columns import RIGHT, Columns
-from headwater.streams.state.changes import current, weighted
+from headwater.streams.state.changes import changed, current
 from headwater.streams.state.keyed import DEAD, FOUND, Keyed
 
 SIDES: Final = ("left.", "right.")  # what begins the tags of each side's deltas
@@ -89,7 +89,7 @@ class TableTableJoin(Operator):
         for name in self._names:
             same = same & old.get_column(name).eq_missing(new.get_column(name))
         gone, come = old.filter(had & ~same).drop(FOUND), new.filter(has & ~same).drop(FOUND)
-        return pl.concat([weighted(gone, -1), weighted(come, 1)])
+        return changed(gone, come)
 
     # -- state ---------------------------------------------------------------------------------------
 
@@ -112,8 +112,8 @@ class TableTableJoin(Operator):
 
     def size(self) -> Size:
         """Of both sides."""
-        left, right = (store.size() for store in self.stores)
-        return Size(left.rows + right.rows, left.bytes + right.bytes, left.spilled + right.spilled)
+        left, right = self.stores
+        return left.size() + right.size()
 
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """Rows of the joined table; ``keys`` has the left side's key columns."""

@@ -13,13 +13,16 @@ from typing import Any
 import polars as pl
 
 from headwater.errors import InvalidRequest
-from headwater.streams.frames import FAILED, LATE, MAIN, NEVER, SYSTEM, TIME, WEIGHT, WINDOW_END, WINDOW_START, WM
+from headwater.streams.frames import FAILED, LATE, MAIN, SYSTEM, TIME, WINDOW_END, WINDOW_START, WM
 from headwater.streams.model import Reduce
 from headwater.streams.operator import Context, Delta, Operator, Outputs, Size, operator
 from headwater.streams.ops.apply import refused, said
+from headwater.streams.ops.closing import Closed
+from headwater.streams.ops.summing import chosen
+from headwater.streams.state.changes import changed
+from headwater.streams.typing import MOMENT
 
 CHANGED = "changed"
-CLOSED = "closed"
 START = "_start"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Key = tuple[int, tuple[Any, ...]]
@@ -40,8 +43,7 @@ class Reduces(Operator):
         self._held: dict[Key, tuple[dict[str, Any], int]] = {}  # the row so far, and its newest time
         self._before: dict[Key, tuple[dict[str, Any], int] | None] = {}  # touched since the last advance
         self._touched: dict[Key, None] = {}  # touched since the last commit
-        self._closed = NEVER
-        self._news = False
+        self._closed = Closed()
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
         """Fold each row into its groups."""
@@ -91,7 +93,7 @@ class Reduces(Operator):
         if self._node.emit == "update" and before:
             old = [(at, held) for at, held in before.items() if held is not None]
             new = [(at, self._held[at]) for at in before]
-            yield MAIN, pl.concat([self._frame(old, watermark, -1), self._frame(new, watermark, 1)])
+            yield MAIN, changed(self._frame(old, watermark), self._frame(new, watermark))
         window = self._window
         if window is None:
             return
@@ -99,14 +101,14 @@ class Reduces(Operator):
         for start in closing:
             rows = [(at, held) for at, held in self._held.items() if at[0] == start]
             if self._node.emit == "final":
-                yield MAIN, self._frame(rows, watermark, 0)
+                yield MAIN, self._frame(rows, watermark)
             for at, _ in rows:
                 del self._held[at]
                 self._touched.pop(at, None)
         if closing:
-            self._closed, self._news = watermark, True
+            self._closed.move(watermark)
 
-    def _frame(self, rows: list[tuple[Key, tuple[dict[str, Any], int]]], watermark: int, weight: int) -> pl.DataFrame:
+    def _frame(self, rows: list[tuple[Key, tuple[dict[str, Any], int]]], watermark: int) -> pl.DataFrame:
         made = pl.DataFrame([held[0] for _, held in rows], schema=self._row_schema, strict=True)
         window = self._window
         if window is None:
@@ -114,16 +116,14 @@ class Reduces(Operator):
         else:
             starts = [_EPOCH + timedelta(milliseconds=at[0]) for at, _ in rows]
             ends = [each + timedelta(milliseconds=window.size) for each in starts]
-            moment = pl.Datetime("ms", "UTC")
             made = made.with_columns(
-                pl.Series(WINDOW_START, starts, dtype=moment), pl.Series(WINDOW_END, ends, dtype=moment)
+                pl.Series(WINDOW_START, starts, dtype=MOMENT), pl.Series(WINDOW_END, ends, dtype=MOMENT)
             )
             times = [at[0] + window.size - 1 for at, _ in rows]
-        made = made.select(*self._node.schema).with_columns(
+        return made.select(*self._node.schema).with_columns(
             pl.Series(TIME, times, dtype=pl.Int64),
             pl.Series(WM, [min(time, watermark) for time in times], dtype=pl.Int64),
         )
-        return made if not weight else made.with_columns(pl.lit(weight, pl.Int8).alias(WEIGHT))
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -131,15 +131,12 @@ class Reduces(Operator):
         """Touched groups, and how far windows have closed."""
         found = [self._state(list(self._touched))] if self._touched else []
         self._touched = {}
-        if self._news:
-            found.append(Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]})))
-            self._news = False
-        return found
+        return [*found, *self._closed.deltas()]
 
     def snapshot(self) -> Iterable[Delta]:
         """All groups."""
         yield self._state(list(self._held))
-        yield Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]}))
+        yield self._closed.delta()
 
     def _state(self, touched: list[Key]) -> Delta:
         frame = pl.DataFrame([self._held[at][0] for at in touched], schema=self._row_schema, strict=True)
@@ -153,10 +150,9 @@ class Reduces(Operator):
 
     def restore(self, delta: Delta) -> None:
         """Take back groups, or what has closed."""
-        if delta.tag == CLOSED:
-            self._closed = max(self._closed, delta.frame.item())
+        if self._closed.restores(delta):
             if self._window is not None:
-                over = self._closed - self._window.size - self._window.grace
+                over = self._closed.at - self._window.size - self._window.grace
                 self._held = {at: held for at, held in self._held.items() if at[0] > over}
             return
         for row in delta.frame.iter_rows(named=True):
@@ -169,6 +165,5 @@ class Reduces(Operator):
 
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """Groups with their rows."""
-        rows = self._frame(list(self._held.items()), 0, 0).select(*self._node.schema)
-        by = list(self._node.by)
-        return rows if keys is None else rows.join(keys.select(by).unique(), on=by, how="semi")
+        rows = self._frame(list(self._held.items()), 0).select(*self._node.schema)
+        return chosen(rows, keys, self._node.by)

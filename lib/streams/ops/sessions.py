@@ -11,15 +11,16 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-from headwater.streams.frames import LATE, MAIN, NEVER, TIME, WEIGHT, WINDOW_END, WINDOW_START, WM
+from headwater.streams.frames import LATE, MAIN, TIME, WM
 from headwater.streams.model import Aggregate
 from headwater.streams.operator import Context, Delta, Operator, Outputs, Size
-from headwater.streams.ops.summing import Sums, changes
+from headwater.streams.ops.closing import Closed
+from headwater.streams.ops.summing import Sums, chosen
+from headwater.streams.state.changes import changed
 
 START = "_start"
 LAST = "_last"
 PARTIAL = "partial"
-CLOSED = "closed"
 _RUN = "_run"
 
 
@@ -40,8 +41,7 @@ class Sessions(Operator):
         self._waiting: list[pl.DataFrame] = []
         self._fresh: list[pl.DataFrame] = []
         self._back: list[pl.DataFrame] = []
-        self._closed = NEVER
-        self._news = False
+        self._closed = Closed()
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
         """Late rows out; the others wait."""
@@ -58,8 +58,8 @@ class Sessions(Operator):
             before, after = self._take_in()
             if after.height:
                 old, new = self._results(before, watermark), self._results(after, watermark)
-                yield MAIN, changes(old, new)
-        if watermark == self._closed:
+                yield MAIN, changed(old, new)
+        if watermark == self._closed.at:
             return
         first = [each.get_column(TIME).min() for each in self._waiting]
         if self._open.height:
@@ -72,7 +72,7 @@ class Sessions(Operator):
             if not self._updates:
                 yield MAIN, self._results(self._open.filter(over), watermark).sort(TIME, maintain_order=True)
             self._open = self._open.filter(~over)
-            self._closed, self._news = watermark, True
+            self._closed.move(watermark)
 
     def _take_in(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Waiting rows into sessions: those that were touched, as they were and as they are."""
@@ -115,27 +115,15 @@ class Sessions(Operator):
         return ((start - before) > self._gap).fill_null(value=True).cum_sum().alias(_RUN)
 
     def _results(self, sessions: pl.DataFrame, watermark: int) -> pl.DataFrame:
-        end = pl.col(LAST) + self._gap
-        moment = pl.Datetime("ms", "UTC")
-        made = sessions.with_columns(self._sums.final_exprs).with_columns(
-            pl.col(START).cast(pl.Datetime("ms")).cast(moment).alias(WINDOW_START),
-            end.cast(pl.Datetime("ms")).cast(moment).alias(WINDOW_END),
-            (end - 1).alias(TIME),
-        )
-        wm = pl.min_horizontal(pl.lit(watermark, pl.Int64), pl.col(TIME)).alias(WM)
-        return made.with_columns(wm).select(*self._names, TIME, WM)
+        return self._sums.results(sessions, watermark, (pl.col(START), pl.col(LAST) + self._gap))
 
     # -- state -----------------------------------------------------------------------------------------
 
     def deltas(self) -> Sequence[Delta]:
         """The sessions of the micro-batch by themselves, and how far sessions have closed."""
         self._take_in()
-        found = [Delta(PARTIAL, partial) for partial in self._fresh]
-        self._fresh = []
-        if self._news:
-            found.append(Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]})))
-            self._news = False
-        return found
+        fresh, self._fresh = self._fresh, []
+        return [*(Delta(PARTIAL, partial) for partial in fresh), *self._closed.deltas()]
 
     def snapshot(self) -> Iterable[Delta]:
         """All open sessions."""
@@ -143,13 +131,11 @@ class Sessions(Operator):
         self._fresh = []
         if self._open.height:
             yield Delta(PARTIAL, self._open)
-        yield Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]}))
+        yield self._closed.delta()
 
     def restore(self, delta: Delta) -> None:
         """Take back sessions, or what has closed."""
-        if delta.tag == CLOSED:
-            self._closed = max(self._closed, delta.frame.item())
-        else:
+        if not self._closed.restores(delta):
             self._back.append(delta.frame)
 
     def restored(self) -> None:
@@ -157,18 +143,13 @@ class Sessions(Operator):
         if self._back:
             self._join(pl.concat(self._back))
             self._back = []
-        self._open = self._open.filter(pl.col(LAST) + self._gap + self._grace >= self._closed)
+        self._open = self._open.filter(pl.col(LAST) + self._gap + self._grace >= self._closed.at)
 
     def size(self) -> Size:
         """Open sessions, and rows that wait."""
-        frames = [self._open, *self._waiting]
-        return Size(sum(each.height for each in frames), int(sum(each.estimated_size() for each in frames)))
+        return Size.of([self._open, *self._waiting])
 
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """Open sessions as they stand."""
         self._take_in()
-        rows = self._results(self._open, 0).select(self._names)
-        return rows if keys is None else rows.join(keys.select(self._by).unique(), on=self._by, how="semi")
-
-
-__all__ = ["WEIGHT", "Sessions"]
+        return chosen(self._results(self._open, 0).select(self._names), keys, self._by)

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-from headwater.streams.frames import LATE, MAIN, NEVER, TIME, WEIGHT, WINDOW_END, WINDOW_START, WM
+from headwater.streams.frames import LATE, MAIN, TIME, WM
 from headwater.streams.model import Aggregate
 from headwater.streams.operator import Context, Delta, Operator, Outputs, Size
-from headwater.streams.ops.summing import Sums
+from headwater.streams.ops.closing import Closed
+from headwater.streams.ops.summing import Sums, chosen
+from headwater.streams.state.changes import weighted
 
 ROWS = "rows"
-DONE = "done"
 
 
 class Sliding(Operator):
@@ -33,8 +34,7 @@ class Sliding(Operator):
         self._inputs = list(dict.fromkeys([*self._sums.inputs, TIME]))
         self._rows: list[pl.DataFrame] = []
         self._fresh: list[pl.DataFrame] = []
-        self._done = NEVER  # results were given of rows whose time and grace lie below
-        self._news = False
+        self._done = Closed()  # results were given of rows whose time and grace lie below
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
         """Late rows out; the others wait."""
@@ -49,41 +49,35 @@ class Sliding(Operator):
 
     def advance(self, watermark: int, now_ms: int) -> Outputs:
         """Results of the rows whose time has come."""
-        if watermark == self._done or not self._rows:
+        if watermark == self._done.at or not self._any_ready(watermark):
             return
         ready = pl.col(TIME) + self._grace
-        oldest = min(each.get_column(TIME).max() for each in self._rows)  # type: ignore[type-var]
-        if oldest is None or not self._any_ready(watermark):
-            return
         rows = pl.concat(self._rows, rechunk=True).sort(TIME, maintain_order=True)
-        known = rows.filter(ready < watermark)
         made = (
-            known.rolling(TIME, period=f"{self._size + 1}i", group_by=self._by, closed="right")
-            .agg(self._sums.partial_exprs)
-            .filter(ready >= self._done)
+            self._rolled(rows.filter(ready < watermark))
+            .filter(ready >= self._done.at)
             .unique([*self._by, TIME], maintain_order=True)
             .sort(TIME, maintain_order=True)
         )
         yield MAIN, self._results(made, watermark)
         self._rows = [rows.filter(ready + self._size >= watermark)]
-        self._done, self._news = watermark, True
+        self._done.move(watermark)
 
     def _any_ready(self, watermark: int) -> bool:
         for each in self._rows:
-            ready = (each.get_column(TIME) + self._grace).is_between(self._done, watermark - 1)
+            ready = (each.get_column(TIME) + self._grace).is_between(self._done.at, watermark - 1)
             if ready.any():
                 return True
         return False
 
     def _results(self, made: pl.DataFrame, watermark: int) -> pl.DataFrame:
-        moment = pl.Datetime("ms", "UTC")
-        rows = made.with_columns(self._sums.final_exprs).with_columns(
-            (pl.col(TIME) - self._size).cast(pl.Datetime("ms")).cast(moment).alias(WINDOW_START),
-            (pl.col(TIME) + 1).cast(pl.Datetime("ms")).cast(moment).alias(WINDOW_END),
-            pl.min_horizontal(pl.lit(watermark, pl.Int64), pl.col(TIME)).alias(WM),
-        )
-        rows = rows.select(*self._names, TIME, WM)
-        return rows.with_columns(pl.lit(1, pl.Int8).alias(WEIGHT)) if self._updates else rows
+        rows = self._sums.results(made, watermark, (pl.col(TIME) - self._size, pl.col(TIME) + 1))
+        return weighted(rows, 1) if self._updates else rows
+
+    def _rolled(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """For each of the sorted rows the sums of its window."""
+        windows = rows.rolling(TIME, period=f"{self._size + 1}i", group_by=self._by, closed="right")
+        return windows.agg(self._sums.partial_exprs)
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -91,42 +85,35 @@ class Sliding(Operator):
         """New rows, and how far results were given."""
         found = [Delta(ROWS, pl.concat(self._fresh))] if self._fresh else []
         self._fresh = []
-        if self._news:
-            found.append(Delta(DONE, pl.DataFrame({DONE: [self._done]})))
-            self._news = False
-        return found
+        return [*found, *self._done.deltas()]
 
     def snapshot(self) -> Iterable[Delta]:
         """All rows that are held."""
         self._fresh = []
         if self._rows:
             yield Delta(ROWS, pl.concat(self._rows))
-        yield Delta(DONE, pl.DataFrame({DONE: [self._done]}))
+        yield self._done.delta()
 
     def restore(self, delta: Delta) -> None:
         """Take back rows, or how far results were given."""
-        if delta.tag == DONE:
-            self._done = max(self._done, delta.frame.item())
-        else:
+        if not self._done.restores(delta):
             self._rows.append(delta.frame)
 
     def restored(self) -> None:
         """Forget the rows that no result needs any more."""
         if self._rows:
             rows = pl.concat(self._rows)
-            self._rows = [rows.filter(pl.col(TIME) + self._grace + self._size >= self._done)]
+            self._rows = [rows.filter(pl.col(TIME) + self._grace + self._size >= self._done.at)]
 
     def size(self) -> Size:
         """Rows that are held."""
-        return Size(sum(each.height for each in self._rows), int(sum(each.estimated_size() for each in self._rows)))
+        return Size.of(self._rows)
 
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """Of each group the sums as of its newest row that is held."""
-        empty = pl.DataFrame(schema={**self._sums.schema, TIME: pl.Int64()})
-        rows = pl.concat(self._rows, rechunk=True).sort(TIME, maintain_order=True) if self._rows else None
-        if rows is None or not rows.height:
-            return self._results(empty, 0).select(self._names)
-        made = rows.rolling(TIME, period=f"{self._size + 1}i", group_by=self._by, closed="right")
-        newest = made.agg(self._sums.partial_exprs).unique(self._by, keep="last", maintain_order=True)
-        found = self._results(newest, 0).select(self._names)
-        return found if keys is None else found.join(keys.select(self._by).unique(), on=self._by, how="semi")
+        if not self.size().rows:
+            newest = pl.DataFrame(schema={**self._sums.schema, TIME: pl.Int64()})
+        else:
+            rows = pl.concat(self._rows, rechunk=True).sort(TIME, maintain_order=True)
+            newest = self._rolled(rows).unique(self._by, keep="last", maintain_order=True)
+        return chosen(self._results(newest, 0).select(self._names), keys, self._by)

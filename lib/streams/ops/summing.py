@@ -10,7 +10,6 @@ from headwater.streams.frames import TIME, WEIGHT, WINDOW_END, WINDOW_START, WM
 from headwater.streams.model import Aggregate, Schema
 from headwater.streams.operator import Context
 
-MOMENT = pl.Datetime("ms", "UTC")
 NEWEST = "_newest"  # the newest event time among the rows of a partial sum
 WEIGHTS = "_weights"  # how many rows of a table a partial sum holds
 
@@ -19,9 +18,8 @@ class Sums:
     """The aggregates of a node: from rows to partial sums, to fewer of them, to values."""
 
     def __init__(self, node: Aggregate, context: Context) -> None:
-        self.by = list(node.by)
+        self._by = list(node.by)
         self.is_table = context.tables[0]
-        self._aggs = node.aggs
         self._names = list(node.schema)
         extra = [pl.col(TIME).max().alias(NEWEST)]
         again = [pl.col(NEWEST).max()]
@@ -35,7 +33,7 @@ class Sums:
         inputs = dict(context.inputs[0])
         self.schema: Schema = self._types({**inputs, TIME: pl.Int64(), WEIGHT: pl.Int8()})
         used = {name for expr in self.partial_exprs for name in expr.meta.root_names()}
-        self.inputs = [name for name in (*inputs, TIME, WEIGHT) if name in used or name in self.by]
+        self.inputs = [name for name in (*inputs, TIME, WEIGHT) if name in used or name in self._by]
 
     def partial(self, frames: Sequence[pl.DataFrame], keys: Sequence[str]) -> pl.DataFrame:
         """Partial sums of rows by ``keys``. Groups come in any order."""
@@ -46,34 +44,33 @@ class Sums:
         """Sums of partial sums by ``keys``, older ones first."""
         return pl.concat(partials).group_by(keys).agg(self.merge_exprs)
 
-    def results(self, sums: pl.DataFrame, watermark: int, window: tuple[int, int] | None = None) -> pl.DataFrame:
-        """Rows as users see them, with ``_time`` and ``_wm``; ``window`` is (start, end) for all of them, in ms."""
+    def results(
+        self, sums: pl.DataFrame, watermark: int, window: tuple[pl.Expr, pl.Expr] | None = None
+    ) -> pl.DataFrame:
+        """Rows as users see them, with ``_time`` and ``_wm``; ``window`` is where each begins and ends, in ms."""
         made = sums.with_columns(self.final_exprs)
         if window is None:
             made = made.with_columns(pl.col(NEWEST).alias(TIME))
         else:
             start, end = window
             made = made.with_columns(
-                pl.lit(start).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").alias(WINDOW_START),
-                pl.lit(end).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").alias(WINDOW_END),
-                pl.lit(end - 1, pl.Int64).alias(TIME),
+                _moment(start).alias(WINDOW_START), _moment(end).alias(WINDOW_END), (end - 1).alias(TIME)
             )
         wm = pl.min_horizontal(pl.lit(watermark, pl.Int64), pl.col(TIME)).alias(WM)
         return made.with_columns(wm).select(*self._names, TIME, WM)
 
     def _types(self, inputs: Schema) -> Schema:
-        empty = pl.LazyFrame(schema=inputs).group_by(self.by).agg(self.partial_exprs)
+        empty = pl.LazyFrame(schema=inputs).group_by(self._by).agg(self.partial_exprs)
         return dict(empty.collect_schema())
 
 
-def changes(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """Changes of a table: rows as they were, then as they are."""
-    return pl.concat(
-        [
-            before.with_columns(pl.lit(-1, pl.Int8).alias(WEIGHT)),
-            after.with_columns(pl.lit(1, pl.Int8).alias(WEIGHT)),
-        ]
-    )
+def _moment(ms: pl.Expr) -> pl.Expr:
+    return ms.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
+
+
+def chosen(rows: pl.DataFrame, keys: pl.DataFrame | None, by: Sequence[str]) -> pl.DataFrame:
+    """The rows of the groups that a question names, or all."""
+    return rows if keys is None else rows.join(keys.select(by).unique(), on=by, how="semi")
 
 
 def unlike(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:

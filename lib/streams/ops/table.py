@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import polars as pl
 
 from headwater.streams.frames import MAIN, TIME, WEIGHT, WM
 from headwater.streams.model import Materialize, Source
-from headwater.streams.operator import Context, Delta, Operator, Outputs, Size, operator
+from headwater.streams.operator import Context, Outputs, operator
+from headwater.streams.ops.stored import Stored
 from headwater.streams.state.changes import newest, upsert
 from headwater.streams.state.keyed import DEAD, Keyed
 
 
 @operator(Materialize)
 @operator(Source)
-class Table(Operator):
+class Table(Stored):
     """Records become changes: the newest offset of a key wins, a tombstone deletes, what changes nothing is silent.
 
     A stream as a table (``to_table``) is the same without tombstones: the newest row of each key.
@@ -41,30 +40,6 @@ class Table(Operator):
         changes = upsert(self.store, rows, self._names)
         return [(MAIN, changes)] if changes.height else []
 
-    def deltas(self) -> Sequence[Delta]:
-        """Rows of touched keys."""
-        return self.store.deltas()
-
-    def snapshot(self) -> Iterable[Delta]:
-        """All rows, page by page."""
-        return self.store.snapshot()
-
-    def restore(self, delta: Delta) -> None:
-        """Take back rows."""
-        self.store.restore(delta.frame)
-
-    def restored(self) -> None:
-        """Merge what came back."""
-        self.store.restored()
-
-    def size(self) -> Size:
-        """Of the store."""
-        return self.store.size()
-
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """Rows of the table."""
         return self.store.query(keys).select(self._names)
-
-    def close(self) -> None:
-        """Remove spilled pages."""
-        self.store.close()

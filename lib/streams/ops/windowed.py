@@ -15,16 +15,17 @@ from collections.abc import Iterable, Iterator, Sequence
 import polars as pl
 
 from headwater.limits import STREAMS_WAITING_ROWS
-from headwater.streams.frames import LATE, MAIN, NEVER, TIME, WEIGHT, WM
+from headwater.streams.frames import LATE, MAIN, TIME, WM
 from headwater.streams.model import Aggregate
 from headwater.streams.operator import Context, Delta, Operator, Outputs, Size
-from headwater.streams.ops.summing import Sums, changes, unlike
+from headwater.streams.ops.closing import Closed
+from headwater.streams.ops.summing import Sums, chosen, unlike
+from headwater.streams.state.changes import changed, weighted
 
 PANE = "_pane"
 FROM = "_from"
 WINDOW = "_window"
 PARTIAL = "partial"  # tags of deltas
-CLOSED = "closed"
 TABLE = "table"
 FILTERS_MAX = 16  # panes of one frame that are picked out one by one
 PARTS_MAX = 8  # partial sums of a pane that need not be added up before its window closes
@@ -48,9 +49,8 @@ class Windowed(Operator):
         self._rows = 0
         self._panes: dict[int, list[pl.DataFrame]] = {}  # partial sums by pane, for final results
         self._tables: dict[int, pl.DataFrame] = {}  # sums by window, for updates
-        self._closed = NEVER
+        self._closed = Closed()
         self._fresh: list[pl.DataFrame] = []  # partial sums that no delta holds yet
-        self._news = False
 
     # -- rows come -------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Windowed(Operator):
                 yield from self._updated(window, touched, watermark)
             self._forget(self._tables, watermark)
             return
-        if watermark == self._closed:
+        if watermark == self._closed.at:
             return
         limit = self._size + self._grace
         low = min([*self._panes, *(pane for pane, _ in self._waiting)], default=None)
@@ -137,14 +137,14 @@ class Windowed(Operator):
         for window in self._closing(watermark):
             sums = self._window(window)
             if sums is not None:
-                yield MAIN, self._sums.results(sums, watermark, (window, window + self._size))
+                yield MAIN, self._results(sums, watermark, window)
         self._forget(self._panes, watermark)
 
     def _closing(self, watermark: int) -> list[int]:
         """Windows that hold something and close now, the oldest first."""
         limit = self._size + self._grace
         windows = {pane - back for pane in self._panes for back in range(0, self._size, self._step)}
-        return sorted(window for window in windows if self._closed < window + limit <= watermark)
+        return sorted(window for window in windows if self._closed.at < window + limit <= watermark)
 
     def _window(self, window: int) -> pl.DataFrame | None:
         """The sums of one window, from its panes."""
@@ -163,8 +163,7 @@ class Windowed(Operator):
         for start in closed:
             del held[start]
         if closed or (self._hops and not self._updates):
-            self._closed = max(self._closed, watermark)
-            self._news = True
+            self._closed.move(watermark)
 
     def _by_window(self, partials: Sequence[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
         """Partial sums, each of one pane, by the windows that they count for, the oldest first."""
@@ -180,31 +179,29 @@ class Windowed(Operator):
             yield window, parts[0] if len(parts) == 1 and not self._hops else self._sums.merged(parts, self._by)
 
     def _updated(self, window: int, touched: pl.DataFrame, watermark: int) -> Outputs:
-        span = (window, window + self._size)
         table = self._tables.get(window)
         if table is None:
             self._tables[window] = touched
-            rows = self._sums.results(touched, watermark, span)
-            yield MAIN, rows.with_columns(pl.lit(1, pl.Int8).alias(WEIGHT))
+            yield MAIN, weighted(self._results(touched, watermark, window), 1)
             return
         before = table.join(touched, on=self._by, how="semi", nulls_equal=True)
         rest = table.join(touched, on=self._by, how="anti", nulls_equal=True)
         after = self._sums.merged([before, touched], self._by)
         self._tables[window] = pl.concat([rest, after.select(rest.columns)])
-        old, new = self._sums.results(before, watermark, span), self._sums.results(after, watermark, span)
-        yield MAIN, changes(*unlike(old, new, self._by))
+        old, new = self._results(before, watermark, window), self._results(after, watermark, window)
+        yield MAIN, changed(*unlike(old, new, self._by))
+
+    def _results(self, sums: pl.DataFrame, watermark: int, window: int) -> pl.DataFrame:
+        start = pl.lit(window, pl.Int64)
+        return self._sums.results(sums, watermark, (start, start + self._size))
 
     # -- state -----------------------------------------------------------------------------------------
 
     def deltas(self) -> Sequence[Delta]:
         """The partial sums of the micro-batch, and how far windows have closed."""
         self._sum_up()
-        found = [Delta(PARTIAL, partial) for partial in self._fresh]
-        self._fresh = []
-        if self._news:
-            found.append(Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]})))
-            self._news = False
-        return found
+        fresh, self._fresh = self._fresh, []
+        return [*(Delta(PARTIAL, partial) for partial in fresh), *self._closed.deltas()]
 
     def snapshot(self) -> Iterable[Delta]:
         """All open windows."""
@@ -215,14 +212,13 @@ class Windowed(Operator):
             yield Delta(PARTIAL, whole.with_columns(pl.lit(pane, pl.Int64).alias(PANE)))
         for window, table in self._tables.items():
             yield Delta(TABLE, table.with_columns(pl.lit(window, pl.Int64).alias(WINDOW)))
-        yield Delta(CLOSED, pl.DataFrame({CLOSED: [self._closed]}))
+        yield self._closed.delta()
 
     def restore(self, delta: Delta) -> None:
         """Take back sums, or what has closed."""
-        if delta.tag == CLOSED:
-            self._closed = max(self._closed, delta.frame.item())
+        if self._closed.restores(delta):
             for held in (self._panes, self._tables):
-                for start in [start for start in held if start + self._size + self._grace <= self._closed]:
+                for start in [start for start in held if start + self._size + self._grace <= self._closed.at]:
                     del held[start]
         elif delta.tag == TABLE:
             self._tables[delta.frame.get_column(WINDOW)[0]] = delta.frame.drop(WINDOW)
@@ -237,7 +233,7 @@ class Windowed(Operator):
         """Sums that are held."""
         frames = [*(part for parts in self._panes.values() for part in parts), *self._tables.values()]
         frames += [each for waiting in self._waiting.values() for each in waiting]
-        return Size(sum(each.height for each in frames), int(sum(each.estimated_size() for each in frames)))
+        return Size.of(frames)
 
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """The open windows, as they stand."""
@@ -247,8 +243,6 @@ class Windowed(Operator):
         else:
             starts = sorted({pane - back for pane in self._panes for back in range(0, self._size, self._step)})
             windows = {start: sums for start in starts if (sums := self._window(start)) is not None}
-        found = [self._sums.results(sums, 0, (start, start + self._size)) for start, sums in sorted(windows.items())]
-        rows = pl.concat(found).select(self._names) if found else None
-        if rows is None:
-            return self._sums.results(pl.DataFrame(schema=self._sums.schema), 0, (0, 1)).select(self._names)
-        return rows if keys is None else rows.join(keys.select(self._by).unique(), on=self._by, how="semi")
+        none = self._results(pl.DataFrame(schema=self._sums.schema), 0, 0)
+        found = [self._results(sums, 0, start) for start, sums in sorted(windows.items())]
+        return chosen(pl.concat([none, *found]).select(self._names), keys, self._by)

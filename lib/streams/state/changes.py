@@ -36,7 +36,12 @@ def upsert(store: Keyed, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFra
     columns = [*names, TIME, WM]
     values = [before.get_column(name) if name not in store.keys else rows.get_column(name) for name in names]
     old = rows.select(TIME, WM).hstack(values).select(columns).filter(gone)
-    return pl.concat([weighted(old, -1), weighted(rows.select(columns).filter(new), 1)])
+    return changed(old, rows.select(columns).filter(new))
+
+
+def changed(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+    """Changes of a table: rows as they were, then as they are."""
+    return pl.concat([weighted(before, -1), weighted(after, 1)])
 
 
 def weighted(frame: pl.DataFrame, weight: int) -> pl.DataFrame:

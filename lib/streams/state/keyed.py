@@ -109,7 +109,12 @@ class Keyed:
         if keys is None:
             return pl.concat([pl.DataFrame(schema=self._schema), *self.all()])
         wanted = keys.select(pl.col(name).cast(self._schema[name]) for name in self.keys).unique(maintain_order=True)
-        return wanted.hstack(found := self.find(wanted)).filter(found.get_column(FOUND)).select(self.columns)
+        return self.rows(wanted)
+
+    def rows(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """The rows of those keys, each of which is there once, that are stored."""
+        found = self.find(keys)
+        return keys.select(self.keys).hstack(found).filter(found.get_column(FOUND)).select(self.columns)
 
     # -- commits and restores ------------------------------------------------------------------------
 
