@@ -59,7 +59,7 @@ def run_(
     Start as many as you like, anywhere: they share the job's tasks, and the results are the same.
     """
     found = load(topology)
-    from headwater.streams.run import app
+    from headwater.streams.runner import app
 
     options = app.WorkerOptions(
         num_standbys=standbys, instance=instance, reset=reset, lost=lost, spill=spill, memory_max=memory_max
@@ -117,7 +117,7 @@ def status(settings: Settings, job: str) -> None:
     """Show a job's members and tasks, how far behind it is, and the size of its state."""
 
     async def work(namespace: Namespace) -> dict[str, Any]:
-        from headwater.streams.run import control
+        from headwater.streams.runner import control
 
         return await control.status(namespace, job)
 
@@ -159,7 +159,7 @@ def resume(settings: Settings, job: str) -> None:
 
 def _pause(settings: Settings, job: str, *, paused: bool) -> None:
     async def work(namespace: Namespace) -> int:
-        from headwater.streams.run import control
+        from headwater.streams.runner import control
 
         return await control.pause(namespace, job, paused=paused)
 
@@ -181,7 +181,7 @@ def reset(settings: Settings, job: str, to: Start, yes: bool) -> None:
     """
 
     async def preview(namespace: Namespace) -> tuple[dict[tuple[str, int], int], dict[str, Any]]:
-        from headwater.streams.run import control
+        from headwater.streams.runner import control
 
         found = control.remains(namespace.state, job)
         places = await resolve_all(namespace, found.sources, to)
@@ -194,7 +194,7 @@ def reset(settings: Settings, job: str, to: Start, yes: bool) -> None:
         click.confirm(f"Forget the state of job {job} and begin there?", abort=True, err=True)
 
     async def work(namespace: Namespace) -> int:
-        from headwater.streams.run import control
+        from headwater.streams.runner import control
 
         return await control.reset(namespace, job, places)
 
@@ -226,7 +226,7 @@ def savepoint(settings: Settings, job: str, name: str) -> None:
     """
 
     async def work(namespace: Namespace) -> dict[str, Any]:
-        from headwater.streams.run import control
+        from headwater.streams.runner import control
 
         return await control.savepoint(namespace, job, name)
 
@@ -253,7 +253,7 @@ def restart(settings: Settings, job: str, at: str, yes: bool) -> None:
 
     async def find(namespace: Namespace) -> int:
         from headwater.errors import NotFound
-        from headwater.streams.run import control
+        from headwater.streams.runner import control
 
         found = control.savepoints(control.remains(namespace.state, job))
         if at in found:
@@ -268,7 +268,7 @@ def restart(settings: Settings, job: str, at: str, yes: bool) -> None:
         click.confirm(f"Bring job {job} back to commit {commit:,}?", abort=True, err=True)
 
     async def work(namespace: Namespace) -> dict[str, Any]:
-        from headwater.streams.run import control
+        from headwater.streams.runner import control
 
         return await control.restart(namespace, job, commit)
 
@@ -291,7 +291,7 @@ def query(settings: Settings, job: str, name: str, key: tuple[str, ...], limit: 
     """
 
     async def work(namespace: Namespace) -> list[dict[str, Any]]:
-        from headwater.streams.run import asking
+        from headwater.streams.runner import asking
 
         return await asking.rows(namespace, job, name, key, limit=limit, as_of=as_of)
 

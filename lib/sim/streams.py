@@ -37,11 +37,11 @@ from headwater.sim.vault import small_archive
 from headwater.sim.world import Plan, Verdict, World, keep_running, small_window
 from headwater.streams.failures import OperatorFailed
 from headwater.streams.model import Spec
-from headwater.streams.run.app import App, WorkerOptions, run_once
-from headwater.streams.run.job import Job, prepare
-from headwater.streams.run.once import source_goals
-from headwater.streams.run.reading import DataLost
-from headwater.streams.run.restoring import Making, restore
+from headwater.streams.runner.app import App, WorkerOptions, run_once
+from headwater.streams.runner.job import Job, prepare
+from headwater.streams.runner.once import source_goals
+from headwater.streams.runner.reading import DataLost
+from headwater.streams.runner.restoring import Making, restore
 from headwater.types import Record
 from headwater.upkeep.offload import inline
 
@@ -136,7 +136,7 @@ def simulate(seed: int) -> Verdict:
 @contextmanager
 def small_limits(plan: Plan, streams: StreamsPlan) -> Iterator[None]:
     """Let bounds of the runner bite within a few records, and let it know of the small window."""
-    modules = [vars(import_module(f"headwater.streams.run.{name}")) for name in MODULES]
+    modules = [vars(import_module(f"headwater.streams.runner.{name}")) for name in MODULES]
     values = {**streams.limits, "WINDOW": plan.window}
     before = [(module, name, module[name]) for module in modules for name in values if name in module]
     for module, name, _ in before:

@@ -10,8 +10,8 @@ from typing import Any
 from headwater.errors import Fenced, HeadwaterError, Indeterminate
 from headwater.log.operations import TrimLog
 from headwater.log.outcomes import UnknownMember
-from headwater.streams.run import changelog, stepping, worker
-from headwater.streams.run.committing import Forgotten
+from headwater.streams.runner import changelog, stepping, worker
+from headwater.streams.runner.committing import Forgotten
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from headwater.sim.checker import Violation
 from headwater.sim.streams_jobs import DEAD, Play
 from headwater.streams.frames import TIME
 from headwater.streams.model import Join
-from headwater.streams.run.computing import Computer
-from headwater.streams.run.job import Job
-from headwater.streams.run.reading import Taken
+from headwater.streams.runner.computing import Computer
+from headwater.streams.runner.job import Job
+from headwater.streams.runner.reading import Taken
 from headwater.streams.task import Task
 
 TP: TypeAlias = "tuple[str, int]"

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from headwater.streams.failures import IncompatibleTopology, OperatorFailed
     from headwater.streams.process import Processor
     from headwater.streams.querying import sql
-    from headwater.streams.run.app import App, run, run_once
+    from headwater.streams.runner.app import App, run, run_once
     from headwater.streams.stream import GlobalTable, Stream, Table
     from headwater.streams.topology import Topology
     from headwater.streams.windows import hopping, session, sliding, tumbling
 
 _PLACES = {
-    "App": "headwater.streams.run.app",
+    "App": "headwater.streams.runner.app",
     "GlobalTable": "headwater.streams.stream",
     "IncompatibleTopology": "headwater.streams.failures",
     "OperatorFailed": "headwater.streams.failures",
@@ -40,8 +40,8 @@ _PLACES = {
     "col": "polars",
     "hopping": "headwater.streams.windows",
     "lit": "polars",
-    "run": "headwater.streams.run.app",
-    "run_once": "headwater.streams.run.app",
+    "run": "headwater.streams.runner.app",
+    "run_once": "headwater.streams.runner.app",
     "session": "headwater.streams.windows",
     "sliding": "headwater.streams.windows",
     "sql": "headwater.streams.querying",

@@ -35,12 +35,12 @@ from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.store import open_store
 from headwater.streams.model import Spec
-from headwater.streams.run.app import Report, run_once
+from headwater.streams.runner.app import Report, run_once
 from headwater.streams.topology import Topology
 
 if TYPE_CHECKING:
     from headwater.store.base import ObjectStore
-    from headwater.streams.run.worker import WorkerOptions
+    from headwater.streams.runner.worker import WorkerOptions
 
 DEADLINE_S: Final = 60.0  # where the platform does not say
 LEAVE_PART: Final = 0.2  # of the time stays for leaving the group and for what is under way, …

@@ -28,7 +28,7 @@ from headwater.store.memory import MemoryStore
 from headwater.streams import Topology, agg, col
 from headwater.streams.failures import OperatorFailed
 from headwater.streams.function import JobFunction, job, topology_of
-from headwater.streams.run.worker import WorkerOptions
+from headwater.streams.runner.worker import WorkerOptions
 from headwater.upkeep.offload import inline
 from tests.deploy.helpers_template import JOB, ROOT, GuardedStore, Stack
 from tests.log.helpers import simulate

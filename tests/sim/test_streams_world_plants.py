@@ -14,7 +14,7 @@ from headwater.errors import Fenced
 from headwater.log import operations as ops
 from headwater.log.outcomes import UnknownMember
 from headwater.sim.sweep import judge
-from headwater.streams.run import changelog, committing, computing, stepping
+from headwater.streams.runner import changelog, committing, computing, stepping
 from headwater.streams.task import Task
 
 Plant = Callable[[pytest.MonkeyPatch], None]

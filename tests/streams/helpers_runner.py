@@ -15,7 +15,7 @@ from headwater.log.namespace import Namespace
 from headwater.sim.latency import Profile
 from headwater.sim.loop import SimClock, sim_loop
 from headwater.streams import Topology, agg, col, tumbling
-from headwater.streams.run.app import Report, WorkerOptions, run_once
+from headwater.streams.runner.app import Report, WorkerOptions, run_once
 from headwater.types import Record
 from headwater.upkeep.offload import inline
 from tests.log.helpers import network, opened

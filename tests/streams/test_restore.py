@@ -17,9 +17,9 @@ from headwater.log.namespace import Namespace
 from headwater.sim.loop import sim_loop
 from headwater.streams.model import Node, Source
 from headwater.streams.operator import Context, Delta, Operator, Outputs, operator
-from headwater.streams.run import changelog
-from headwater.streams.run.app import App, WorkerOptions
-from headwater.streams.run.changelog import Copy, Line, Weight, batches_of, effective, lines_of
+from headwater.streams.runner import changelog
+from headwater.streams.runner.app import App, WorkerOptions
+from headwater.streams.runner.changelog import Copy, Line, Weight, batches_of, effective, lines_of
 from headwater.streams.task import Task
 from headwater.upkeep.offload import inline
 from tests.log.helpers import simulate

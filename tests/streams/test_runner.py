@@ -14,9 +14,9 @@ from headwater.log.namespace import Namespace
 from headwater.sim.loop import SimClock, sim_loop
 from headwater.streams import Topology, agg, tumbling
 from headwater.streams.failures import IncompatibleTopology, OperatorFailed
-from headwater.streams.run import reading, stepping
-from headwater.streams.run.app import App, WorkerOptions, run
-from headwater.streams.run.reading import DataLost
+from headwater.streams.runner import reading, stepping
+from headwater.streams.runner.app import App, WorkerOptions, run
+from headwater.streams.runner.reading import DataLost
 from headwater.types import Record
 from headwater.upkeep.offload import inline
 from tests.log.helpers import memory, opened, simulate

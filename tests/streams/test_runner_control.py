@@ -10,8 +10,8 @@ from headwater.errors import Conflict, InvalidRequest, NotFound
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 from headwater.sim.loop import sim_loop
-from headwater.streams.run import control
-from headwater.streams.run.app import App
+from headwater.streams.runner import control
+from headwater.streams.runner.app import App
 from tests.log.helpers import simulate
 from tests.streams import helpers_runner as h
 

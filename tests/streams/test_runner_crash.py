@@ -13,8 +13,8 @@ from headwater.log.outcomes import UnknownMember
 from headwater.sim.faults import Faults, Process, SimBucket, SimStore
 from headwater.sim.latency import Profile
 from headwater.sim.loop import SimClock, sim_loop
-from headwater.streams.run import changelog
-from headwater.streams.run.app import App, WorkerOptions, run_once
+from headwater.streams.runner import changelog
+from headwater.streams.runner.app import App, WorkerOptions, run_once
 from headwater.upkeep.offload import inline
 from tests.log.helpers import FIXED, simulate
 from tests.streams import helpers_runner as h

@@ -8,7 +8,7 @@ from headwater.log import batch
 from headwater.log.namespace import Namespace
 from headwater.sim.loop import sim_loop
 from headwater.streams import Topology
-from headwater.streams.run.app import App, WorkerOptions
+from headwater.streams.runner.app import App, WorkerOptions
 from headwater.types import Record
 from headwater.upkeep.offload import inline
 from tests.log.helpers import FIXED, network, opened, simulate

@@ -12,9 +12,9 @@ import pytest
 from headwater.errors import InvalidRequest, NotFound
 from headwater.log.namespace import Namespace
 from headwater.store.memory import MemoryStore
-from headwater.streams.run import asking
-from headwater.streams.run.app import App, WorkerOptions, run_once
-from headwater.streams.run.queries import Misdirected
+from headwater.streams.runner import asking
+from headwater.streams.runner.app import App, WorkerOptions, run_once
+from headwater.streams.runner.queries import Misdirected
 from headwater.upkeep.offload import inline
 from tests.log.helpers import simulate
 from tests.streams import helpers_runner as h

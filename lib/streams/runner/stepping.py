@@ -32,13 +32,13 @@ from headwater.log.namespace import Namespace
 from headwater.log.state import Outcome, Schema
 from headwater.log.writer import Append
 from headwater.streams.model import Process, Source
-from headwater.streams.run import changelog
-from headwater.streams.run.changelog import Copy, Line, Weight
-from headwater.streams.run.committing import Fence, appends_of, offsets_op, settle
-from headwater.streams.run.computing import Computed, Computer
-from headwater.streams.run.job import Job, committed, is_paused
-from headwater.streams.run.reading import Budget, DataLost, Lane, Reading
-from headwater.streams.run.restoring import Making, restore
+from headwater.streams.runner import changelog
+from headwater.streams.runner.changelog import Copy, Line, Weight
+from headwater.streams.runner.committing import Fence, appends_of, offsets_op, settle
+from headwater.streams.runner.computing import Computed, Computer
+from headwater.streams.runner.job import Job, committed, is_paused
+from headwater.streams.runner.reading import Budget, DataLost, Lane, Reading
+from headwater.streams.runner.restoring import Making, restore
 from headwater.upkeep.offload import Offload, in_thread
 
 TIMINGS = 512  # commits whose latency is remembered

@@ -25,7 +25,7 @@ from headwater.log.state import Outcome
 from headwater.log.writer import Append
 from headwater.streams.frames import KEY, NEVER, OFFSET, TIME
 from headwater.streams.model import Repartition, Sink
-from headwater.streams.run.job import Job
+from headwater.streams.runner.job import Job
 from headwater.streams.serde.dead import dead_rows
 from headwater.streams.serde.encode import encode_by_partition
 from headwater.streams.serde.keys import key_array

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from headwater.client.backoff import poked
 from headwater.errors import Indeterminate, Throttled, Unavailable
 from headwater.log.state import State
-from headwater.streams.run.job import Job, committed, is_paused
-from headwater.streams.run.worker import Worker
+from headwater.streams.runner.job import Job, committed, is_paused
+from headwater.streams.runner.worker import Worker
 
 LOOK_S = 1.0  # how long a run that waits for others lets pass between looks; its own commits wake it at once
 

@@ -15,8 +15,8 @@ from headwater.limits import SESSION_MS
 from headwater.log.namespace import Namespace
 from headwater.log.state import State
 from headwater.log.state.assignors import TASKS, ring
-from headwater.streams.run.committing import Fence
-from headwater.streams.run.job import Job
+from headwater.streams.runner.committing import Fence
+from headwater.streams.runner.job import Job
 
 if TYPE_CHECKING:
     from headwater.api.verbs import Verbs

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from headwater.errors import InvalidRequest
 from headwater.limits import STREAMS_STANDBYS_MAX
 from headwater.log.namespace import Namespace
-from headwater.streams.run import metrics, once
-from headwater.streams.run.job import Job, prepare
-from headwater.streams.run.queries import Server, StoreView, store_names
-from headwater.streams.run.worker import Worker, WorkerOptions
+from headwater.streams.runner import metrics, once
+from headwater.streams.runner.job import Job, prepare
+from headwater.streams.runner.queries import Server, StoreView, store_names
+from headwater.streams.runner.worker import Worker, WorkerOptions
 
 if TYPE_CHECKING:
     from headwater.streams.model import Spec

@@ -21,13 +21,13 @@ from headwater.errors import Fenced, HeadwaterError, Indeterminate, NotFound, Th
 from headwater.limits import SESSION_MS, STREAMS_BATCH_BYTES, STREAMS_BUFFER_BYTES, STREAMS_TICK_MS
 from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownMember
-from headwater.streams.run.assigning import Seat, owners, standbys
-from headwater.streams.run.committing import Fence, Forgotten
-from headwater.streams.run.job import Job
-from headwater.streams.run.reading import Budget
-from headwater.streams.run.restoring import Making
-from headwater.streams.run.standby import Standby
-from headwater.streams.run.stepping import Setting, TaskRunner, check_lost
+from headwater.streams.runner.assigning import Seat, owners, standbys
+from headwater.streams.runner.committing import Fence, Forgotten
+from headwater.streams.runner.job import Job
+from headwater.streams.runner.reading import Budget
+from headwater.streams.runner.restoring import Making
+from headwater.streams.runner.standby import Standby
+from headwater.streams.runner.stepping import Setting, TaskRunner, check_lost
 from headwater.upkeep.offload import Offload, in_thread
 
 LEAVE_S = 10.0  # a worker that is cancelled tries for so long to leave; else its session ends by itself

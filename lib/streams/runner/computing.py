@@ -20,10 +20,10 @@ from headwater.streams.failures import OperatorFailed
 from headwater.streams.frames import ENDED
 from headwater.streams.model import Join, Process, Source
 from headwater.streams.operator import Delta
-from headwater.streams.run import changelog, committing
-from headwater.streams.run.changelog import Line
-from headwater.streams.run.job import Job
-from headwater.streams.run.reading import Taken
+from headwater.streams.runner import changelog, committing
+from headwater.streams.runner.changelog import Line
+from headwater.streams.runner.job import Job
+from headwater.streams.runner.reading import Taken
 from headwater.streams.serde.dead import dead_records
 from headwater.streams.serde.decode import Decoded, decode
 from headwater.streams.serde.packing import unpack

@@ -17,19 +17,19 @@ from headwater.errors import HeadwaterError, InvalidRequest, NotFound, Unavailab
 from headwater.limits import STREAMS_QUERY_ROWS_MAX
 from headwater.log import partitioner
 from headwater.streams.model import Node, Source
-from headwater.streams.run import metrics
-from headwater.streams.run.assigning import address
-from headwater.streams.run.job import Job
-from headwater.streams.run.restoring import restore_as_of
+from headwater.streams.runner import metrics
+from headwater.streams.runner.assigning import address
+from headwater.streams.runner.job import Job
+from headwater.streams.runner.restoring import restore_as_of
 from headwater.streams.serde.keys import key_array
 from headwater.streams.task import Task, without_system
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from headwater.streams.run.app import App
-    from headwater.streams.run.stepping import TaskRunner
-    from headwater.streams.run.worker import Worker
+    from headwater.streams.runner.app import App
+    from headwater.streams.runner.stepping import TaskRunner
+    from headwater.streams.runner.worker import Worker
 
 Rows = list[dict[str, Any]]
 

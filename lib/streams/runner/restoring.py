@@ -19,8 +19,8 @@ from headwater.log.history import state_at
 from headwater.log.namespace import Namespace
 from headwater.log.state import State
 from headwater.streams.failures import IncompatibleTopology
-from headwater.streams.run.changelog import Copy
-from headwater.streams.run.job import Job
+from headwater.streams.runner.changelog import Copy
+from headwater.streams.runner.job import Job
 from headwater.streams.task import Task
 from headwater.upkeep.offload import Offload
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from headwater.streams.frames import ENDED, NEVER
 
 if TYPE_CHECKING:
-    from headwater.streams.run.stepping import TaskRunner
-    from headwater.streams.run.worker import Worker
+    from headwater.streams.runner.stepping import TaskRunner
+    from headwater.streams.runner.worker import Worker
 
 
 def of_worker(worker: Worker) -> dict[str, Any]:

@@ -28,11 +28,11 @@ from headwater.log.operations import Chunk
 from headwater.log.state import Outcome, State, Topic
 from headwater.log.state.assignors import TASKS
 from headwater.log.writer import Append
-from headwater.streams.run import changelog
-from headwater.streams.run.changelog import Line
-from headwater.streams.run.committing import encoded, settle
-from headwater.streams.run.job import JOB, PAUSED
-from headwater.streams.run.restoring import read_as_of, read_range
+from headwater.streams.runner import changelog
+from headwater.streams.runner.changelog import Line
+from headwater.streams.runner.committing import encoded, settle
+from headwater.streams.runner.job import JOB, PAUSED
+from headwater.streams.runner.restoring import read_as_of, read_range
 
 SAVEPOINT = "streams.savepoint."  # a config of the changelog: a name for a commit
 Place = tuple[str, int]

@@ -11,9 +11,9 @@ import asyncio
 from headwater.client.backoff import Backoff
 from headwater.errors import Indeterminate, NotFound, OffsetOutOfRange, Throttled, Unavailable
 from headwater.limits import STREAMS_POLL_MS
-from headwater.streams.run.changelog import Copy
-from headwater.streams.run.restoring import STEP_BYTES, apply, new_copy
-from headwater.streams.run.stepping import Setting
+from headwater.streams.runner.changelog import Copy
+from headwater.streams.runner.restoring import STEP_BYTES, apply, new_copy
+from headwater.streams.runner.stepping import Setting
 
 
 class Standby:

@@ -1,0 +1,1 @@
+"""How jobs run: as workers of a group, alone, or until what is there is done."""
