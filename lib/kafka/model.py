@@ -1,0 +1,71 @@
+"""What the parts of the gateway hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from headwater.api.service import Service
+    from headwater.kafka.gateway import Gateway
+    from headwater.log.namespace import Namespace
+
+Fields: TypeAlias = dict[str, Any]
+"""A message as Kafka's schema names it, in snake case, the union of all versions; see ``wire``.
+
+A request has every field: those that its version lacks have their default. An answer may leave fields out: they get
+their default, and fields that the version lacks are dropped. Arrays are lists of ``Fields`` or of plain values, times
+are ints in ms, UUIDs 16 bytes, records and bytes are buffers.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request. ``client`` is the client id, "" if there is none."""
+
+    api: int
+    version: int
+    correlation: int
+    client: str
+    fields: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """An answer that takes a while. Requests behind it on the connection are begun meanwhile, and answered after it."""
+
+    answer: Coroutine[Any, Any, Fields]
+
+
+Answer: TypeAlias = Fields | Later | None  # None: the client wants no answer (acks=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where clients of a listener find it."""
+
+    host: str
+    port: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Peer:
+    """The other side of one connection, as handlers see it.
+
+    ``service`` asks with the rights of ``principal`` (``api.Service``: access rules, quotas, audit), ``namespace``
+    without any; who uses the latter checks access first. ``name`` is the listener's.
+    """
+
+    gateway: Gateway
+    name: str
+    address: Address  # what this listener tells its clients
+    host: str  # where the client is
+    namespace: Namespace
+    service: Service
+    principal: str
+    mechanism: str = ""  # of SASL, once the client has named it
+    sasl: Any = None  # the exchange under way
+
+
+Handler: TypeAlias = Callable[[Peer, Request], Awaitable[Answer]]
