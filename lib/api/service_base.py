@@ -87,6 +87,24 @@ class ServiceBase:
     def _may(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> bool:
         return access.allowed(self._state, self.principal, self._scopes, operation, resource, name)
 
+    # -- for edges that judge and answer for many things at once (Kafka's admin APIs) ------------------
+
+    async def enter(self) -> State:
+        """One request paid for, and the state of this very moment to judge and answer by. Cost: 1 GET.
+
+        Raises ``Throttled``, or what the store raises.
+        """
+        await self._enter(fresh=True)
+        return self._state
+
+    def may(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> bool:
+        """Whether the principal may do it, by the rules as this process knows them."""
+        return self._may(operation, resource, name)
+
+    def check(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> None:
+        """Raise ``Forbidden`` unless the principal may."""
+        self._check(operation, resource, name)
+
     async def _change(self, op: AnyOp, action: str, resource: Resource, name: str, **details: object) -> Outcome:
         """Commit a change together with its audit record. Cost: 1 commit."""
         from headwater.api.audit import append_of

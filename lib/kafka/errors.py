@@ -8,6 +8,7 @@ from typing import Final
 from kio.schema.errors import ErrorCode
 
 from headwater import errors
+from headwater.kafka.model import Fields
 from headwater.log import outcomes
 
 _CODES: Final[Mapping[type[errors.HeadwaterError], ErrorCode]] = {
@@ -43,3 +44,8 @@ def code_of(error: errors.HeadwaterError, **special: ErrorCode) -> ErrorCode:
         if kind in _CODES:
             return _CODES[kind]
     return ErrorCode.unknown_server_error
+
+
+def told(error: errors.HeadwaterError, **special: ErrorCode) -> Fields:
+    """The code and the text, for what has fields for both. ``special`` as for ``code_of``."""
+    return {"error_code": code_of(error, **special), "error_message": error.message}

@@ -143,7 +143,7 @@ def _due_ms(state: State, place: _Place) -> int | None:
     """When to look at the partition more closely: 0 for now, since its size may be too large."""
     partition, config = state.partition(place.topic, place.number), place.config
     assert partition is not None, "places are those of this state"
-    if config.retention_bytes != FOREVER and _bytes_at_most(partition) > config.retention_bytes:
+    if config.retention_bytes != FOREVER and bytes_at_most(partition) > config.retention_bytes:
         return 0
     if config.retention_ms == FOREVER:
         return None
@@ -151,7 +151,7 @@ def _due_ms(state: State, place: _Place) -> int | None:
     return 0 if first is None else first + config.retention_ms + 1
 
 
-def _bytes_at_most(partition: Partition) -> int:
+def bytes_at_most(partition: Partition) -> int:
     """Stored bytes of the partition, or more: those of the hot part may be known to index pages alone."""
     hot = [entry for entry in partition.tail if entry.end > partition.hot]
     is_whole = sum(entry.count for entry in hot) >= partition.stable_end - partition.hot
@@ -196,7 +196,7 @@ async def _plan(namespace: Namespace, place: _Place, now_ms: int) -> _Cut:
     cut = _Cut(place, partition.start, partition.start)
     # What may go by size: as much as lies above ``retention.bytes``.
     spare = -1
-    if config.retention_bytes != FOREVER and _bytes_at_most(partition) > config.retention_bytes:
+    if config.retention_bytes != FOREVER and bytes_at_most(partition) > config.retention_bytes:
         spare = await _stored_bytes(namespace, place) - config.retention_bytes
     async for unit in _units(namespace, place):
         if unit.end > stable_end:
