@@ -65,17 +65,17 @@ class ServiceBase:
         if fresh or (self.principal != ROOT and self._space.chain.age_s() > ACCESS_STALE_S):
             await self._space.refresh()
 
-    def _pay(self, kind: Kind, amount: int) -> None:
+    def pay(self, kind: Kind, amount: int) -> None:
         """Pay before it is done, or raise ``Throttled``."""
         if self._quotas is not None:
             self._quotas.take(self._state.quotas, self.namespace, self.principal, kind, amount)
 
-    def _charge(self, kind: Kind, amount: int) -> None:
+    def charge(self, kind: Kind, amount: int) -> None:
         """Pay for what was done."""
         if self._quotas is not None:
             self._quotas.charge(self._state.quotas, self.namespace, self.principal, kind, amount)
 
-    def _check_debt(self, kind: Kind) -> None:
+    def check_debt(self, kind: Kind) -> None:
         """Raise ``Throttled`` while earlier charges are unpaid."""
         if self._quotas is not None:
             self._quotas.check(self._state.quotas, self.namespace, self.principal, kind)

@@ -38,7 +38,7 @@ class ReadVerbs(ServiceBase):
             fetched = await self._space.reader.fetch(
                 topic, partition, offset, bytes_max=wanted, wait_ms=min(wait_ms, FETCH_WAIT_MS_MAX), fresh=False
             )
-        self._charge("fetch", sum(len(chunk.data) for chunk in fetched.chunks))
+        self.charge("fetch", sum(len(chunk.data) for chunk in fetched.chunks))
         return fetched
 
     @verb
@@ -60,7 +60,7 @@ class ReadVerbs(ServiceBase):
         ranges += [
             self._range(file.key, 0, file.bytes, file.base, file.count, "parquet", file.crc) for file in located.files
         ]
-        self._charge("fetch", sum(each.length for each in ranges))
+        self.charge("fetch", sum(each.length for each in ranges))
         return Ranges(
             ranges=ranges,
             next_offset=located.next_offset,
@@ -90,7 +90,7 @@ class ReadVerbs(ServiceBase):
     async def _begin(self, topic: str) -> None:
         await self._enter(fresh=True)
         self._check("read", "topic", topic)
-        self._check_debt("fetch")
+        self.check_debt("fetch")
 
     async def _fetch_as_of(self, topic: str, partition: int, offset: int, bytes_max: int, commit: int) -> Fetched:
         """What a fetch would have found when ``commit`` was the newest one."""

@@ -36,7 +36,7 @@ class StagedVerbs(WriteVerbs):
             raise InvalidRequest("There is nothing to add: the request has no batch and no offsets.")
         await self._enter()
         self._check_writes(batches, offsets)
-        self._pay("produce", sum(len(batch.data) for _, _, batch in batches))
+        self.pay("produce", sum(len(batch.data) for _, _, batch in batches))
         await self._space.shared(Transactions).add(transaction, batches, offsets, principal=self.principal)
 
     @verb
@@ -74,7 +74,7 @@ class StagedVerbs(WriteVerbs):
         self._check("write", "topic", topic)
         await self._space.find_topic(topic)
         self._space.reader.place(topic, partition)
-        self._pay("produce", length)
+        self.pay("produce", length)
         return await self._space.shared(Uploads).create(topic, partition, length, self.principal)
 
     @verb

@@ -37,7 +37,7 @@ class WriteVerbs(ServiceBase):
             self._check_writes(batches)
             for producer in {batch.producer_id for _, _, batch in batches if batch.producer_id >= 0}:
                 await self._check_producer(producer)
-            self._pay("produce", sum(len(batch.data) for _, _, batch in batches))
+            self.pay("produce", sum(len(batch.data) for _, _, batch in batches))
             appends = await self._appends(batches)
         try:
             outcome = await self._space.writer.commit(appends, wishes, token=token)
@@ -81,7 +81,7 @@ class WriteVerbs(ServiceBase):
             await self._enter()
             self._check_writes(batches, offsets)
             tid = await self._transactional_id(producer.id)
-            self._pay("produce", sum(len(batch.data) for _, _, batch in batches))
+            self.pay("produce", sum(len(batch.data) for _, _, batch in batches))
             commits = [await offsets_op(self._space, commit) for commit in offsets]
             appends = await self._appends(batches, producer)
         end = ops.EndTransaction(pid=producer.id, epoch=producer.epoch)
