@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from headwater.errors import InvalidRequest
+from headwater.limits import BATCH_BYTES_MAX
 
 DAY_MS: Final = 86_400_000
 FOREVER: Final = -1
@@ -30,6 +31,7 @@ class TopicConfig:
     min_compaction_lag_ms: int = 0  # younger records are left alone
     max_compaction_lag_ms: int = _NUMBER_MAX  # older records are compacted, however few they are
     min_cleanable_dirty_ratio: float = 0.5  # else this part of a partition's bytes must be new
+    max_message_bytes: int = BATCH_BYTES_MAX  # a batch as Kafka's producers send it; the gateway refuses larger ones
     archive: bool = True  # archive.enable
     archive_ms: int = 6 * 3_600_000  # a chunk waits for the archive at most so long …
     archive_bytes: int = 64 << 20  # … or until so many bytes of its partition wait
@@ -76,6 +78,7 @@ _NUMBERS: Final = {
     "delete.retention.ms": "delete_retention_ms",
     "min.compaction.lag.ms": "min_compaction_lag_ms",
     "max.compaction.lag.ms": "max_compaction_lag_ms",
+    "max.message.bytes": "max_message_bytes",
     "archive.ms": "archive_ms",
     "archive.bytes": "archive_bytes",
 }
@@ -83,9 +86,11 @@ _FROM_ZERO: Final = {
     "delete.retention.ms",
     "min.compaction.lag.ms",
     "max.compaction.lag.ms",
+    "max.message.bytes",
     "archive.ms",
     "archive.bytes",
 }
+_AT_MOST: Final = {"max.message.bytes": BATCH_BYTES_MAX}  # what no batch may exceed anyway
 
 
 def check_topic_config(name: str, value: str) -> None:
@@ -128,6 +133,7 @@ def _parsed(name: str, value: str) -> dict[str, object]:
 def _number(name: str, value: str) -> int:
     least = 0 if name in _FROM_ZERO else FOREVER
     number = int(value) if value.removeprefix("-").isascii() and value.removeprefix("-").isdigit() else least - 1
-    if not least <= number <= _NUMBER_MAX:
-        raise InvalidRequest(f"{name} is a whole number from {least} on, not {value[:80]!r}.")
+    if not least <= number <= _AT_MOST.get(name, _NUMBER_MAX):
+        most = f"to {_AT_MOST[name]}" if name in _AT_MOST else "on"
+        raise InvalidRequest(f"{name} is a whole number from {least} {most}, not {value[:80]!r}.")
     return number
