@@ -227,3 +227,26 @@ SPARK_READ_BYTES = 64 * MIB  # records that one task holds: a machine runs as ma
 SPARK_STAGE_BYTES = 16 * MIB  # rows that a writing task gathers before it stores them: what it holds in memory
 SPARK_CHUNK_BYTES = 8 * MIB  # rows of one batch before compression: half of what a batch may take
 SPARK_COMMIT_TRIES_MAX = 5  # how often a commit is asked for its outcome, or meets another writer of the same stream
+
+# -- the Kafka gateway -----------------------------------------------------------------------------------
+
+KAFKA_FRAME_BYTES_MAX = 100 * MIB  # one request, as in Kafka (socket.request.max.bytes)
+KAFKA_READ_BYTES = 64 * KIB  # what one read of a socket takes at most, unless a larger frame is on its way
+KAFKA_PIPELINE_MAX = 64  # requests of one connection that are begun and not answered; then its socket is not read
+KAFKA_HELD_BYTES_MAX = 512 * MIB  # requests of all connections in memory; then no socket is read until some are answered
+KAFKA_LINGER_MS = 25.0  # a commit waits so long for batches of other clients: less is more requests to the store
+KAFKA_LINGER_MS_MAX = 250.0  # beyond that, waiting costs more than a request saves
+KAFKA_CACHE_BYTES = 256 * MIB  # chunks as clients get them, so that the bucket sends each byte once a gateway
+KAFKA_READ_AHEAD_BYTES = 8 * MIB  # what one miss reads of a partition: 1 request to the store for many fetches
+KAFKA_FETCH_BYTES_MAX = 64 * MIB  # records of one answer, whatever the client asks for
+KAFKA_IDLE_S = 600.0  # a silent connection is closed, as in Kafka (connections.max.idle.ms)
+KAFKA_SLOW_S = 30.0  # a frame that has begun must grow within this
+KAFKA_CONNECTIONS_MAX = 10_000  # of one gateway; about 10 KiB each
+KAFKA_TICK_S = 5.0  # how often silent and slow connections are looked for
+KAFKA_STOP_S = 10.0  # requests in flight get this long when the gateway stops
+KAFKA_ADMIN_AT_ONCE = 64  # topics of one admin request that are changed at once: their commits share manifests
+KAFKA_SASL_TRIES_MAX = 3  # wrong secrets of one connection; then its other tries are refused unread
+KAFKA_SASL_BYTES_MAX = 16 * KIB  # one SASL message: tokens are about 100 bytes, SCRAM's messages less than 1 KiB
+SCRAM_ITERATIONS_MIN = 4_096  # of a SCRAM password's hash, as RFC 7677 asks for
+SCRAM_ITERATIONS_MAX = 16_384  # as in Kafka: clients compute them at every connection
+KAFKA_TRIES_MAX = 3  # how often a gateway asks for the outcome of a commit before it tells the client that it is unknown

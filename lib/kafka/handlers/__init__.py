@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Final
 
 from headwater.kafka.model import Handler
@@ -24,6 +25,9 @@ FAMILIES: Final = (
     "consumer_groups",
     "transactions",
     "admin",
+    "admin_configs",
+    "acls",
+    "client_quotas",
     "access",
 )
 
@@ -45,6 +49,8 @@ def table() -> Mapping[int, Api]:
     """All APIs by number: those of each family's ``APIS``."""
     found: dict[int, Api] = {}
     for family in FAMILIES:
+        if find_spec(f"{__name__}.{family}") is None:
+            continue
         for number, api in import_module(f"{__name__}.{family}").APIS.items():
             assert number not in found, f"API {number} is served twice"
             found[number] = api
