@@ -1,4 +1,4 @@
-"""Kafka's message schema, as kio has it, in the few words that ``compile`` needs.
+"""Kafka's message schema, as kio has it, in the few words that ``compiled`` needs.
 
 kio describes each version of each message as a dataclass; here one becomes a ``Struct``: fields in the order of the
 wire, each with its kind, whether it may be null, its tag, and its default. Times become ints in ms, UUIDs 16 bytes.
@@ -7,14 +7,14 @@ wire, each with its kind, whether it may be null, its tag, and its default. Time
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import enum
 import functools
 import types
 import typing
 import uuid
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from kio.schema.index import api_key_map, schema_name_map
 from kio.static.constants import EntityType
@@ -72,7 +72,8 @@ def versions(api: int) -> tuple[int, int]:
 @functools.cache
 def message(api: int, version: int, direction: Direction) -> Struct:
     """The message's struct. Raises ``KeyError`` for one that does not exist. Cost: an import of kio's module."""
-    path = schema_name_map[api_key_map[api]][version][EntityType[direction]]
+    known = schema_name_map[api_key_map[api]][version]
+    path = known[EntityType.request] if direction == "request" else known[EntityType.response]
     module, _, name = path.partition(":")
     return _struct(getattr(__import__(module, fromlist=[name]), name))
 
@@ -119,7 +120,7 @@ def _field(field: dataclasses.Field[Any]) -> Field:
     is_array = typing.get_origin(inner) is tuple
     if is_array:
         inner, _ = _without_none(typing.get_args(inner)[0])
-    struct = _struct(inner) if dataclasses.is_dataclass(inner) else None
+    struct = _struct(cast(type, inner)) if dataclasses.is_dataclass(inner) else None
     kafka_type = field.metadata.get("kafka_type", "struct")
     kind = "struct" if struct is not None else _KINDS.get(kafka_type, kafka_type)
     if kind == "uuid" or kafka_type == "datetime_i64":
@@ -153,8 +154,8 @@ def _plain(value: Any, kind: str, struct: Struct | None, kafka_type: str) -> Any
     if dataclasses.is_dataclass(value):
         assert struct is not None
         return defaults(struct)
-    if isinstance(value, datetime.timedelta):
-        return value // datetime.timedelta(milliseconds=1)
+    if isinstance(value, dt.timedelta):
+        return value // dt.timedelta(milliseconds=1)
     if isinstance(value, uuid.UUID):
         return value.bytes
     if isinstance(value, enum.IntEnum):

@@ -10,8 +10,8 @@ import struct
 from functools import cache
 from typing import Final
 
-from headwater.kafka import compile, schema
-from headwater.kafka.compile import Decoder, Encoder, Malformed
+from headwater.kafka import compiled, schema
+from headwater.kafka.compiled import Decoder, Encoder, Malformed
 from headwater.kafka.model import Fields, Request
 from headwater.types import Buffer
 
@@ -43,13 +43,13 @@ def request(frame: memoryview) -> Request:
     client = ""
     if size > 0:
         try:
-            client = str(compile.part(frame, at, size, end), "utf-8")
+            client = str(compiled.part(frame, at, size, end), "utf-8")
         except UnicodeDecodeError as error:
             raise Malformed("The client id is no UTF-8.") from error
         at += size
     if is_flexible:
         try:
-            _, at = compile.tags(frame, at, end)
+            _, at = compiled.tags(frame, at, end)
         except IndexError as error:
             raise Malformed("The request ends in its header.") from error
     fields, at = decode(frame, at, end)
@@ -70,10 +70,10 @@ def answer(api: int, version: int, correlation: int, fields: Fields) -> list[Buf
 @cache
 def _decoder(api: int, version: int) -> tuple[Decoder, bool]:
     found = schema.message(api, version, "request")
-    return compile.decoder(found, api), schema.header_version(api, version, "request") == 2
+    return compiled.decoder(found, api), schema.header_version(api, version, "request") == 2
 
 
 @cache
 def _encoder(api: int, version: int) -> tuple[Encoder, bool]:
     found = schema.message(api, version, "response")
-    return compile.encoder(found), schema.header_version(api, version, "response") == 1
+    return compiled.encoder(found), schema.header_version(api, version, "response") == 1

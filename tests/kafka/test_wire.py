@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import io
 import struct
 import uuid
@@ -14,7 +14,7 @@ from kio.index import load_request_schema, load_response_schema
 from kio.schema.errors import ErrorCode
 from kio.serial import entity_reader, entity_writer
 
-from headwater.kafka import compile, schema, wire
+from headwater.kafka import compiled, schema, wire
 
 APIS = [
     (api, version)
@@ -31,7 +31,7 @@ def test_a_request_reads_what_kio_wrote(api: int, version: int) -> None:
         buffer = io.BytesIO()
         entity_writer(kind)(buffer, entity)
         data = memoryview(buffer.getvalue())
-        found, end = compile.decoder(schema.message(api, version, "request"), api)(data, 0, len(data))
+        found, end = compiled.decoder(schema.message(api, version, "request"), api)(data, 0, len(data))
         assert (len(data), plain(entity)) == (end, _like(found, plain(entity)))
 
 
@@ -43,7 +43,7 @@ def test_an_answer_is_what_kio_reads(api: int, version: int) -> None:
         buffer = io.BytesIO()
         entity_writer(kind)(buffer, entity)
         out: list[Any] = []
-        compile.encoder(schema.message(api, version, "response"))(plain(entity), out)
+        compiled.encoder(schema.message(api, version, "response"))(plain(entity), out)
         assert buffer.getvalue() == b"".join(out)
         assert entity == entity_reader(kind)(b"".join(out), 0)[0]
 
@@ -80,9 +80,9 @@ def plain(value: Any) -> Any:
         return {each.name: _field(value, each) for each in dataclasses.fields(value)}
     if isinstance(value, tuple):
         return [plain(each) for each in value]
-    if isinstance(value, datetime.timedelta):
-        return value // datetime.timedelta(milliseconds=1)
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, dt.timedelta):
+        return value // dt.timedelta(milliseconds=1)
+    if isinstance(value, dt.datetime):
         return round(value.timestamp() * 1000)
     if isinstance(value, uuid.UUID):
         return value.bytes
@@ -145,7 +145,7 @@ def _primitive(kind: str) -> Any:
         "records": b"records" * 30,
         "uuid": uuid.UUID(int=2**100 + 5),
         "error_code": ErrorCode.fenced_instance_id,
-        "timedelta_i32": datetime.timedelta(milliseconds=1234),
-        "timedelta_i64": datetime.timedelta(milliseconds=123456),
-        "datetime_i64": datetime.datetime(2026, 1, 2, 3, 4, 5, 678000, datetime.UTC),
+        "timedelta_i32": dt.timedelta(milliseconds=1234),
+        "timedelta_i64": dt.timedelta(milliseconds=123456),
+        "datetime_i64": dt.datetime(2026, 1, 2, 3, 4, 5, 678000, dt.UTC),
     }[kind]

@@ -1,0 +1,210 @@
+"""``headwater kafka``: a gateway for Kafka clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import ssl
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headwater.cli.settings import Command, Settings, pass_settings
+from headwater.errors import InvalidRequest
+from headwater.limits import KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX
+
+if TYPE_CHECKING:
+    from headwater.kafka.gateway import Gateway, Listener
+
+
+@click.command(cls=Command)
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="ADDRESS",
+    default=("127.0.0.1:9092",),
+    show_default=True,
+    help="Where to listen: host:port, or name=host:port?namespace=…&auth=none|sasl|tls&tls=1. May be repeated.",
+)
+@click.option(
+    "--advertise",
+    multiple=True,
+    metavar="ADDRESS",
+    help="What clients are told to connect to, as host:port or name=host:port. Default: where it listens.",
+)
+@click.option("--node-id", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True, help="Kafka's broker.id.")
+@click.option("--rack", default="", help="The zone that this gateway runs in (Kafka's broker.rack).")
+@click.option(
+    "--linger-ms",
+    type=click.FloatRange(0, KAFKA_LINGER_MS_MAX),
+    default=KAFKA_LINGER_MS,
+    show_default=True,
+    help="How long a commit waits for batches of other clients: fewer requests to the store, later acks.",
+)
+@click.option("--auto-create", is_flag=True, help="Make topics that clients ask for (auto.create.topics.enable).")
+@click.option("--partitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="… with so many.")
+@click.option("--scram-file", type=click.Path(exists=True, dir_okay=False), help="SCRAM credentials as JSON.")
+@click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="PEM: certificate chain and key.")
+@click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False), help="PEM: who signs clients' certificates.")
+@pass_settings
+def kafka(settings: Settings, /, **given: Any) -> int:
+    """Serve Kafka clients, unchanged, until Ctrl-C.
+
+    The gateway keeps nothing: run as many as you like over one store, and stop any of them at any time. Ctrl-C
+    answers what is in flight. Needs the extra kafka: pip install 'headwater[kafka]'.
+    """
+    with _friendly():
+        gateway = _gateway(settings, given)
+        return asyncio.run(_serve(settings, gateway))
+
+
+def _gateway(settings: Settings, given: dict[str, Any]) -> Gateway:
+    from headwater.clock import SystemClock
+    from headwater.kafka.gateway import Gateway
+    from headwater.kafka.gateway import Settings as Behaviour
+    from headwater.store import open_store
+
+    tls = _tls(given["tls_cert"], given["tls_ca"])
+    scram = json.loads(Path(given["scram_file"]).read_text(encoding="utf-8")) if given["scram_file"] else {}
+    clock = SystemClock()
+    return Gateway(
+        open_store(settings.store, clock=clock),
+        listeners(given["listen"], given["advertise"], settings.namespace, tls),
+        Behaviour(
+            node_id=given["node_id"],
+            rack=given["rack"],
+            linger_ms=given["linger_ms"],
+            auto_create=given["auto_create"],
+            partitions_default=given["partitions"],
+            scram=scram,
+        ),
+        clock=clock,
+    )
+
+
+def listeners(
+    listen: tuple[str, ...], advertise: tuple[str, ...], namespace: str, tls: ssl.SSLContext | None
+) -> list[Listener]:
+    """The listeners that the options name. Raises ``InvalidRequest``."""
+    from headwater.kafka.gateway import Listener
+
+    told = dict(_named(text, number) for number, text in enumerate(advertise))
+    found = []
+    for number, text in enumerate(listen):
+        place, _, query = text.partition("?")
+        name, address = _named(place, number)
+        options = dict(part.partition("=")[::2] for part in query.split("&") if part)
+        if unknown := options.keys() - {"namespace", "auth", "tls"}:
+            raise InvalidRequest(f"--listen {text}: there is no {min(unknown)!r}; there are namespace, auth and tls.")
+        auth = options.get("auth", "none")
+        if auth not in ("none", "sasl", "tls"):
+            raise InvalidRequest(f"--listen {text}: auth is none, sasl or tls, not {auth!r}.")
+        secure = options.get("tls") == "1" or auth == "tls"
+        if secure and tls is None:
+            raise InvalidRequest(f"--listen {text}: TLS needs --tls-cert.")
+        found.append(
+            Listener(
+                name=name,
+                host=address.host,
+                port=address.port,
+                advertised=told.get(name),
+                namespace=options.get("namespace", namespace),
+                auth=auth,  # type: ignore[arg-type]
+                tls=tls if secure else None,
+            )
+        )
+    return found
+
+
+def _named(text: str, number: int) -> tuple[str, Any]:
+    """A name and an address; without a name the listeners are numbered."""
+    from headwater.kafka.model import Address
+
+    name, mark, place = text.rpartition("=")
+    host, colon, port = place.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise InvalidRequest(f"{text!r} is no address: write host:port, as in 0.0.0.0:9092.")
+    return name if mark else f"listener-{number}", Address(host=host.strip("[]") or "0.0.0.0", port=int(port))
+
+
+def _tls(certificate: str | None, authority: str | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate)
+        if authority is not None:
+            context.load_verify_locations(authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidRequest(
+            f"The TLS files cannot be used: {error}. They are PEM; --tls-cert has the key too."
+        ) from error
+    return context
+
+
+async def _serve(settings: Settings, gateway: Gateway) -> int:
+    from headwater.kafka.gateway import serve
+
+    task = asyncio.ensure_future(serve(gateway, ready=partial(_announce, settings)))
+    with contextlib.suppress(NotImplementedError):  # as on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is None or current.cancelling():
+            raise  # Ctrl-C, which comes out as KeyboardInterrupt
+    finally:
+        await gateway.store.aclose()
+    return 0
+
+
+@contextlib.contextmanager
+def _friendly() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"Cannot listen: {error.strerror or error}.") from error
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"The gateway needs {error.name}, which is not installed: pip install 'headwater[kafka]'."
+        ) from error
+
+
+def _announce(settings: Settings, gateway: Gateway) -> None:
+    places = [
+        {
+            "name": each.listener.name,
+            "address": f"{each.address.host}:{each.address.port}",
+            "namespace": each.listener.namespace,
+            "auth": each.listener.auth,
+            "tls": each.listener.tls is not None,
+        }
+        for each in gateway.listening
+    ]
+    if settings.json:
+        from headwater.cli import output
+
+        output.print_json({"listeners": places, "store": settings.store, "node_id": gateway.node_id})
+    else:
+        for place in places:
+            click.echo(
+                f"Serving {settings.store}, namespace {place['namespace']}, to Kafka clients at {place['address']} "
+                f"(auth: {place['auth']}{', TLS' if place['tls'] else ''}). Ctrl-C ends it."
+            )
+        first = places[0]["address"]
+        click.echo(
+            "\nTry, in another shell:\n\n"
+            f"  headwater topic create greetings\n"
+            f"  echo hello | kcat -b {first} -t greetings -P\n"
+            f"  kcat -b {first} -t greetings -C -e\n"
+        )
+    sys.stdout.flush()

@@ -1,0 +1,313 @@
+"""One client's connection: requests are begun in their order, and answered in their order.
+
+    socket ──► frames ──► waiting ──► begun, one after another ──► answers ──► socket
+                                       └─ Later: goes on beside those behind it
+
+A connection that has sent more than it may (requests in flight, bytes that the gateway holds, answers that it does not
+read) is not read from until it has caught up, so a fast or a hostile client costs bounded memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+from kio.schema.errors import ErrorCode
+
+from headwater.errors import HeadwaterError, InvalidRequest
+from headwater.kafka import schema, wire
+from headwater.kafka.errors import code_of
+from headwater.kafka.framing import Frames
+from headwater.kafka.handlers import table
+from headwater.kafka.model import Fields, Later, Peer, Request
+from headwater.limits import KAFKA_PIPELINE_MAX
+from headwater.types import Buffer
+
+if TYPE_CHECKING:
+    from headwater.kafka.gateway import Gateway, Listening
+
+PRODUCE, API_VERSIONS = 0, 18
+SMALL_BYTES = 64 << 10  # an answer up to this is joined and written at once
+
+_Pending = asyncio.Future[list[Buffer] | None]
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The protocol of one accepted socket. Made by the gateway's listener."""
+
+    def __init__(self, gateway: Gateway, listening: Listening) -> None:
+        self._gateway = gateway
+        self._listening = listening
+        self._frames = Frames()
+        self._waiting: deque[memoryview] = deque()
+        self._answers: deque[tuple[_Pending, int]] = deque()  # begun and not answered, with the request's bytes
+        self._held = 0  # bytes of requests that the gateway counts for us
+        self._worker: asyncio.Task[None] | None = None
+        self._later: set[asyncio.Task[None]] = set()
+        self._transport: asyncio.Transport | None = None
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+        self._room = asyncio.Event()
+        self._is_paused = False
+        self._appending = 0
+        self.peer: Peer | None = None
+        self.heard_s = 0.0  # when bytes last came
+
+    # -- what asyncio calls ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.heard_s = self._gateway.now_s()
+        self._gateway.connections.add(self)
+        if len(self._gateway.connections) > self._gateway.connections_max:
+            self.close(f"there are {self._gateway.connections_max} connections already")
+
+    def get_buffer(self, sizehint: int) -> Buffer:
+        """Where the socket's bytes go."""
+        return self._frames.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have come."""
+        self.heard_s = self._gateway.now_s()
+        try:
+            frames = self._frames.filled(nbytes)
+        except InvalidRequest as error:
+            self.close(error.message)
+            return
+        if frames:
+            self._waiting.extend(frames)
+            self._hold(sum(map(len, frames)))
+            if self._worker is None:
+                self._worker = self._spawn(self._work())
+        self._steer()
+
+    def eof_received(self) -> bool:
+        """The client sends nothing more; what it has asked for is still answered."""
+        return self.is_busy
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers fast enough."""
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._may_write.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone. What it has begun to append goes on: it may be shared with others."""
+        self._gateway.connections.discard(self)
+        self._may_write.set()
+        self._waiting.clear()
+        for task in [*self._later, *([self._worker] if self._worker else [])]:
+            task.cancel()
+        self._hold(-self._held)
+        self._transport = None
+
+    # -- for the gateway ---------------------------------------------------------------------------------
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return self._frames.partial
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether an append is begun and not answered."""
+        return self._appending > 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is begun or waits."""
+        return bool(self._waiting or self._answers)
+
+    def close(self, why: str = "") -> None:
+        """Let go of the client; ``why`` is for the log."""
+        if self._transport is not None and not self._transport.is_closing():
+            if why:
+                self._gateway.note(self, why)
+            self._transport.close()
+
+    def steer(self) -> None:
+        """Read the socket again if there is room."""
+        self._steer()
+
+    # -- requests ----------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Begin what waits, one after another."""
+        try:
+            while self._waiting:
+                await self._may_write.wait()
+                while len(self._answers) >= KAFKA_PIPELINE_MAX:
+                    self._room.clear()
+                    await self._room.wait()
+                frame = self._waiting.popleft()
+                await self._begin(frame)
+        except Exception as error:
+            self._gateway.mistake("a connection", error)
+            self.close("an unexpected error")
+        finally:
+            self._worker = None
+
+    async def _begin(self, frame: memoryview) -> None:
+        """Call the handler of one request, and put its answer, or the promise of one, into the queue."""
+        pending: _Pending = asyncio.get_running_loop().create_future()
+        self._answers.append((pending, len(frame)))
+        try:
+            request = self._read(frame)
+        except InvalidRequest as error:
+            self.close(error.message)
+            return
+        if request is None:
+            pending.set_result(_too_new(frame))
+        else:
+            try:
+                peer = await self._known()
+                found = table()[request.api]
+                if peer.principal == "" and not found.open:
+                    raise InvalidRequest(f"The client asks for API {request.api} before it has said who it is.")
+                answer = await found.handler(peer, request)
+            except Exception as error:
+                self._failed(pending, request, error)
+            else:
+                if isinstance(answer, Later):
+                    self._spawn_later(self._finish(pending, request, answer))
+                    return
+                self._done(pending, request, answer)
+        self._flush()
+
+    def _read(self, frame: memoryview) -> Request | None:
+        """The request; None if it is an ApiVersions that is too new. Raises ``InvalidRequest``."""
+        api, version, _ = wire.peek(frame)
+        served = table().get(api)
+        if served is None or not served.first <= version <= served.last:
+            if api == API_VERSIONS:
+                return None
+            raise InvalidRequest(f"The client asks for API {api}, version {version}, which is not served.")
+        return wire.request(frame)
+
+    async def _known(self) -> Peer:
+        if self.peer is None:
+            assert self._transport is not None
+            host = (self._transport.get_extra_info("peername") or ("",))[0]
+            certificate = self._transport.get_extra_info("peercert")
+            self.peer = await self._gateway.peer_for(self._listening, str(host), certificate)
+        return self.peer
+
+    async def _finish(self, pending: _Pending, request: Request, later: Later) -> None:
+        appends = request.api == PRODUCE
+        self._appending += appends
+        try:
+            self._done(pending, request, await later.answer)
+        except Exception as error:
+            self._failed(pending, request, error)
+        finally:
+            self._appending -= appends
+        self._flush()
+
+    def _done(self, pending: _Pending, request: Request, answer: Fields | None) -> None:
+        if pending.cancelled():
+            return
+        if answer is None:
+            pending.set_result(None)
+            return
+        try:
+            pending.set_result(wire.answer(request.api, request.version, request.correlation, answer))
+        except Exception as error:
+            self._failed(pending, request, error)
+
+    def _failed(self, pending: _Pending, request: Request, error: Exception) -> None:
+        """Answer with the error's code where the answer has a place for one; else the connection ends."""
+        if isinstance(error, HeadwaterError):
+            code, text = code_of(error), error.message
+        else:
+            self._gateway.mistake(f"API {request.api}, version {request.version}", error)
+            code, text = ErrorCode.unknown_server_error, "an unexpected error; the gateway's log has more"
+        names = {field.name for field in schema.message(request.api, request.version, "response").fields}
+        if "error_code" not in names or pending.done():
+            self.close(text)
+            return
+        fields = {"error_code": code, "error_message": text}
+        pending.set_result(wire.answer(request.api, request.version, request.correlation, fields))
+
+    # -- answers -----------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Write the answers that are due, in the order of their requests."""
+        while self._answers and self._answers[0][0].done():
+            pending, size = self._answers.popleft()
+            self._hold(-size)
+            parts = pending.result()
+            if parts is None or self._transport is None or self._transport.is_closing():
+                continue
+            if sum(map(len, parts)) <= SMALL_BYTES:
+                self._transport.write(b"".join(parts))
+            else:
+                self._transport.writelines(_gathered(parts))
+        self._room.set()
+        self._steer()
+
+    # -- back-pressure -----------------------------------------------------------------------------------
+
+    def _hold(self, nbytes: int) -> None:
+        self._held += nbytes
+        self._gateway.hold(nbytes)
+
+    def _steer(self) -> None:
+        """Read the socket, or do not."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        is_full = len(self._waiting) + len(self._answers) >= KAFKA_PIPELINE_MAX or (
+            self._held > 0 and self._gateway.is_full
+        )
+        if is_full and not self._is_paused:
+            self._transport.pause_reading()
+            self._gateway.paused.add(self)
+        elif self._is_paused and not is_full:
+            self._transport.resume_reading()
+            self._gateway.paused.discard(self)
+        self._is_paused = is_full
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(coroutine)
+
+    def _spawn_later(self, coroutine: Any) -> None:
+        task = self._spawn(coroutine)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+
+def _gathered(parts: list[Buffer]) -> list[Buffer]:
+    """Parts with small neighbours joined, so that the socket is given few of them."""
+    out: list[Buffer] = []
+    small: list[Buffer] = []
+    for part in parts:
+        if len(part) < SMALL_BYTES:
+            small.append(part)
+            continue
+        if small:
+            out.append(b"".join(small))
+            small = []
+        out.append(part)
+    if small:
+        out.append(b"".join(small))
+    return out
+
+
+def _too_new(frame: memoryview) -> list[Buffer]:
+    """The answer to an ApiVersions of a version that we do not know: version 0, with what we serve (KIP-511)."""
+    from headwater.kafka.handlers.basics import served
+
+    _, _, correlation = wire.peek(frame)
+    fields = {"error_code": ErrorCode.unsupported_version, "api_keys": served()}
+    return wire.answer(API_VERSIONS, 0, correlation, fields)
+
+
+def report(what: str, error: Exception) -> None:
+    """A mistake of ours, for the log."""
+    lines = "".join(traceback.format_exception(error))
+    sys.stderr.write(f"headwater: {what}: {lines}")

@@ -1,0 +1,291 @@
+"""A gateway: listeners, the namespaces that they serve, and who their clients are.
+
+Any number of gateways serve one bucket at once, without knowing of each other: all that must be agreed on is in the
+log. Each listener has one namespace; clients of one gateway share its namespace handle, so their batches travel
+together (``linger_ms``) and each stored byte is read once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal
+
+from headwater.api.access import ROOT
+from headwater.api.auth import Identity
+from headwater.api.quotas import Quotas
+from headwater.api.service import Service
+from headwater.clock import Clock, SystemClock, system_entropy
+from headwater.errors import HeadwaterError, InvalidRequest
+from headwater.kafka import connection as connections
+from headwater.kafka.connection import Connection
+from headwater.kafka.handlers import table
+from headwater.kafka.model import Address, Peer
+from headwater.kafka.shelf import Shelf
+from headwater.limits import (
+    KAFKA_CACHE_BYTES,
+    KAFKA_CONNECTIONS_MAX,
+    KAFKA_HELD_BYTES_MAX,
+    KAFKA_IDLE_S,
+    KAFKA_LINGER_MS,
+    KAFKA_LINGER_MS_MAX,
+    KAFKA_SLOW_S,
+    KAFKA_STOP_S,
+    KAFKA_TICK_S,
+)
+from headwater.log.namespace import Namespace
+from headwater.log.options import Options
+from headwater.store.base import ObjectStore
+
+Auth = Literal["none", "sasl", "tls"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Where clients may come in. ``port`` 0 takes any free one.
+
+    ``advertised`` is what clients are told to connect to, by default the listener's own address. ``auth``: ``none``
+    lets everybody do everything, ``sasl`` asks for a name and a secret, ``tls`` takes the name in the client's
+    certificate.
+    """
+
+    name: str = "PLAINTEXT"
+    host: str = "127.0.0.1"
+    port: int = 9092
+    advertised: Address | None = None
+    namespace: str = "default"
+    auth: Auth = "none"
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(slots=True)
+class Listening:
+    """A listener that has its socket."""
+
+    listener: Listener
+    address: Address
+    server: asyncio.Server | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a gateway behaves. ``node_id`` is what clients call it; several gateways may share one address and one id.
+
+    ``auto_create`` makes topics that a client asks for (Kafka: auto.create.topics.enable), with
+    ``partitions_default`` partitions. ``rack`` is the zone that the gateway runs in.
+    """
+
+    node_id: int = 1
+    rack: str = ""
+    linger_ms: float = KAFKA_LINGER_MS
+    cache_bytes: int = KAFKA_CACHE_BYTES
+    auto_create: bool = False
+    partitions_default: int = 1
+    scram: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Gateway:
+    """Serves Kafka clients from one store; use it as an asynchronous context manager. See ``serve``."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        listeners: Sequence[Listener] = (Listener(),),
+        settings: Settings | None = None,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        options: Options | None = None,
+        log: Callable[[str], object] | None = None,
+        connections_max: int = KAFKA_CONNECTIONS_MAX,
+    ) -> None:
+        self.settings = settings or Settings()
+        if not 0 <= self.settings.linger_ms <= KAFKA_LINGER_MS_MAX:
+            raise InvalidRequest(
+                f"A gateway waits 0 to {KAFKA_LINGER_MS_MAX:.0f} ms for company, not {self.settings.linger_ms}."
+            )
+        self.store = store
+        self.clock = clock or SystemClock()
+        self.rng = rng or system_entropy()
+        self.listening = [Listening(each, Address(host=each.host, port=each.port)) for each in listeners]
+        self.connections: set[Connection] = set()
+        self.connections_max = connections_max
+        self.paused: set[Connection] = set()
+        self.quotas = Quotas(self.clock)
+        self._options = options or Options(linger_ms=self.settings.linger_ms)
+        self._namespaces: dict[str, asyncio.Future[Namespace]] = {}
+        self._shelves: dict[str, Shelf] = {}
+        self._held = 0
+        self._kept: set[asyncio.Task[object]] = set()
+        self._log = log or sys.stderr.write
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def node_id(self) -> int:
+        """What clients call this gateway."""
+        return self.settings.node_id
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Gateway:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Open the namespaces and listen. Raises ``OSError`` if an address is taken, or what the store raises."""
+        loop = asyncio.get_running_loop()
+        table()  # imports every handler now, not when the first client waits
+        try:
+            for each in self.listening:
+                listener = each.listener
+                await self.namespace(listener.namespace)
+                each.server = await loop.create_server(
+                    self._accepting(each),
+                    listener.host,
+                    listener.port,
+                    ssl=listener.tls,
+                    backlog=1024,
+                    ssl_handshake_timeout=KAFKA_SLOW_S if listener.tls else None,
+                )
+                port = each.server.sockets[0].getsockname()[1]
+                each.address = Address(host=listener.host, port=port)
+        except BaseException:
+            await self.stop()
+            raise
+        self._watch = loop.create_task(self._watching())
+
+    async def stop(self) -> None:
+        """Accept nobody, answer what is in flight, commit what was taken, and close the namespaces."""
+        for each in self.listening:
+            if each.server is not None:
+                each.server.close()
+        if self._watch is not None:
+            self._watch.cancel()
+        end_s = self.now_s() + KAFKA_STOP_S
+        while any(each.is_writing for each in self.connections) and self.now_s() < end_s:
+            await self.clock.sleep(0.01)
+        for known in list(self.connections):
+            known.close()
+        if self._kept:
+            await asyncio.wait(set(self._kept), timeout=KAFKA_STOP_S)
+        for opened in self._namespaces.values():
+            if opened.done() and opened.exception() is None:
+                await opened.result().close()
+
+    # -- for connections -----------------------------------------------------------------------------------
+
+    async def peer_for(self, listening: Listening, host: str, certificate: Mapping[str, Any] | None) -> Peer:
+        """The peer of a new connection; without a principal where it must say first who it is."""
+        listener = listening.listener
+        namespace = await self.namespace(listener.namespace)
+        if listener.auth == "none":
+            principal = ROOT
+        else:
+            principal = _subject(certificate) if listener.auth == "tls" else ""
+        return Peer(
+            gateway=self,
+            name=listener.name,
+            address=listener.advertised or listening.address,
+            host=host,
+            namespace=namespace,
+            service=self.service_for(namespace, Identity(principal=principal or "nobody"), host),
+            principal=principal,
+        )
+
+    def service_for(self, namespace: Namespace, identity: Identity, host: str) -> Service:
+        """What an identity may ask of a namespace."""
+        return Service(namespace, principal=identity.principal, scopes=identity.scopes, quotas=self.quotas, host=host)
+
+    async def namespace(self, name: str) -> Namespace:
+        """The open namespace of that name. Cost: that of ``Namespace.open``, once."""
+        known = self._namespaces.get(name)
+        if known is None:
+            opening = Namespace.open(self.store, name, clock=self.clock, rng=self.rng, options=self._options)
+            known = self._namespaces[name] = asyncio.ensure_future(opening)
+        try:
+            return await asyncio.shield(known)
+        except HeadwaterError:
+            self._namespaces.pop(name, None)
+            raise
+
+    def shelf(self, namespace: Namespace) -> Shelf:
+        """The chunks of a namespace that are in memory, for all its readers."""
+        if namespace.name not in self._shelves:
+            self._shelves[namespace.name] = Shelf(namespace, self.settings.cache_bytes)
+        return self._shelves[namespace.name]
+
+    def now_s(self) -> float:
+        """Seconds of a clock that never goes back."""
+        return self.clock.elapsed_s()
+
+    def hold(self, nbytes: int) -> None:
+        """Bytes of requests that are in memory now, or no more."""
+        was_full = self.is_full
+        self._held += nbytes
+        if was_full and not self.is_full:
+            for known in list(self.paused):
+                known.steer()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more requests should be read for now."""
+        return self._held >= KAFKA_HELD_BYTES_MAX
+
+    def keep(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do something for which no client waits; ``stop`` does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+
+    def note(self, known: Connection, why: str) -> None:
+        """A line in the log about a client that was let go."""
+        client = known.peer.host if known.peer is not None else "a client"
+        self._log(f"headwater: kafka: {client} is disconnected: {why}\n")
+
+    def mistake(self, what: str, error: Exception) -> None:
+        """An error that is no client's fault."""
+        connections.report(f"kafka: {what}", error)
+
+    # -- the parts -----------------------------------------------------------------------------------------
+
+    def _accepting(self, listening: Listening) -> Callable[[], Connection]:
+        return lambda: Connection(self, listening)
+
+    async def _watching(self) -> None:
+        """Let go of clients that are silent, or that began a request and do not go on."""
+        while True:
+            await self.clock.sleep(KAFKA_TICK_S)
+            now_s = self.now_s()
+            for known in list(self.connections):
+                silent_s = now_s - known.heard_s
+                if known.is_slow and silent_s > KAFKA_SLOW_S:
+                    known.close("it began a request and did not go on with it")
+                elif silent_s > KAFKA_IDLE_S and not known.is_busy:
+                    known.close()
+
+
+def _subject(certificate: Mapping[str, Any] | None) -> str:
+    """The common name in a client's certificate; "" if there is none."""
+    for part in (certificate or {}).get("subject", ()):
+        for name, value in part:
+            if name == "commonName":
+                return str(value)
+    return ""
+
+
+async def serve(gateway: Gateway, *, ready: Callable[[Gateway], object] | None = None) -> None:
+    """Serve until the task is cancelled; ``ready`` is called once all listeners listen."""
+    async with gateway:
+        if ready is not None:
+            ready(gateway)
+        await asyncio.Event().wait()

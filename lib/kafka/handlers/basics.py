@@ -1,0 +1,204 @@
+"""What every client asks first: which APIs there are, which topics, and where."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+from kio.schema.errors import ErrorCode
+
+from headwater.errors import HeadwaterError, InvalidRequest
+from headwater.kafka import schema
+from headwater.kafka.errors import code_of
+from headwater.kafka.handlers import Api, table
+from headwater.kafka.model import Answer, Fields, Peer, Request
+from headwater.kafka.names import cluster_id, topic_by_uuid, topic_uuid
+from headwater.log import keys
+from headwater.log.state import Topic
+
+NO_OPERATIONS: Final = -(2**31)  # "not asked for"
+TOPIC_OPERATIONS: Final = {"read": 3, "write": 4, "create": 5, "delete": 6, "alter": 7, "describe": 8}
+FEATURES: Final = {"group.version": 1, "transaction.version": 2}  # KIP-848; KIP-890
+LEADER_EPOCH: Final = 0  # there is one leader for ever: whichever gateway is asked
+PARTITIONS_MAX: Final = 2_000  # of one answer to DescribeTopicPartitions, as in Kafka
+
+
+async def api_versions(peer: Peer, request: Request) -> Answer:
+    """What is served (KIP-35, KIP-511)."""
+    features = [{"name": name, "min_version": 0, "max_version": level} for name, level in FEATURES.items()]
+    levels = [
+        {"name": name, "min_version_level": level, "max_version_level": level} for name, level in FEATURES.items()
+    ]
+    return {
+        "api_keys": served(),
+        "supported_features": features,
+        "finalized_features_epoch": 0,
+        "finalized_features": levels,
+    }
+
+
+@cache
+def served() -> list[Fields]:
+    """Every API with its versions. Produce is said to begin at 0, or old clients send no compression (KAFKA-18659)."""
+    return [
+        {"api_key": number, "min_version": 0 if number == 0 else api.first, "max_version": api.last}
+        for number, api in sorted(table().items())
+    ]
+
+
+async def metadata(peer: Peer, request: Request) -> Answer:
+    """Topics, their partitions, and this gateway as the leader of them all."""
+    asked = request.fields
+    await peer.namespace.refresh()
+    if asked["topics"] is None or (request.version == 0 and not asked["topics"]):
+        topics = [_topic_metadata(peer, found, request) for found in _visible(peer)]
+    else:
+        topics = [await _asked_topic(peer, each, request) for each in asked["topics"]]
+    return {
+        "brokers": [_broker(peer)],
+        "cluster_id": cluster_id(peer.namespace),
+        "controller_id": peer.gateway.node_id,
+        "topics": topics,
+        "cluster_authorized_operations": NO_OPERATIONS,
+    }
+
+
+async def describe_cluster(peer: Peer, request: Request) -> Answer:
+    """The one node that there is for a client."""
+    node = _broker(peer)
+    return {
+        "cluster_id": cluster_id(peer.namespace),
+        "controller_id": peer.gateway.node_id,
+        "brokers": [{"broker_id": node["node_id"], "host": node["host"], "port": node["port"], "rack": node["rack"]}],
+        "cluster_authorized_operations": NO_OPERATIONS,
+        "endpoint_type": request.fields["endpoint_type"],
+    }
+
+
+async def describe_topic_partitions(peer: Peer, request: Request) -> Answer:
+    """Topics in pages (KIP-966)."""
+    asked = request.fields
+    await peer.namespace.refresh()
+    cursor, left = asked["cursor"], min(max(asked["response_partition_limit"], 1), PARTITIONS_MAX)
+    names = sorted({each["name"] for each in asked["topics"]}) or [topic.name for topic in _visible(peer)]
+    topics: list[Fields] = []
+    for name in names:
+        if cursor is not None and name < cursor["topic_name"]:
+            continue
+        start = cursor["partition_index"] if cursor is not None and name == cursor["topic_name"] else 0
+        if left <= 0:
+            return {"topics": topics, "next_cursor": {"topic_name": name, "partition_index": start}}
+        found = peer.namespace.state.named(name)
+        if found is None or not peer.service.may("describe", "topic", name):
+            topics.append(_unknown(name, ErrorCode.unknown_topic_or_partition))
+            continue
+        described = _described(peer, found, name, with_operations=True)
+        described["partitions"] = described["partitions"][start : start + left]
+        topics.append(described)
+        left -= len(described["partitions"])
+        reached = start + len(described["partitions"])
+        if reached < len(found.partitions):
+            return {"topics": topics, "next_cursor": {"topic_name": name, "partition_index": reached}}
+    return {"topics": topics, "next_cursor": None}
+
+
+async def no_telemetry(peer: Peer, request: Request) -> Answer:
+    """Nobody subscribes to the clients' metrics (KIP-714): ask again in a day."""
+    instance = request.fields["client_instance_id"]
+    fresh = peer.gateway.rng.randbytes(16) if instance == bytes(16) else instance
+    return {
+        "client_instance_id": fresh,
+        "subscription_id": 0,
+        "accepted_compression_types": [],
+        "push_interval": 86_400_000,
+        "telemetry_max_bytes": 1 << 20,
+        "delta_temporality": True,
+        "requested_metrics": [],
+    }
+
+
+def _broker(peer: Peer) -> Fields:
+    rack = peer.gateway.settings.rack or None
+    return {"node_id": peer.gateway.node_id, "host": peer.address.host, "port": peer.address.port, "rack": rack}
+
+
+def _visible(peer: Peer) -> list[Topic]:
+    """Topics that the client may see, by name; those of our own (``__…``) are left out."""
+    state = peer.namespace.state
+    names = sorted(name for name in state.names if not name.startswith("__"))
+    return [state.topics[state.names[name]] for name in names if peer.service.may("describe", "topic", name)]
+
+
+async def _asked_topic(peer: Peer, asked: Fields, request: Request) -> Fields:
+    name, uuid = asked["name"], asked.get("topic_id", bytes(16))
+    if name is None:
+        found = topic_by_uuid(peer.namespace, uuid)
+        if found is None or not peer.service.may("describe", "topic", found.name):
+            return {"error_code": ErrorCode.unknown_topic_id, "topic_id": uuid, "name": None}
+        return _topic_metadata(peer, found, request)
+    if not peer.service.may("describe", "topic", name):
+        return _unknown(name, ErrorCode.topic_authorization_failed)
+    found = peer.namespace.state.named(name)
+    if found is None and peer.gateway.settings.auto_create and request.fields["allow_auto_topic_creation"]:
+        try:
+            await peer.service.create_topic(name, peer.gateway.settings.partitions_default)
+        except HeadwaterError as error:
+            if peer.namespace.state.named(name) is None:
+                return _unknown(name, code_of(error, InvalidRequest=ErrorCode.invalid_topic_exception))
+        found = peer.namespace.state.named(name)
+    if found is None:
+        return _unknown(name, _why_unknown(name))
+    return _topic_metadata(peer, found, request)
+
+
+def _why_unknown(name: str) -> ErrorCode:
+    try:
+        keys.check_topic_name(name)
+    except InvalidRequest:
+        return ErrorCode.invalid_topic_exception
+    return ErrorCode.unknown_topic_or_partition
+
+
+def _unknown(name: str, code: ErrorCode) -> Fields:
+    return {"error_code": code, "name": name, "topic_authorized_operations": NO_OPERATIONS}
+
+
+def _topic_metadata(peer: Peer, found: Topic, request: Request) -> Fields:
+    return _described(peer, found, found.name, with_operations=request.fields["include_topic_authorized_operations"])
+
+
+def _described(peer: Peer, found: Topic, name: str, *, with_operations: bool) -> Fields:
+    node = peer.gateway.node_id
+    operations = NO_OPERATIONS
+    if with_operations:
+        allowed: list[Any] = [number for what, number in TOPIC_OPERATIONS.items() if _may(peer, what, name)]
+        operations = sum(1 << number for number in allowed)
+    return {
+        "name": name,
+        "topic_id": topic_uuid(peer.namespace, found.id),
+        "is_internal": name.startswith("__"),
+        "partitions": [
+            {
+                "partition_index": number,
+                "leader_id": node,
+                "leader_epoch": LEADER_EPOCH,
+                "replica_nodes": [node],
+                "isr_nodes": [node],
+            }
+            for number in range(len(found.partitions))
+        ],
+        "topic_authorized_operations": operations,
+    }
+
+
+def _may(peer: Peer, what: Any, name: str) -> bool:
+    return peer.service.may(what, "topic", name)
+
+
+APIS: Final = {
+    3: Api(*schema.versions(3), metadata),
+    18: Api(*schema.versions(18), api_versions, open=True),
+    60: Api(*schema.versions(60), describe_cluster),
+    71: Api(*schema.versions(71), no_telemetry),
+    75: Api(*schema.versions(75), describe_topic_partitions),
+}

@@ -1,0 +1,163 @@
+"""Fetch: record batches from the shelf that all readers of a gateway share.
+
+    what is on the shelf ──► else read ahead from the bucket ──► else wait for a commit, up to ``max_wait``
+
+What readers see ends at the last stable offset for everybody: ``read_uncommitted`` sees committed data only, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kio.schema.errors import ErrorCode
+
+from headwater.errors import HeadwaterError, Throttled
+from headwater.kafka import schema
+from headwater.kafka.errors import code_of
+from headwater.kafka.handlers import Api
+from headwater.kafka.model import Answer, Fields, Later, Peer, Request
+from headwater.kafka.names import topic_by_uuid
+from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX
+from headwater.log.state import Topic
+from headwater.types import Buffer
+
+POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # between looks at the tip while there is nothing new, with back-off
+LEADER_EPOCH_MAX: Final = 0
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """One partition that is read."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    bytes_max: int
+    answer: Fields
+
+
+async def fetch(peer: Peer, request: Request) -> Answer:
+    """Read. It may take as long as the client is willing to wait."""
+    return Later(_fetch(peer, request))
+
+
+async def _fetch(peer: Peer, request: Request) -> Fields:
+    asked = request.fields
+    if asked["session_epoch"] > 0:
+        # Nobody was given a session: each fetch says in full what it wants (KIP-227 allows that).
+        return {"error_code": ErrorCode.fetch_session_id_not_found}
+    clock = peer.gateway.clock
+    deadline_s = clock.elapsed_s() + min(max(asked["max_wait"], 0), FETCH_WAIT_MS_MAX) / 1_000
+    if peer.namespace.chain.age_s() > POLL_S_MAX:
+        await peer.namespace.refresh()  # rights and topics are those of now
+    poll_s = POLL_S_MIN
+    while True:
+        chain = peer.namespace.chain
+        seen = chain.state.seq
+        answer, size, failed = await _look(peer, asked)
+        left_s = deadline_s - clock.elapsed_s()
+        if failed or size >= max(asked["min_bytes"], 0) or left_s <= 0:
+            await _pay(peer, size)
+            return answer
+        if not await chain.grown(seen, min(poll_s, left_s)) and chain.age_s() >= poll_s / 2:
+            await peer.namespace.refresh()
+        poll_s = min(poll_s * 1.5, POLL_S_MAX)
+
+
+async def _look(peer: Peer, asked: Fields) -> tuple[Fields, int, bool]:
+    """The answer as of now, its bytes of records, and whether a partition failed."""
+    left = min(max(asked["max_bytes"], 0), KAFKA_FETCH_BYTES_MAX)
+    total, failed = 0, False
+    responses = []
+    for wanted in asked["topics"]:
+        topic, code = _topic(peer, wanted)
+        row = []
+        for each in wanted["partitions"]:
+            answer: Fields = {"partition_index": each["partition"], "error_code": code, "high_watermark": -1}
+            row.append(answer)
+            if topic is not None:
+                place = _Wanted(topic, each["partition"], each["fetch_offset"], each["partition_max_bytes"], answer)
+                # The first batch of an answer is sent however large it is, so that every reader gets on.
+                size = await _partition(peer, place, each["current_leader_epoch"], left, first=total == 0)
+                total, left = total + size, left - size
+            failed |= bool(answer["error_code"])
+        responses.append({"topic": wanted["topic"], "topic_id": wanted.get("topic_id", bytes(16)), "partitions": row})
+    return {"responses": responses}, total, failed
+
+
+def _topic(peer: Peer, wanted: Fields) -> tuple[Topic | None, ErrorCode]:
+    uuid = wanted.get("topic_id", bytes(16))
+    if uuid != bytes(16):
+        found = topic_by_uuid(peer.namespace, uuid)
+        if found is None or not peer.service.may("read", "topic", found.name):
+            return None, ErrorCode.unknown_topic_id
+        return found, ErrorCode.none
+    if not peer.service.may("read", "topic", wanted["topic"]):
+        return None, ErrorCode.topic_authorization_failed
+    found = peer.namespace.state.named(wanted["topic"])
+    return found, ErrorCode.none if found is not None else ErrorCode.unknown_topic_or_partition
+
+
+async def _partition(peer: Peer, wanted: _Wanted, leader_epoch: int, bytes_max: int, *, first: bool) -> int:
+    """Fill in one partition's answer; the bytes of its records."""
+    answer = wanted.answer
+    found = peer.namespace.state.topics.get(wanted.topic.id)
+    if found is None or not 0 <= wanted.partition < len(found.partitions):
+        answer["error_code"] = ErrorCode.unknown_topic_or_partition
+        return 0
+    if leader_epoch > LEADER_EPOCH_MAX:
+        answer["error_code"] = ErrorCode.unknown_leader_epoch
+        return 0
+    place = found.partitions[wanted.partition]
+    end = place.stable_end
+    answer.update(high_watermark=end, last_stable_offset=end, log_start_offset=place.start)
+    answer["records"] = b""
+    # An offset inside an open reservation was told to its producer, so it is no error: there is nothing yet.
+    if not place.start <= wanted.offset <= place.next:
+        answer["error_code"] = ErrorCode.offset_out_of_range
+        return 0
+    try:
+        parts, size = await _records(peer, wanted, end, min(bytes_max, max(wanted.bytes_max, 0)), first=first)
+    except HeadwaterError as error:
+        answer["error_code"] = code_of(error, Unavailable=ErrorCode.kafka_storage_error)
+        return 0
+    answer["records"] = parts
+    return size
+
+
+async def _records(peer: Peer, wanted: _Wanted, end: int, bytes_max: int, *, first: bool) -> tuple[list[Buffer], int]:
+    """Batches from the offset on, at most ``bytes_max`` of them unless it is the ``first`` one of the answer."""
+    shelf = peer.gateway.shelf(peer.namespace)
+    key = (wanted.topic.id, wanted.partition)
+    parts: list[Buffer] = []
+    size, position = 0, wanted.offset
+    while position < end:
+        found = shelf.find(key, position)
+        if found is None:
+            if size:
+                break  # what is there goes out now; the next fetch reads on
+            await shelf.read(wanted.topic.name, key, position)
+            found = shelf.find(key, position)
+            if found is None:
+                break
+        if size + len(found.data) > bytes_max and not (first and not size):
+            break
+        parts.append(found.data)
+        size, position = size + len(found.data), found.end
+    return parts, size
+
+
+async def _pay(peer: Peer, size: int) -> None:
+    """Charge what was read, and hold back a client that has read more than it may."""
+    if not size:
+        return
+    peer.service.charge("fetch", size)
+    try:
+        peer.service.check_debt("fetch")
+    except Throttled as error:
+        wait_ms = error.data.get("retry_after_ms", 100)
+        await peer.gateway.clock.sleep(wait_ms / 1_000 if isinstance(wait_ms, int | float) else 0.1)
+
+
+APIS: Final = {1: Api(*schema.versions(1), fetch)}

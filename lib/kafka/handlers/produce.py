@@ -1,0 +1,248 @@
+"""Produce: record batches as clients sent them become one intent a request.
+
+    request ──► rights, CRC, header ──► one intent for all of its partitions ──► the answer, when it is committed
+
+The handler returns once the intent waits in the writer's queue, so that the next request of the connection comes behind
+it; the writer gathers the intents of all clients for ``linger_ms``. If the fold refuses the intent, nothing of it was
+applied, and each partition is tried by itself, so that one bad batch fails alone, as in Kafka. Batches of a transaction
+take their offsets now and become visible at its end (``Reserve``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kio.schema.errors import ErrorCode
+
+from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Throttled, Unavailable
+from headwater.kafka import batches, schema
+from headwater.kafka.errors import code_of
+from headwater.kafka.handlers import Api
+from headwater.kafka.model import Answer, Fields, Later, Peer, Request
+from headwater.kafka.names import topic_by_uuid
+from headwater.limits import INTENT_APPENDS_MAX, KAFKA_TRIES_MAX, TRANSACTION_MS_MAX
+from headwater.log import operations as ops
+from headwater.log.outcomes import UnknownProducer
+from headwater.log.state import Outcome, Topic
+from headwater.log.writer import Append
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is wanted of one partition, and its answer."""
+
+    topic: Topic | None
+    index: int
+    answer: Fields
+    append: Append | None = None
+    transactional: bool = False
+    nbytes: int = 0
+
+
+async def produce(peer: Peer, request: Request) -> Answer:
+    """Append. With ``acks=0`` nobody hears of it."""
+    asked = request.fields
+    if asked["acks"] not in (-1, 0, 1):
+        return _refused(asked, ErrorCode.invalid_required_acks)
+    tid = asked["transactional_id"]
+    if tid and not peer.service.may("write", "transactional_id", tid):
+        return _refused(asked, ErrorCode.transactional_id_authorization_failed)
+    answers, parts = _read(peer, asked)
+    wanted = [part for part in parts if part.append is not None]
+    if not wanted:
+        return None if asked["acks"] == 0 else answers
+    await _paid(peer, sum(part.nbytes for part in wanted))
+    sending = [_Sending(peer, group) for group in _groups(wanted)]
+    for each in sending:
+        each.begin()
+    # Until it has begun the writer does not know of it, and the next request must come behind it.
+    await peer.gateway.clock.sleep(0)
+
+    async def finished() -> Fields:
+        for each in sending:
+            await each.finish()
+        return answers
+
+    if asked["acks"] == 0:
+        peer.gateway.keep(finished())
+        return None
+    return Later(finished())
+
+
+# -- from the request to appends ----------------------------------------------------------------------------
+
+
+def _read(peer: Peer, asked: Fields) -> tuple[Fields, list[_Part]]:
+    """The answer as it will be, and the partitions in it."""
+    parts: list[_Part] = []
+    responses = []
+    for wanted in asked["topic_data"]:
+        topic, code = _topic(peer, wanted)
+        row = []
+        for each in wanted["partition_data"]:
+            part = _Part(topic, each["index"], {"index": each["index"], "error_code": code, "base_offset": -1})
+            if topic is not None and not code:
+                _check(peer, part, each["records"])
+            parts.append(part)
+            row.append(part.answer)
+        responses.append(
+            {"name": wanted["name"], "topic_id": wanted.get("topic_id", bytes(16)), "partition_responses": row}
+        )
+    return {"responses": responses}, parts
+
+
+def _topic(peer: Peer, wanted: Fields) -> tuple[Topic | None, ErrorCode]:
+    uuid = wanted.get("topic_id", bytes(16))
+    if uuid != bytes(16):
+        found = topic_by_uuid(peer.namespace, uuid)
+        if found is None or not peer.service.may("write", "topic", found.name):
+            return None, ErrorCode.unknown_topic_id
+        return found, ErrorCode.none
+    if not peer.service.may("write", "topic", wanted["name"]):
+        return None, ErrorCode.topic_authorization_failed
+    found = peer.namespace.state.named(wanted["name"])
+    return found, ErrorCode.none if found is not None else ErrorCode.unknown_topic_or_partition
+
+
+def _check(peer: Peer, part: _Part, records: Any) -> None:
+    """Make the partition's append, or say in its answer what is wrong with it."""
+    topic = part.topic
+    assert topic is not None
+    if not 0 <= part.index < len(topic.partitions):
+        part.answer["error_code"] = ErrorCode.unknown_topic_or_partition
+        return
+    if not records:
+        part.answer.update(error_code=ErrorCode.invalid_record, error_message="There is no record batch.")
+        return
+    compacted = "compact" in topic.config.get("cleanup.policy", "")
+    try:
+        batch = batches.batch_from(records, check_records=compacted)
+    except InvalidRequest as error:
+        part.answer.update(error_code=_wrong_with(records, error), error_message=error.message)
+        return
+    part.transactional = batches.is_transactional(records)
+    part.nbytes = len(batch.data)
+    part.append = Append(topic=topic.id, partition=part.index, batch=batch)
+
+
+def _wrong_with(records: Any, error: InvalidRequest) -> ErrorCode:
+    if "message format" in error.message:
+        return ErrorCode.unsupported_for_message_format
+    if "CRC32C" in error.message or "claims" in error.message or "too few" in error.message:
+        return ErrorCode.corrupt_message
+    return ErrorCode.message_too_large if "at most" in error.message else ErrorCode.invalid_record
+
+
+def _groups(parts: list[_Part]) -> list[list[_Part]]:
+    """Parts that can be one intent: of one transaction, or of none, and not too many of them."""
+    found: dict[int, list[_Part]] = {}
+    for part in parts:
+        assert part.append is not None
+        found.setdefault(part.append.batch.producer_id if part.transactional else -1, []).append(part)
+    size = INTENT_APPENDS_MAX
+    return [group[at : at + size] for group in found.values() for at in range(0, len(group), size)]
+
+
+async def _paid(peer: Peer, nbytes: int) -> None:
+    """Pay for the bytes, or wait until that can be done: Kafka holds clients back, it does not refuse them."""
+    while True:
+        try:
+            peer.service.pay("produce", nbytes)
+            return
+        except Throttled as error:
+            wait_ms = error.data.get("retry_after_ms", 100)
+            await peer.gateway.clock.sleep(wait_ms / 1_000 if isinstance(wait_ms, int | float) else 0.1)
+
+
+def _refused(asked: Fields, code: ErrorCode) -> Fields:
+    """The same error for every partition."""
+    return {
+        "responses": [
+            {
+                "name": topic["name"],
+                "topic_id": topic.get("topic_id", bytes(16)),
+                "partition_responses": [
+                    {"index": part["index"], "error_code": code, "base_offset": -1} for part in topic["partition_data"]
+                ],
+            }
+            for topic in asked["topic_data"]
+        ]
+    }
+
+
+# -- from appends to the answer -----------------------------------------------------------------------------
+
+
+class _Sending:
+    """Parts on their way into the log by one intent, or where that is refused by one each."""
+
+    def __init__(self, peer: Peer, parts: list[_Part]) -> None:
+        self._peer = peer
+        self._parts = parts
+        self._task: asyncio.Task[Outcome] | None = None
+
+    def begin(self) -> None:
+        """Put the intent into the writer's queue as soon as the loop turns."""
+        self._task = self._started(self._commit(self._parts))
+
+    async def finish(self) -> None:
+        """Wait for the outcome and write it into the answers."""
+        assert self._task is not None
+        try:
+            self._place(self._parts, await self._task)
+            return
+        except HeadwaterError as error:
+            if len(self._parts) == 1 or isinstance(error, Unavailable | Indeterminate):
+                for part in self._parts:
+                    self._fail(part, error)
+                return
+        # Nothing of the intent was applied, so each may be tried again. In their order, one after another.
+        for part in self._parts:
+            try:
+                self._place([part], await self._commit([part]))
+            except HeadwaterError as error:
+                self._fail(part, error)
+
+    def _started(self, coroutine: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
+
+    async def _commit(self, parts: list[_Part]) -> Outcome:
+        """One intent, whose outcome is made sure of if the store falls silent over it."""
+        appends = [part.append for part in parts if part.append is not None]
+        wishes = [self._reserve(parts[0])] if parts[0].transactional else []
+        token = ""
+        for _ in range(KAFKA_TRIES_MAX):
+            try:
+                return await self._peer.namespace.writer.commit(appends, wishes, token=token)
+            except Indeterminate as error:
+                last, token = error, error.token or token
+        raise last
+
+    def _reserve(self, part: _Part) -> ops.Reserve:
+        assert part.append is not None
+        batch = part.append.batch
+        known = self._peer.namespace.state.producers.get(batch.producer_id)
+        timeout_ms = getattr(known, "timeout_ms", 0) or TRANSACTION_MS_MAX
+        return ops.Reserve(pid=batch.producer_id, epoch=batch.producer_epoch, timeout_ms=timeout_ms)
+
+    def _place(self, parts: list[_Part], outcome: Outcome) -> None:
+        for part, base in zip(parts, outcome.bases, strict=True):
+            assert part.topic is not None
+            start = part.topic.partitions[part.index].start
+            part.answer.update(error_code=ErrorCode.none, base_offset=base, log_start_offset=start)
+
+    def _fail(self, part: _Part, error: HeadwaterError) -> None:
+        code = code_of(error, InvalidRequest=ErrorCode.invalid_record, Conflict=ErrorCode.invalid_txn_state)
+        if isinstance(error, InvalidRequest) and error.data.get("reason") == "invalid":
+            code = ErrorCode.invalid_producer_epoch
+        if isinstance(error, UnknownProducer) and part.transactional:
+            code = ErrorCode.invalid_producer_id_mapping
+        part.answer.update(error_code=code, error_message=error.message, base_offset=-1)
+
+
+APIS: Final = {0: Api(*schema.versions(0), produce)}

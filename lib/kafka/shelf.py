@@ -1,0 +1,113 @@
+"""Chunks of a namespace as Kafka clients get them, kept for all readers of a gateway.
+
+A miss reads ahead, and whoever else wants the same part of the partition waits for that one read, so the bucket sends
+each byte once a gateway, and a consumer that catches up finds most of what it asks for in memory. What is here never
+becomes wrong: offsets below the end that readers see do not change. A topic's id is never given out again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from headwater.kafka.batches import empty_batch
+from headwater.limits import KAFKA_READ_AHEAD_BYTES
+from headwater.log.namespace import Namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """Record batches of the offsets ``[base, end)``; records may be missing in it."""
+
+    base: int
+    end: int
+    data: bytes
+
+
+Place = tuple[int, int]  # topic id, partition
+
+
+class Shelf:
+    """At most ``bytes_max`` bytes of record batches; what was used last goes last."""
+
+    def __init__(self, namespace: Namespace, bytes_max: int) -> None:
+        self._namespace = namespace
+        self._bytes_max = bytes_max
+        self._size = 0
+        self._places: dict[Place, list[Shelved]] = {}
+        self._used: OrderedDict[tuple[int, int, int], Shelved] = OrderedDict()  # by place and base
+        self._reading: dict[Place, asyncio.Task[None]] = {}
+
+    def find(self, place: Place, offset: int) -> Shelved | None:
+        """The batches that hold ``offset``, if they are in memory."""
+        held = self._places.get(place)
+        if not held:
+            return None
+        at = bisect_right(held, offset, key=_base) - 1
+        if at < 0 or held[at].end <= offset:
+            return None
+        found = held[at]
+        self._used.move_to_end((*place, found.base))
+        return found
+
+    async def read(self, topic: str, place: Place, offset: int) -> None:
+        """Bring in what holds ``offset`` and what follows it, or wait for who does so already.
+
+        Raises what ``Reader.fetch`` raises. Afterwards ``find`` finds it, unless it is beyond the end.
+        Cost: 1 request to the store, and the encoding of what is not in Kafka's format.
+        """
+        reading = self._reading.get(place)
+        if reading is None:
+            reading = asyncio.get_running_loop().create_task(self._read(topic, place, offset))
+            self._reading[place] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(place, None))
+        await asyncio.shield(reading)
+
+    async def _read(self, topic: str, place: Place, offset: int) -> None:
+        fetched = await self._namespace.reader.fetch(
+            topic, place[1], offset, bytes_max=KAFKA_READ_AHEAD_BYTES, fresh=False
+        )
+        position = offset
+        for chunk in fetched.chunks:
+            if chunk.base > position:
+                self._put(place, _gap(position, chunk.base))
+            data = chunk.kafka2() if chunk.codec == "kafka2" else await asyncio.to_thread(chunk.kafka2)
+            self._put(place, Shelved(chunk.base, chunk.end, data))
+            position = max(position, chunk.end)
+        if fetched.next_offset > position:
+            self._put(place, _gap(position, fetched.next_offset))
+
+    def _put(self, place: Place, shelved: Shelved) -> None:
+        held = self._places.setdefault(place, [])
+        at = bisect_right(held, shelved.base, key=_base)
+        if at and held[at - 1].end > shelved.base:
+            if held[at - 1].end >= shelved.end:
+                return  # it is here already
+            self._drop(place, held[at - 1])
+            at -= 1
+        while at < len(held) and held[at].base < shelved.end:
+            self._drop(place, held[at])
+        held.insert(at, shelved)
+        self._used[(*place, shelved.base)] = shelved
+        self._size += len(shelved.data)
+        while self._size > self._bytes_max and len(self._used) > 1:
+            (topic, partition, _), oldest = next(iter(self._used.items()))
+            self._drop((topic, partition), oldest)
+
+    def _drop(self, place: Place, shelved: Shelved) -> None:
+        held = self._places[place]
+        held.remove(shelved)
+        if not held:
+            del self._places[place]
+        del self._used[(*place, shelved.base)]
+        self._size -= len(shelved.data)
+
+
+def _base(shelved: Shelved) -> int:
+    return shelved.base
+
+
+def _gap(start: int, end: int) -> Shelved:
+    return Shelved(start, end, empty_batch(start, end))
