@@ -89,12 +89,14 @@ class ServiceBase:
 
     # -- for edges that judge and answer for many things at once (Kafka's admin APIs) ------------------
 
-    async def enter(self) -> State:
+    async def enter(self, *, fresh: bool = True) -> State:
         """One request paid for, and the state of this very moment to judge and answer by. Cost: 1 GET.
+
+        Without ``fresh`` access rules may be ``ACCESS_STALE_S`` old. Cost: 1 GET if they are older.
 
         Raises ``Throttled``, or what the store raises.
         """
-        await self._enter(fresh=True)
+        await self._enter(fresh=fresh)
         return self._state
 
     def may(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> bool:

@@ -35,7 +35,11 @@ class JoinedMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """The generation in which a member has joined. ``members`` is for the leader, who assigns; empty for others."""
+    """The generation in which a member has joined. ``members`` is for the leader, who assigns; empty for others.
+
+    ``assigned``: the generation has its assignments already. So it is for a static member that came back; if it leads,
+    it is not to assign anew (KIP-814).
+    """
 
     generation: int
     protocol_type: str
@@ -43,6 +47,7 @@ class Joined:
     leader: str
     member: str
     members: Sequence[JoinedMember] = ()
+    assigned: bool = False
 
 
 async def join_classic(
@@ -69,7 +74,8 @@ async def join_classic(
         UnknownMember: the group has let go of this member while it waited. Join under a new id.
         Rebalancing: ``timeout_ms`` (by default the rebalance and the session) passed before all had joined.
 
-    Cost: that of ``Coordinator.heartbeat`` for a joiner, then 1 GET a look, 1 commit if the deadline passes.
+    Cost: that of ``Coordinator.heartbeat`` for a joiner (of a member that joins again: 1 commit), then 1 GET a look,
+    1 commit if the deadline passes.
     """
     _check(group, member, protocol_type, protocols)
     check_terms(session_ms=session_ms, rebalance_ms=rebalance_ms, instance=instance, client=client)
@@ -86,7 +92,11 @@ async def join_classic(
         delay_ms=delay_ms,
         client=client,
     )
-    await coordinator.admit(group, member, session_ms=session_ms)
+    before = _known(coordinator, group, member)
+    if before is None:
+        await coordinator.admit(group, member, session_ms=session_ms)
+    else:
+        await coordinator.keep(group, before)
     await _commit(coordinator, join)
     waiting = _Waiting(coordinator, group, member, timeout_ms or rebalance_ms + session_ms)
     while True:
@@ -115,11 +125,10 @@ async def sync_classic(
         UnknownMember, Fenced: the member, or its generation, is no longer the group's.
         Rebalancing: another rebalance has begun, or the leader did not assign in time: join again.
 
-    Cost: the leader 1 GET and 1 commit; the others 1 GET a look.
+    Cost: the leader 1 commit; the others 1 GET a look.
     """
     check_member(group, member)
-    await coordinator.namespace.refresh()
-    known = member_in(coordinator.namespace.state, group, member, "classic")
+    known = await coordinator.seen(group, member, "classic", epoch=generation, stale_ms=GROUP_POLL_MS_MAX)
     waiting = _Waiting(coordinator, group, member, timeout_ms or known.rebalance_ms)
     while True:
         found, known = waiting.look()
@@ -137,18 +146,21 @@ async def sync_classic(
         await waiting.pause()
 
 
-async def heartbeat_classic(coordinator: Coordinator, group: str, member: str, generation: int) -> None:
+async def heartbeat_classic(
+    coordinator: Coordinator, group: str, member: str, generation: int, *, stale_ms: int = 0
+) -> None:
     """Stay in the group, and hear whether its generation still holds (Kafka: Heartbeat).
+
+    ``stale_ms`` is how old the knowledge may be by which it is said to hold (see ``Coordinator.seen``).
 
     Raises:
         UnknownMember, Fenced: the member, or its generation, is no longer the group's.
         Rebalancing: commit what was read, then join again.
 
-    Cost: 1 GET; once an interval 1 PUT and 1 HEAD.
+    Cost: 1 GET, or nothing; once an interval 1 PUT and 1 HEAD.
     """
     check_member(group, member)
-    state = await coordinator.namespace.refresh()
-    await coordinator.keep(group, member_in(state, group, member, "classic"))
+    await coordinator.keep(group, await coordinator.seen(group, member, "classic", epoch=generation, stale_ms=stale_ms))
     known = member_in(coordinator.namespace.state, group, member, "classic")
     found = coordinator.namespace.state.groups[group]
     await end_join_if_due(coordinator, found)
@@ -190,11 +202,27 @@ class _Waiting:
             raise Rebalancing(f"Group {self._group!r} was not complete in time: join again.")
         jittered_ms = self._pause_ms * self._chain.rng.uniform(0.5, 1.0)
         self._pause_ms = min(self._pause_ms * 2, GROUP_POLL_MS_MAX)
+        due_ms = self._due_ms()
+        if due_ms is not None:
+            jittered_ms = min(jittered_ms, due_ms)
         await self._chain.grown(self._chain.state.seq, min(jittered_ms / 1_000, left_s))
         await self._chain.refresh()
         found, known = self.look()
         await self._coordinator.keep(self._group, known)
         await end_join_if_due(self._coordinator, found)
+
+    def _due_ms(self) -> float | None:
+        """How long the open join phase lasts; None if there is none, or if it is overdue and others may end it."""
+        group = self._coordinator.namespace.state.groups.get(self._group)
+        if group is None or group.phase != "preparing":
+            return None
+        left_ms = group.deadline_ms - self._coordinator.now_ms()
+        return left_ms if left_ms > 0 else None
+
+
+def _known(coordinator: Coordinator, group: str, member: str) -> Member | None:
+    found = coordinator.namespace.state.groups.get(group)
+    return found.members.get(member) if found else None
 
 
 async def _commit(coordinator: Coordinator, change: ops.AnyOp) -> None:
@@ -220,7 +248,7 @@ def _joined(group: Group, member: Member) -> Joined:
     members = []
     if group.leader == member.id:
         members = [
-            JoinedMember(member=m.id, instance=m.instance, metadata=_metadata(m, group.protocol))
+            JoinedMember(member=m.id, instance=m.instance, metadata=metadata_of(m, group.protocol))
             for m in group.members.values()
         ]
     return Joined(
@@ -230,10 +258,12 @@ def _joined(group: Group, member: Member) -> Joined:
         leader=group.leader,
         member=member.id,
         members=members,
+        assigned=group.phase == "stable",
     )
 
 
-def _metadata(member: Member, protocol: str) -> bytes:
+def metadata_of(member: Member, protocol: str) -> bytes:
+    """What a member has said of itself under a protocol; nothing if it does not know that one."""
     try:
         return base64.b64decode(next((data for name, data in member.protocols if name == protocol), ""))
     except binascii.Error:

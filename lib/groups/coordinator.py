@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headwater.errors import Conflict
+from headwater.errors import Conflict, Fenced
 from headwater.groups.checks import check_member, check_subscription, check_terms
 from headwater.groups.describe import TP, named, unsettled
 from headwater.groups.leases import Leases, overdue, renewal_ms
@@ -26,6 +26,7 @@ from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownMember
 from headwater.log.state import Member, State
+from headwater.log.state.model import GroupKind
 from headwater.log.together import to_the_end
 
 if TYPE_CHECKING:
@@ -72,16 +73,21 @@ class Coordinator:
         client: str = "",
         joining: bool = False,
         renew: bool = True,
+        epoch: int | None = None,
+        stale_ms: int = 0,
     ) -> Heartbeat:
         """Join (``joining``), stay in, change ``topics``, give up what was ``released``; hear what the member owns.
 
         ``member`` is an id that was never used before; joining again under the id that one has is safe, and so is
         repeating a call that ended in ``Indeterminate``. The terms (``instance``, ``session_ms``, …) are those of
         the join. ``released`` beyond what is to be revoked is ignored. Without ``renew`` the call only tells:
-        it neither renews the lease nor looks after the next member.
+        it neither renews the lease nor looks after the next member. ``epoch`` is the one that the member knows of:
+        what it has been given since is not released. ``stale_ms`` is how old the knowledge may be by which a member
+        hears that all is well (see ``seen``).
 
         Raises:
             InvalidRequest: a name or a number is out of bounds.
+            Fenced: ``epoch`` is one that the group has never told this member.
             UnknownMember: the group has let go of this member. Give up all partitions, join under a new id.
             Conflict: the group has members of the classic protocol, or as many as it may have.
             Indeterminate: the store fell silent. Call again.
@@ -105,9 +111,11 @@ class Coordinator:
             )
             await self._join(join)
         else:
-            state = await self.namespace.refresh()
-            known = member_in(state, group, member, "consumer")
-            changes = _changes(state, group, known, topics, assignor, released)
+            known = await self.seen(group, member, "consumer", epoch=epoch or 0, stale_ms=stale_ms)
+            if epoch is not None and epoch > known.epoch:
+                raise Fenced(f"Member {member!r} of group {group!r} is at epoch {known.epoch}, not {epoch}.")
+            since = known.epoch if epoch is None else epoch
+            changes = _changes(self.namespace.state, group, known, topics, assignor, released, since)
             # At the same time, since a member that is slow to renew should not be slow to release as well.
             keeping = [self.keep(group, known)] if renew else []
             committing = [self._commit(changes)] if changes else []
@@ -133,6 +141,26 @@ class Coordinator:
         return await sweep(self, idle_ms=idle_ms)
 
     # -- what both protocols and maintenance need --------------------------------------------------------
+
+    async def seen(self, group: str, member: str, kind: GroupKind, *, epoch: int = 0, stale_ms: int = 0) -> Member:
+        """The member, by knowledge that is at most ``stale_ms`` old.
+
+        Nobody is refused by old knowledge: whom this process does not know, or who knows of a later ``epoch`` (classic:
+        generation), is looked for at the tip. Being told a moment later of a rebalance elsewhere is what a slower
+        network does, too; what a member may commit is decided by the fold.
+
+        Raises ``UnknownMember``, or ``Conflict`` for the other protocol. Cost: 1 GET, or nothing.
+        """
+        if self.namespace.chain.age_s() * 1_000 < stale_ms:
+            try:
+                known = member_in(self.namespace.state, group, member, kind)
+            except Conflict:
+                pass
+            else:
+                newest = known.epoch if kind == "consumer" else self.namespace.state.groups[group].generation
+                if epoch <= newest:
+                    return known
+        return member_in(await self.namespace.refresh(), group, member, kind)
 
     async def admit(self, group: str, member: str, *, session_ms: int) -> None:
         """Write the lease of somebody who is about to join, and expel whom the group has lost meanwhile.
@@ -212,7 +240,7 @@ class Coordinator:
         )
 
 
-def member_in(state: State, group: str, member: str, kind: str) -> Member:
+def member_in(state: State, group: str, member: str, kind: GroupKind) -> Member:
     """The member, of a group of that protocol. Raises ``UnknownMember``, or ``Conflict`` for the other protocol."""
     found = state.groups.get(group)
     known = found.members.get(member) if found else None
@@ -224,7 +252,13 @@ def member_in(state: State, group: str, member: str, kind: str) -> Member:
 
 
 def _changes(
-    state: State, group: str, member: Member, topics: Sequence[str] | None, assignor: str, released: Sequence[TP]
+    state: State,
+    group: str,
+    member: Member,
+    topics: Sequence[str] | None,
+    assignor: str,
+    released: Sequence[TP],
+    epoch: int,
 ) -> list[ops.AnyOp]:
     """What is new about the member, as operations of one intent."""
     changes: list[ops.AnyOp] = []
@@ -232,7 +266,7 @@ def _changes(
     owed = [(topic, partition) for topic, partition in places if partition in member.revoking.get(topic, {})]
     if owed:
         places = sorted(set(owed))
-        changes.append(ops.ReleasePartitions(group=group, member=member.id, partitions=places, epoch=member.epoch))
+        changes.append(ops.ReleasePartitions(group=group, member=member.id, partitions=places, epoch=epoch))
     wanted = member.topics if topics is None else sorted(set(topics))
     if (wanted, assignor or member.assignor) != (member.topics, member.assignor):
         changes.append(

@@ -59,7 +59,7 @@ def group_info(state: State, name: str) -> GroupInfo:
     return GroupInfo(
         group=name,
         kind=group.kind,
-        state=_phase(group),
+        state=phase_of(group),
         generation=group.generation,
         assignor=group.protocol if group.kind == "classic" else group.assignor,
         members=[_member(state, member) for member in group.members.values()],
@@ -105,7 +105,8 @@ def _group(state: State, name: str) -> Group:
     return found
 
 
-def _phase(group: Group) -> str:
+def phase_of(group: Group) -> str:
+    """Kafka's word for where the group stands."""
     if not group.members:
         return "Empty"
     if group.kind == "classic":

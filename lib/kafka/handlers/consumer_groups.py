@@ -1,0 +1,260 @@
+"""Groups whose assignments are the service's: Kafka's consumer protocol (KIP-848).
+
+One request does it all: join with epoch 0, stay, say what one owns, leave with -1 (or -2: a static member that will be
+back). The machine is the fold's (``log.state.members``). Three things differ from Kafka's coordinator, none of which a
+client notices:
+
+- A member's epoch moves as soon as nothing is left for it to give up, not with its next heartbeat. So one that is
+  behind is told what is new, and only one that claims an epoch which it was never told is fenced.
+- A static member that joins takes its place at once; its old self is fenced. Kafka lets the new one wait until the
+  old one's session ends.
+- The assignment is in every answer, since no gateway remembers what it said last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from kio.schema.errors import ErrorCode
+
+from headwater.errors import HeadwaterError
+from headwater.groups.checks import REBALANCE_MS_MAX
+from headwater.groups.coordinator import Coordinator, Heartbeat
+from headwater.groups.describe import TP, named, phase_of
+from headwater.kafka.handlers import Api
+from headwater.kafka.handlers.group_rules import (
+    Refusal,
+    check_may,
+    check_standing,
+    coordinator_of,
+    enter,
+    group_code,
+    new_member_id,
+    operations_of,
+    refused,
+    throttle_ms,
+    tidy,
+)
+from headwater.kafka.model import Answer, Fields, Peer, Request
+from headwater.kafka.names import topic_by_uuid, topic_uuid
+from headwater.limits import HEARTBEAT_FLUX_MS, KAFKA_GROUP_STALE_MS, KAFKA_HEARTBEAT_MS, SESSION_MS
+from headwater.log.state import Group, Member
+
+LEAVE, LEAVE_FOR_A_WHILE, JOIN = -1, -2, 0  # epochs that say what is wanted
+ASSIGNORS: Final = {"uniform": "cooperative-sticky", "range": "range"}  # Kafka's names, and ours
+CONSUMER_MEMBER: Final = 1  # a member's type: 0 is a classic one
+_SPECIAL: Final = {
+    "Fenced": ErrorCode.fenced_member_epoch,
+    "Conflict": ErrorCode.group_id_not_found,  # there is one, of the classic protocol
+    "group_kind": ErrorCode.group_id_not_found,
+}
+
+# -- heartbeat ---------------------------------------------------------------------------------------------
+
+
+async def consumer_group_heartbeat(peer: Peer, request: Request) -> Answer:
+    """Join, stay in or leave. Cost: mostly nothing; see ``Coordinator.heartbeat`` and ``Coordinator.seen``."""
+    asked = request.fields
+    try:
+        _check(asked, request.version)
+        await enter(peer, asked["group_id"])
+        if asked["member_epoch"] in (LEAVE, LEAVE_FOR_A_WHILE):
+            return await _leave(peer, asked)
+        _check_topics(peer, asked)
+        beat = await (_join if asked["member_epoch"] == JOIN else _stay)(peer, request)
+    except HeadwaterError as error:
+        return refused(error, **_SPECIAL)
+    return {
+        "member_id": beat.member,
+        "member_epoch": beat.epoch,
+        "heartbeat_interval": _interval_ms(beat),
+        "assignment": {"topic_partitions": _by_topic(peer, beat.owned)},
+    }
+
+
+def _check(asked: Fields, version: int) -> None:
+    """Raise ``Refusal`` for what makes no sense in itself."""
+    if not asked["group_id"]:
+        raise _invalid("A group has a name.")
+    if not asked["member_id"] and (version > 0 or asked["member_epoch"] != JOIN):
+        raise _invalid("A member chooses its id, and keeps it.")
+    if asked["instance_id"] == "":
+        raise _invalid("An instance id is not empty.")
+    if asked["member_epoch"] < LEAVE_FOR_A_WHILE:
+        raise _invalid(f"An epoch is {LEAVE_FOR_A_WHILE} or more, not {asked['member_epoch']}.")
+    if asked["member_epoch"] == LEAVE_FOR_A_WHILE and not asked["instance_id"]:
+        raise _invalid("Only a static member leaves for a while.")
+    if asked["subscribed_topic_regex"]:
+        message = "Regular expressions are not matched here: name the topics, or let the client match them."
+        raise Refusal(ErrorCode.invalid_regular_expression, message)
+    if asked["server_assignor"] and asked["server_assignor"] not in ASSIGNORS:
+        message = f"The assignors are {', '.join(ASSIGNORS)}; {asked['server_assignor'][:40]!r} is none."
+        raise Refusal(ErrorCode.unsupported_assignor, message)
+    if asked["member_epoch"] != JOIN:
+        return
+    if asked["rebalance_timeout"] <= 0:
+        raise _invalid("Who joins says how long it takes to give up partitions (rebalance timeout).")
+    if asked["topic_partitions"] is None or asked["topic_partitions"]:
+        raise _invalid("Who joins owns no partitions, and says so.")
+    if asked["subscribed_topic_names"] is None:
+        raise _invalid("Who joins names the topics that it subscribes to.")
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(ErrorCode.invalid_request, message)
+
+
+def _check_topics(peer: Peer, asked: Fields) -> None:
+    for topic in asked["subscribed_topic_names"] or ():
+        if not peer.service.may("describe", "topic", topic):
+            message = f"Principal {peer.principal!r} may not describe topic {topic!r}."
+            raise Refusal(ErrorCode.topic_authorization_failed, message)
+
+
+async def _join(peer: Peer, request: Request) -> Heartbeat:
+    asked, chain = request.fields, peer.namespace.chain
+    group, instance = asked["group_id"], asked["instance_id"] or ""
+    member = asked["member_id"] or new_member_id(request.client, now_ms=chain.clock.wall_ms(), rng=chain.rng)
+    coordinator = coordinator_of(peer)
+    beat = await coordinator.heartbeat(
+        group,
+        member,
+        topics=asked["subscribed_topic_names"],
+        instance=instance,
+        assignor=ASSIGNORS[asked["server_assignor"]] if asked["server_assignor"] else "",
+        session_ms=SESSION_MS,
+        rebalance_ms=min(asked["rebalance_timeout"], REBALANCE_MS_MAX),
+        client=tidy(request.client),
+        joining=True,
+    )
+    if beat.revoke:
+        # Its former self was to give these up, and is gone or has forgotten them.
+        beat = await coordinator.heartbeat(group, member, released=beat.revoke, epoch=beat.epoch, stale_ms=SESSION_MS)
+    return beat
+
+
+async def _stay(peer: Peer, request: Request) -> Heartbeat:
+    asked, coordinator = request.fields, coordinator_of(peer)
+    group, member, epoch = asked["group_id"], asked["member_id"], asked["member_epoch"]
+    await check_standing(peer, group, member, asked["instance_id"] or "")
+    # What it has let go of can only be told by what it was asked for, perhaps by another gateway.
+    stale_ms = KAFKA_GROUP_STALE_MS if asked["topic_partitions"] is None else 0
+    known = await coordinator.seen(group, member, "consumer", epoch=epoch, stale_ms=stale_ms)
+    return await coordinator.heartbeat(
+        group,
+        member,
+        topics=asked["subscribed_topic_names"],
+        released=_released(peer, coordinator, known, asked),
+        assignor=ASSIGNORS[asked["server_assignor"]] if asked["server_assignor"] else "",
+        epoch=epoch,
+        stale_ms=KAFKA_GROUP_STALE_MS,
+    )
+
+
+def _released(peer: Peer, coordinator: Coordinator, known: Member, asked: Fields) -> list[TP]:
+    """What it is to give up and does not own any more."""
+    if asked["topic_partitions"] is None or not known.revoking:
+        return []
+    owned = {
+        (topic.name, partition)
+        for each in asked["topic_partitions"]
+        if (topic := topic_by_uuid(peer.namespace, each["topic_id"])) is not None
+        for partition in each["partitions"]
+    }
+    return [place for place in named(coordinator.namespace.state, known.revoking) if place not in owned]
+
+
+async def _leave(peer: Peer, asked: Fields) -> Fields:
+    group, member, epoch = asked["group_id"], asked["member_id"], asked["member_epoch"]
+    await check_standing(peer, group, member, asked["instance_id"] or "")
+    if epoch == LEAVE:
+        await coordinator_of(peer).leave(group, member)
+    # A static member that leaves for a while keeps its partitions until it is back or its session ends.
+    return {"member_id": member, "member_epoch": epoch}
+
+
+def _interval_ms(beat: Heartbeat) -> int:
+    """Members that wait for something ask often. The lease is looked after by the coordinator, not by this."""
+    return HEARTBEAT_FLUX_MS if beat.interval_ms <= HEARTBEAT_FLUX_MS else KAFKA_HEARTBEAT_MS
+
+
+def _by_topic(peer: Peer, places: Iterable[TP]) -> list[Fields]:
+    found: dict[str, list[int]] = {}
+    for topic, partition in places:
+        found.setdefault(topic, []).append(partition)
+    names = peer.namespace.state.names
+    return [
+        {
+            "topic_id": topic_uuid(peer.namespace, names[topic]),
+            "topic_name": topic,
+            "partitions": partitions,
+        }
+        for topic, partitions in found.items()
+        if topic in names
+    ]
+
+
+# -- describe ------------------------------------------------------------------------------------------------
+
+
+async def consumer_group_describe(peer: Peer, request: Request) -> Answer:
+    """Groups of this protocol: what each member owns, and what it is to own. Cost: 1 GET."""
+    names = dict.fromkeys(request.fields["group_ids"])
+    try:
+        await peer.service.enter()
+    except HeadwaterError as error:
+        shown = {"error_code": group_code(error), "error_message": error.message}
+        return {"groups": [{"group_id": name, **shown} for name in names], "throttle_time": throttle_ms(error)}
+    return {"groups": [_described(peer, request, name) for name in names]}
+
+
+def _described(peer: Peer, request: Request, name: str) -> Fields:
+    try:
+        check_may(peer, name, "describe")
+        found = peer.namespace.state.groups.get(name)
+        if found is None or found.kind != "consumer":
+            what = "There is no group" if found is None else "Not of the consumer protocol is group"
+            raise Refusal(ErrorCode.group_id_not_found, f"{what} {name!r}.")
+        for topic in sorted({topic for member in found.members.values() for topic in member.topics}):
+            if not peer.service.may("describe", "topic", topic):
+                message = f"Group {name!r} has topics that principal {peer.principal!r} may not describe."
+                raise Refusal(ErrorCode.topic_authorization_failed, message)
+    except HeadwaterError as error:
+        return {"group_id": name, **refused(error)}
+    ours = {ours: kafkas for kafkas, ours in ASSIGNORS.items()}
+    assignor = found.assignor or ASSIGNORS["uniform"]
+    return {
+        "group_id": name,
+        "group_state": phase_of(found),
+        "group_epoch": found.generation,
+        "assignment_epoch": found.generation,
+        "assignor_name": ours.get(assignor, assignor),
+        "members": [_member(peer, found, member) for member in found.members.values()],
+        "authorized_operations": operations_of(peer, name, wanted=request.fields["include_authorized_operations"]),
+    }
+
+
+def _member(peer: Peer, group: Group, member: Member) -> Fields:
+    state = peer.namespace.state
+    held = [*named(state, member.owned), *named(state, member.revoking)]
+    target: Mapping[int, Mapping[int, int]] = {
+        topic: dict.fromkeys(partitions, 0) for topic, partitions in group.target.get(member.id, {}).items()
+    }
+    return {
+        "member_id": member.id,
+        "instance_id": member.instance or None,
+        "member_epoch": member.epoch,
+        "client_id": member.client,
+        "client_host": "",  # no gateway holds a member for longer than one request
+        "subscribed_topic_names": member.topics,
+        "assignment": {"topic_partitions": _by_topic(peer, sorted(held))},
+        "target_assignment": {"topic_partitions": _by_topic(peer, named(state, target))},
+        "member_type": CONSUMER_MEMBER,
+    }
+
+
+APIS: Final = {
+    68: Api(0, 1, consumer_group_heartbeat),
+    69: Api(0, 1, consumer_group_describe),
+}
