@@ -85,7 +85,8 @@ def test_a_topic_is_made_when_it_is_asked_for_and_that_is_wanted(serve: Any) -> 
 
 
 def test_a_topic_that_does_not_exist_is_an_error(kafka: Any) -> None:
-    producer = confluent_kafka.Producer({"bootstrap.servers": kafka.bootstrap, "message.timeout.ms": 3_000})
+    config = {"bootstrap.servers": kafka.bootstrap, "topic.metadata.propagation.max.ms": 0}
+    producer = confluent_kafka.Producer(config)
     errors: list[Any] = []
     producer.produce("nowhere", b"x", on_delivery=lambda error, _: errors.append(error.code()))
     producer.flush(10)
