@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import ssl
 import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,10 +66,11 @@ def _gateway(settings: Settings, given: dict[str, Any]) -> Gateway:
     from headwater.clock import SystemClock
     from headwater.kafka.gateway import Gateway
     from headwater.kafka.gateway import Settings as Behaviour
+    from headwater.kafka.sasl import read_users
     from headwater.store import open_store
 
     tls = _tls(given["tls_cert"], given["tls_ca"])
-    scram = json.loads(Path(given["scram_file"]).read_text(encoding="utf-8")) if given["scram_file"] else {}
+    scram = read_users(given["scram_file"]) if given["scram_file"] else {}
     clock = SystemClock()
     return Gateway(
         open_store(settings.store, clock=clock),
