@@ -38,7 +38,13 @@ from headwater.kafka.handlers.group_rules import (
 )
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.names import topic_by_uuid, topic_uuid
-from headwater.limits import HEARTBEAT_FLUX_MS, KAFKA_GROUP_STALE_MS, KAFKA_HEARTBEAT_MS, SESSION_MS
+from headwater.limits import (
+    KAFKA_GROUP_STALE_MS,
+    KAFKA_HEARTBEAT_EACH_MS,
+    KAFKA_HEARTBEAT_MS_MAX,
+    KAFKA_HEARTBEAT_MS_MIN,
+    SESSION_MS,
+)
 from headwater.log.state import Group, Member
 
 LEAVE, LEAVE_FOR_A_WHILE, JOIN = -1, -2, 0  # epochs that say what is wanted
@@ -68,7 +74,7 @@ async def consumer_group_heartbeat(peer: Peer, request: Request) -> Answer:
     return {
         "member_id": beat.member,
         "member_epoch": beat.epoch,
-        "heartbeat_interval": _interval_ms(beat),
+        "heartbeat_interval": _interval_ms(peer),
         "assignment": {"topic_partitions": _by_topic(peer, beat.owned)},
     }
 
@@ -174,9 +180,10 @@ async def _leave(peer: Peer, asked: Fields) -> Fields:
     return {"member_id": member, "member_epoch": epoch}
 
 
-def _interval_ms(beat: Heartbeat) -> int:
-    """Members that wait for something ask often. The lease is looked after by the coordinator, not by this."""
-    return HEARTBEAT_FLUX_MS if beat.interval_ms <= HEARTBEAT_FLUX_MS else KAFKA_HEARTBEAT_MS
+def _interval_ms(peer: Peer) -> int:
+    """When the next heartbeat is due. The lease needs fewer; this is how soon a member hears of a rebalance."""
+    wanted_ms = KAFKA_HEARTBEAT_EACH_MS * len(peer.gateway.connections)
+    return min(max(wanted_ms, KAFKA_HEARTBEAT_MS_MIN), KAFKA_HEARTBEAT_MS_MAX)
 
 
 def _by_topic(peer: Peer, places: Iterable[TP]) -> list[Fields]:

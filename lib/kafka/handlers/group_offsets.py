@@ -111,7 +111,7 @@ def _all_refused(request: Request, code: ErrorCode, throttle: int = 0) -> Fields
 
 def _named(asked: Fields, partitions: list[Fields]) -> Fields:
     """A topic of an answer, by the name or id that it was asked for with."""
-    return {"name": asked["name"], "topic_id": asked["topic_id"], "partitions": partitions}
+    return {"name": asked["name"], "topic_id": asked.get("topic_id", NO_UUID), "partitions": partitions}
 
 
 async def _parts(peer: Peer, request: Request) -> tuple[list[Fields], list[_Part]]:
@@ -274,7 +274,7 @@ def _group_refused(request: Request, asked: Fields, code: ErrorCode) -> Fields:
     topics: list[Fields] = []
     if request.version < 2:
         topics = [
-            _named({"topic_id": NO_UUID, **each}, [_row(index, code=code) for index in each["partition_indexes"]])
+            _named(each, [_row(index, code=code) for index in each["partition_indexes"]])
             for each in asked["topics"] or ()
         ]
     return {"group_id": asked["group_id"], "topics": topics, "error_code": code}
