@@ -35,6 +35,7 @@ from headwater.kafka.handlers.group_rules import (
     refused,
     throttle_ms,
     tidy,
+    told_apart,
 )
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.names import topic_by_uuid, topic_uuid
@@ -70,7 +71,8 @@ async def consumer_group_heartbeat(peer: Peer, request: Request) -> Answer:
         _check_topics(peer, asked)
         beat = await (_join if asked["member_epoch"] == JOIN else _stay)(peer, request)
     except HeadwaterError as error:
-        return refused(error, **_SPECIAL)
+        who = asked["group_id"], asked["member_id"], asked["instance_id"]
+        return refused(told_apart(error, peer, *who), **_SPECIAL)
     return {
         "member_id": beat.member,
         "member_epoch": beat.epoch,

@@ -19,6 +19,7 @@ from headwater.kafka.errors import code_of
 from headwater.kafka.model import Fields, Peer
 from headwater.limits import KAFKA_MEMBER_PENDING_MS, NAME_BYTES_MAX
 from headwater.log.operations import Operation
+from headwater.log.outcomes import UnknownMember
 from headwater.log.state import Group, Member, State
 
 GROUP_OPERATIONS: Final[Mapping[Operation, int]] = {"read": 3, "delete": 6, "describe": 8}
@@ -130,10 +131,22 @@ async def check_standing(peer: Peer, group: str, member: str, instance: str) -> 
     if standing(peer.namespace.state, group, member, instance) is ErrorCode.none:
         return
     code = standing(await peer.namespace.refresh(), group, member, instance)
-    if code is ErrorCode.fenced_instance_id:
-        raise Refusal(code, f"Instance {instance!r} of group {group!r} is another member by now.")
     if code is not ErrorCode.none:
-        raise Refusal(code, f"Group {group!r} has no member {member!r}.")
+        is_fenced = code is ErrorCode.fenced_instance_id
+        what = f"Instance {instance!r} is another member by now." if is_fenced else "It left, or was expelled."
+        raise Refusal(code, f"Group {group!r} has no member {member!r}. {what}")
+
+
+def told_apart(error: HeadwaterError, peer: Peer, group: str, member: str, instance: str | None) -> HeadwaterError:
+    """The error, or that another one is this instance by now: told that it is unknown, a static member would come back.
+
+    Then two with one instance id would take each other's place for ever.
+    """
+    if not isinstance(error, UnknownMember) or not instance:
+        return error
+    if standing(peer.namespace.state, group, member, instance) is not ErrorCode.fenced_instance_id:
+        return error
+    return Refusal(ErrorCode.fenced_instance_id, f"Instance {instance!r} of group {group!r} is another member by now.")
 
 
 def new_member_id(client: str, *, now_ms: int, rng: random.Random) -> str:

@@ -21,13 +21,12 @@ from headwater.kafka.handlers.group_rules import (
     check_standing,
     coordinator_of,
     enter,
-    group_code,
     is_pending,
     new_member_id,
     refused,
     standing,
-    throttle_ms,
     tidy,
+    told_apart,
 )
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.limits import KAFKA_GROUP_STALE_MS, KAFKA_REBALANCE_DELAY_MS, SESSION_MS_MAX, SESSION_MS_MIN
@@ -80,7 +79,12 @@ async def _join_group(peer: Peer, request: Request) -> Fields:
         return _joined(await _join(peer, request), request.version)
     except HeadwaterError as error:
         member = error.data.get("member", request.fields["member_id"])
-        return {"error_code": group_code(error), "member_id": member, "throttle_time": throttle_ms(error)}
+        return {"member_id": member, **_refused(peer, request.fields, error)}
+
+
+def _refused(peer: Peer, asked: Fields, error: HeadwaterError) -> Fields:
+    who = asked["group_id"], asked["member_id"], asked["group_instance_id"]
+    return refused(told_apart(error, peer, *who))
 
 
 async def _join(peer: Peer, request: Request) -> Joined:
@@ -163,7 +167,7 @@ async def _sync_group(peer: Peer, request: Request) -> Fields:
         given = {each["member_id"]: each["assignment"] for each in asked["assignments"]}
         assignment = await sync_classic(coordinator_of(peer), group, member, asked["generation_id"], given)
     except HeadwaterError as error:
-        return refused(error)
+        return _refused(peer, asked, error)
     found = peer.namespace.state.groups.get(group)
     return {
         "protocol_type": found.protocol_type if found else None,
@@ -196,7 +200,7 @@ async def heartbeat(peer: Peer, request: Request) -> Answer:
         generation = asked["generation_id"]
         await heartbeat_classic(coordinator_of(peer), group, member, generation, stale_ms=KAFKA_GROUP_STALE_MS)
     except HeadwaterError as error:
-        return refused(error)
+        return _refused(peer, asked, error)
     return {}
 
 
