@@ -250,6 +250,7 @@ KAFKA_REBALANCE_DELAY_MS = 200  # an empty group waits so long for a second memb
 KAFKA_HEARTBEAT_MS_MIN = 1_000  # members of the consumer protocol ask this often, and so hear soon of a rebalance …
 KAFKA_HEARTBEAT_MS_MAX = 5_000  # … or this, as in Kafka, at a gateway with many connections: …
 KAFKA_HEARTBEAT_EACH_MS = 5  # … so long for each of them, so that heartbeats take it less than 2 % of a core
+KAFKA_PATTERNS_MAX = 256  # subscriptions by pattern whose topics a gateway remembers, for each namespace
 KAFKA_MEMBER_PENDING_MS = 300_000  # a member id is good for a first join this long, and gateways' clocks so far apart
 KAFKA_SASL_TRIES_MAX = 3  # wrong secrets of one connection; then its other tries are refused unread
 KAFKA_SASL_BYTES_MAX = 16 * KIB  # one SASL message: tokens are about 100 bytes, SCRAM's messages less than 1 KiB

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headwater.errors import InvalidRequest
-from headwater.limits import NAME_BYTES_MAX, SESSION_MS_MAX, SESSION_MS_MIN, SUBSCRIBED_MAX
+from headwater.limits import NAME_BYTES_MAX, SESSION_MS_MAX, SESSION_MS_MIN, SUBSCRIBED_MAX, TOPIC_NAME_MAX
 from headwater.log import keys
 from headwater.log.state import assignors
 
+PATTERN = "re2:"  # begins a subscription to what a pattern matches; no topic is called so. Edges match it to names
 REBALANCE_MS_MAX = 86_400_000  # a member that may sit on a partition for longer than a day holds its group up
 
 
@@ -46,6 +47,9 @@ def check_subscription(topics: Sequence[str], assignor: str) -> None:
     if len(topics) > SUBSCRIBED_MAX:
         raise InvalidRequest(f"A member subscribes to at most {SUBSCRIBED_MAX} topics, not {len(topics)}.")
     for topic in topics:
-        keys.check_topic_name(topic)
+        if not topic.startswith(PATTERN):
+            keys.check_topic_name(topic)
+        elif len(topic) > TOPIC_NAME_MAX:
+            raise InvalidRequest(f"A pattern has at most {TOPIC_NAME_MAX - len(PATTERN)} characters.")
     if assignor and assignor not in assignors.NAMES:
         raise InvalidRequest(f"The assignors are {', '.join(assignors.NAMES)}; {assignor[:40]!r} is none.")

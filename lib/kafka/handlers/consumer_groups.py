@@ -19,7 +19,7 @@ from typing import Final
 from kio.schema.errors import ErrorCode
 
 from headwater.errors import HeadwaterError
-from headwater.groups.checks import REBALANCE_MS_MAX
+from headwater.groups.checks import PATTERN, REBALANCE_MS_MAX
 from headwater.groups.coordinator import Coordinator, Heartbeat
 from headwater.groups.describe import TP, named, phase_of
 from headwater.kafka.handlers import Api
@@ -37,6 +37,7 @@ from headwater.kafka.handlers.group_rules import (
     tidy,
     told_apart,
 )
+from headwater.kafka.handlers.subscriptions import names_of, pattern_of, subscription
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.names import topic_by_uuid, topic_uuid
 from headwater.limits import (
@@ -93,9 +94,6 @@ def _check(asked: Fields, version: int) -> None:
         raise _invalid(f"An epoch is {LEAVE_FOR_A_WHILE} or more, not {asked['member_epoch']}.")
     if asked["member_epoch"] == LEAVE_FOR_A_WHILE and not asked["instance_id"]:
         raise _invalid("Only a static member leaves for a while.")
-    if asked["subscribed_topic_regex"]:
-        message = "Regular expressions are not matched here: name the topics, or let the client match them."
-        raise Refusal(ErrorCode.invalid_regular_expression, message)
     if asked["server_assignor"] and asked["server_assignor"] not in ASSIGNORS:
         message = f"The assignors are {', '.join(ASSIGNORS)}; {asked['server_assignor'][:40]!r} is none."
         raise Refusal(ErrorCode.unsupported_assignor, message)
@@ -105,8 +103,8 @@ def _check(asked: Fields, version: int) -> None:
         raise _invalid("Who joins says how long it takes to give up partitions (rebalance timeout).")
     if asked["topic_partitions"] is None or asked["topic_partitions"]:
         raise _invalid("Who joins owns no partitions, and says so.")
-    if asked["subscribed_topic_names"] is None:
-        raise _invalid("Who joins names the topics that it subscribes to.")
+    if asked["subscribed_topic_names"] is None and not asked["subscribed_topic_regex"]:
+        raise _invalid("Who joins says what it subscribes to.")
 
 
 def _invalid(message: str) -> Refusal:
@@ -115,6 +113,8 @@ def _invalid(message: str) -> Refusal:
 
 def _check_topics(peer: Peer, asked: Fields) -> None:
     for topic in asked["subscribed_topic_names"] or ():
+        if topic.startswith(PATTERN):
+            raise _invalid(f"There is no topic {topic[:40]!r}, and there will be none.")
         if not peer.service.may("describe", "topic", topic):
             message = f"Principal {peer.principal!r} may not describe topic {topic!r}."
             raise Refusal(ErrorCode.topic_authorization_failed, message)
@@ -128,7 +128,7 @@ async def _join(peer: Peer, request: Request) -> Heartbeat:
     beat = await coordinator.heartbeat(
         group,
         member,
-        topics=asked["subscribed_topic_names"],
+        topics=await subscription(peer, asked, None),
         instance=instance,
         assignor=ASSIGNORS[asked["server_assignor"]] if asked["server_assignor"] else "",
         session_ms=SESSION_MS,
@@ -152,7 +152,7 @@ async def _stay(peer: Peer, request: Request) -> Heartbeat:
     return await coordinator.heartbeat(
         group,
         member,
-        topics=asked["subscribed_topic_names"],
+        topics=await subscription(peer, asked, known.topics),
         released=_released(peer, coordinator, known, asked),
         assignor=ASSIGNORS[asked["server_assignor"]] if asked["server_assignor"] else "",
         epoch=epoch,
@@ -225,7 +225,7 @@ def _described(peer: Peer, request: Request, name: str) -> Fields:
         if found is None or found.kind != "consumer":
             what = "There is no group" if found is None else "Not of the consumer protocol is group"
             raise Refusal(ErrorCode.group_id_not_found, f"{what} {name!r}.")
-        for topic in sorted({topic for member in found.members.values() for topic in member.topics}):
+        for topic in sorted({topic for member in found.members.values() for topic in names_of(member.topics)}):
             if not peer.service.may("describe", "topic", topic):
                 message = f"Group {name!r} has topics that principal {peer.principal!r} may not describe."
                 raise Refusal(ErrorCode.topic_authorization_failed, message)
@@ -256,7 +256,8 @@ def _member(peer: Peer, group: Group, member: Member) -> Fields:
         "member_epoch": member.epoch,
         "client_id": member.client,
         "client_host": "",  # no gateway holds a member for longer than one request
-        "subscribed_topic_names": member.topics,
+        "subscribed_topic_names": names_of(member.topics),
+        "subscribed_topic_regex": pattern_of(member.topics) or None,
         "assignment": {"topic_partitions": _by_topic(peer, sorted(held))},
         "target_assignment": {"topic_partitions": _by_topic(peer, named(state, target))},
         "member_type": CONSUMER_MEMBER,

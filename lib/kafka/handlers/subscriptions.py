@@ -1,0 +1,98 @@
+"""What members of the consumer protocol subscribe to: names, and a pattern that the coordinator matches (KIP-848).
+
+The fold knows names alone. So a gateway matches the pattern to the topics that there are whenever the member comes by,
+and keeps it beside the names, marked; any other gateway finds it there. RE2 takes time in proportion to the names,
+whatever the pattern. A pattern must match the whole name, and never matches the service's own topics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kio.schema.errors import ErrorCode
+
+from headwater.api.access import INTERNAL
+from headwater.api.messages import HttpError
+from headwater.groups.checks import PATTERN
+from headwater.kafka.handlers.group_rules import Refusal
+from headwater.kafka.model import Fields, Peer
+from headwater.limits import KAFKA_PATTERNS_MAX, TOPIC_NAME_MAX
+from headwater.log.namespace import Namespace
+
+
+class _Matches:
+    """Topics by pattern, remembered for as long as there are the same topics."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._version = (0, 0)
+        self._known: dict[str, list[str]] = {}
+
+    def of(self, pattern: str) -> list[str]:
+        """Names that match, in order. Raises ``HttpError``. Cost: nothing, or about 1 µs a topic."""
+        from headwater.api.patterns import matching
+
+        state = self._namespace.state
+        version = (state.next_topic, len(state.names))  # ids are never used again, so equal means the same topics
+        if version != self._version or len(self._known) >= KAFKA_PATTERNS_MAX:
+            self._version, self._known = version, {}
+        if pattern not in self._known:
+            names = (name for name in state.names if not name.startswith(INTERNAL))
+            self._known[pattern] = matching(pattern, names)
+        return self._known[pattern]
+
+
+def names_of(topics: Iterable[str]) -> list[str]:
+    """The names of a subscription, those that were found by its pattern among them."""
+    return [topic for topic in topics if not topic.startswith(PATTERN)]
+
+
+def pattern_of(topics: Iterable[str]) -> str:
+    """The pattern of a subscription; "" if it has none."""
+    return next((topic.removeprefix(PATTERN) for topic in topics if topic.startswith(PATTERN)), "")
+
+
+async def subscription(peer: Peer, asked: Fields, before: Sequence[str] | None) -> list[str] | None:
+    """What the member of a heartbeat subscribes to from now on; None if that is what it was (``before``).
+
+    Raises ``Refusal`` for a pattern that is none. Cost: nothing; 1 GET if topics have come or gone.
+    """
+    names, pattern = asked["subscribed_topic_names"], asked["subscribed_topic_regex"]
+    known = before or ()
+    if pattern is None:
+        pattern = pattern_of(known)
+    elif pattern:
+        _check(pattern)
+    if not pattern and names is None and not pattern_of(known):
+        return None
+    found = _all(peer, names, pattern, known)
+    if before is not None and pattern and found != list(before):
+        # Another gateway may know of topics that we do not know yet: do not take back what it has found.
+        await peer.namespace.refresh()
+        found = _all(peer, names, pattern, known)
+    return found
+
+
+def _check(pattern: str) -> None:
+    from headwater.api.patterns import check_pattern
+
+    if len(pattern) + len(PATTERN) > TOPIC_NAME_MAX:
+        message = f"A pattern has at most {TOPIC_NAME_MAX - len(PATTERN)} characters, not {len(pattern)}."
+        raise Refusal(ErrorCode.invalid_regular_expression, message)
+    try:
+        check_pattern(pattern)
+    except HttpError as error:
+        raise Refusal(ErrorCode.invalid_regular_expression, error.message) from error
+
+
+def _all(peer: Peer, names: Sequence[str] | None, pattern: str, known: Sequence[str]) -> list[str]:
+    matches = peer.namespace.shared(_Matches)
+    if names is None:
+        old = pattern_of(known)
+        by_pattern = set(matches.of(old)) if old else set()
+        names = [name for name in names_of(known) if name not in by_pattern]
+    found = set(names)
+    if pattern:
+        found |= {name for name in matches.of(pattern) if peer.service.may("describe", "topic", name)}
+        found.add(PATTERN + pattern)
+    return sorted(found)
