@@ -15,6 +15,10 @@ import polars as pl
 
 from headwater.streams.frames import ENDED, NEVER, TIME, WM
 
+_ABSENT = ENDED // 2  # from here on it is ``ENDED`` less what operators are behind: no time that anybody brought
+    ENDED // 2
+)  # from here on a watermark is ``ENDED`` less what operators are behind: no time that anybody brought
+
 
 @dataclass(slots=True)
 class Channel:
@@ -96,13 +100,18 @@ class Feed:
         return self.channels.setdefault(name, Channel())
 
 
-def lowest(feeding: Iterable[tuple[int, bool]]) -> tuple[int, bool]:
-    """The watermark of a node, and whether it holds back others, from those of its parents.
+def lowest(feeding: Iterable[tuple[int, bool, bool]]) -> tuple[int, bool, bool]:
+    """The watermark of a node, whether it holds back others, and whether it is idle, from those of its parents.
 
-    Tables hold back nothing where a stream is there to say what time it is.
+    Tables hold back nothing where a stream is there to say what time it is, nor does an idle stream where another is
+    not. If all are idle, what came is complete as far as anybody knows, as among the channels of one source.
     """
     parents = list(feeding)
-    held = [watermark for watermark, holds in parents if holds]
-    if held:
-        return min(held), True
-    return min((watermark for watermark, _ in parents), default=ENDED), False
+    held = [(watermark, idle) for watermark, holds, idle in parents if holds]
+    if not held:
+        return min((watermark for watermark, _, _ in parents), default=ENDED), False, True
+    active = [watermark for watermark, idle in held if not idle]
+    if active:
+        return min(active), True, False
+    known = [watermark for watermark, _ in held if watermark < _ABSENT]
+    return max(known, default=ENDED), True, True

@@ -203,18 +203,18 @@ class Task:
 
     def _pass_time(self, step: Step, now_ms: int) -> None:
         """Every node hears how far event time has come; what windows give flows on before their children hear."""
-        reached: dict[str, tuple[int, bool]] = {}
+        reached: dict[str, tuple[int, bool, bool]] = {}
         for name, node in self.nodes.items():
             above = lowest(reached[parent] for parent in node.parents)
             if isinstance(node, Repartition):
-                step.marks[name] = Mark(above[0], all(self._is_idle(parent) for parent in node.parents))
+                step.marks[name] = Mark(above[0], above[2])
             if name in self.feeds:
                 feed = self.feeds[name]
-                above = feed.advance(), feed.holds
+                above = feed.advance(), feed.holds, feed.is_idle or not feed.holds
             flow = self.flows[name]
             flow.watermark = max(flow.watermark, above[0])
             behind = self.operators[name].behind if name in self.operators else 0
-            reached[name] = flow.watermark - behind, above[1]
+            reached[name] = flow.watermark - behind, *above[1:]
             if name in self.operators:
                 try:
                     for output, made in self.operators[name].advance(flow.watermark, now_ms):
@@ -223,11 +223,6 @@ class Task:
                     raise
                 except Exception as error:
                     raise self._failed(name, error) from error
-
-    def _is_idle(self, name: str) -> bool:
-        if name in self.feeds:
-            return self.feeds[name].is_idle or not self.feeds[name].holds
-        return all(self._is_idle(parent) for parent in self.nodes[name].parents)
 
     def _failed(self, name: str, error: Exception) -> OperatorFailed:
         return OperatorFailed(

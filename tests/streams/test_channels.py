@@ -84,7 +84,13 @@ def test_a_successor_goes_on_where_its_document_was_made() -> None:
 
 
 def test_tables_hold_back_nothing_beside_a_stream() -> None:
-    assert (7, True) == lowest([(7, True), (3, False)])
-    assert (3, True) == lowest([(7, True), (3, True)])
-    assert (3, False) == lowest([(7, False), (3, False)])
-    assert (ENDED, False) == lowest([])
+    assert (7, True, False) == lowest([(7, True, False), (3, False, True)])
+    assert (3, True, False) == lowest([(7, True, False), (3, True, False)])
+    assert (3, False, True) == lowest([(7, False, True), (3, False, True)])
+    assert (ENDED, False, True) == lowest([])
+
+
+def test_an_idle_parent_holds_back_nothing_where_another_is_not() -> None:
+    assert (7, True, False) == lowest([(7, True, False), (3, True, True)])
+    assert (7, True, True) == lowest([(7, True, True), (3, True, True)])
+    assert (3, True, True) == lowest([(ENDED, True, True), (3, True, True)]), "an absent one has no time to give"

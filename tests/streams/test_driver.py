@@ -190,3 +190,18 @@ def test_names_that_are_not_there_are_refused() -> None:
             call()
     with pytest.raises(InvalidRequest, match="has 1 partitions"):
         driver.pipe("in", EVENTS, partition=1)
+
+
+def test_a_join_goes_on_when_one_of_its_streams_falls_silent() -> None:
+    """An idle source held back whatever it was joined with, for ever; only partitions of one source let go."""
+    topology = Topology("job")
+    left = topology.stream("left", schema=EVENT, key="k", time="ts", idle=-1)
+    right = topology.stream("right", schema=NAME, key="k", idle="1m")
+    left.join_asof(right, on="k").to("out", key="k")
+    driver = TestDriver(topology)
+    driver.pipe("right", {"k": "a", "name": "one"}, time=1_000)
+    driver.pipe("left", [event(at, "a") for at in (2_000, 3_000, 4_000)])
+    assert [] == driver.read("out")
+    driver.advance("1m")
+    driver.pipe("left", [event(5_000, "a")])
+    assert [(2_000, "one"), (3_000, "one"), (4_000, "one")] == [(row["ts"], row["name"]) for row in driver.read("out")]
