@@ -16,8 +16,6 @@ import polars as pl
 from headwater.streams.frames import ENDED, NEVER, TIME, WM
 
 _ABSENT = ENDED // 2  # from here on it is ``ENDED`` less what operators are behind: no time that anybody brought
-    ENDED // 2
-)  # from here on a watermark is ``ENDED`` less what operators are behind: no time that anybody brought
 
 
 @dataclass(slots=True)
