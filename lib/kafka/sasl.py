@@ -187,7 +187,7 @@ def read_users(path: str) -> Users:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         return {
-            str(user): {mechanism: _keys(mechanism, entry) for mechanism, entry in entries.items()}
+            str(user): {mechanism: scram_keys(mechanism, entry) for mechanism, entry in entries.items()}
             for user, entries in found.items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError, Unauthorized):
@@ -195,7 +195,8 @@ def read_users(path: str) -> Users:
         raise InvalidRequest(f"The file of SCRAM users is no JSON of the form {form}.") from None
 
 
-def _keys(mechanism: str, entry: Mapping[str, object]) -> ScramKeys:
+def scram_keys(mechanism: str, entry: Mapping[str, object]) -> ScramKeys:
+    """The keys in an entry. Raises ``Unauthorized``, ``ValueError`` or ``KeyError`` for one that makes no sense."""
     salt, stored, server = (_decoded(str(entry[name])) for name in ("salt", "stored_key", "server_key"))
     size, iterations = hashlib.new(SCRAM[mechanism]).digest_size, entry["iterations"]
     if len(stored) != size or len(server) != size or not salt or not isinstance(iterations, int):
