@@ -68,6 +68,17 @@ def http(settings: Settings, scale: float) -> None:
 
 
 @click.command(cls=Command)
+@click.option("--mib", type=click.IntRange(min=1), default=256, show_default=True, help="Of values, each size.")
+@click.option("--seconds", type=click.FloatRange(1, 600), default=10.0, show_default=True, help="Of each latency.")
+@pass_settings
+def kafka(settings: Settings, mib: int, seconds: float) -> None:
+    """A gateway under librdkafka, beside a bare server that keeps the bytes in memory; latencies as on S3."""
+    from headwater.bench.kafka import bench
+
+    _show(settings, bench(mib, seconds))
+
+
+@click.command(cls=Command)
 @click.option("--manifests", type=click.IntRange(min=1_000), default=100_000, show_default=True, help="Of history.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Fresh processes of each.")
 @pass_settings
@@ -236,6 +247,7 @@ commands: dict[str, click.Command] = {
     "fetch": fetch,
     "fold": fold,
     "http": http,
+    "kafka": kafka,
     "coldstart": coldstart,
     "serverless": serverless,
     "replay": replay,

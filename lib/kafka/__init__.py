@@ -4,5 +4,6 @@
     socket ◄── framing ◄── wire (encode) ◄── session ◄──┘
 
 ``framing`` and ``wire`` are pure: bytes in, messages out. ``session`` keeps the order of one connection's answers,
-``handlers`` has one module for each family of APIs, ``gateway`` opens namespaces and listens. Needs the extra ``kafka``.
+``handlers`` has one module for each family of APIs, ``gateway`` opens namespaces and listens. Needs the extra
+``kafka``.
 """

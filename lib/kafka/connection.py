@@ -13,6 +13,7 @@ import asyncio
 import sys
 import traceback
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from kio.schema.errors import ErrorCode
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from headwater.kafka.gateway import Gateway, Listening
 
 PRODUCE, API_VERSIONS = 0, 18
-SMALL_BYTES = 64 << 10  # an answer up to this is joined and written at once
+PIECE_BYTES = 256 << 10  # what is given to the socket at once; neighbouring parts up to this are joined
 
 _Pending = asyncio.Future[list[Buffer] | None]
 
@@ -44,6 +45,7 @@ class Connection(asyncio.BufferedProtocol):
         self._frames = Frames()
         self._waiting: deque[memoryview] = deque()
         self._answers: deque[tuple[_Pending, int]] = deque()  # begun and not answered, with the request's bytes
+        self._outgoing: deque[Buffer] = deque()  # pieces of answers that the socket has not taken
         self._held = 0  # bytes of requests that the gateway counts for us
         self._worker: asyncio.Task[None] | None = None
         self._later: set[asyncio.Task[None]] = set()
@@ -61,6 +63,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=PIECE_BYTES // 2)
         self.heard_s = self._gateway.now_s()
         self._gateway.connections.add(self)
         if len(self._gateway.connections) > self._gateway.connections_max:
@@ -68,16 +71,21 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> Buffer:
         """Where the socket's bytes go."""
-        return self._frames.space()
+        before = self._frames.held
+        space = self._frames.space()
+        self._hold(self._frames.held - before)
+        return space
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come."""
         self.heard_s = self._gateway.now_s()
+        before = self._frames.held
         try:
             frames = self._frames.filled(nbytes)
         except InvalidRequest as error:
             self.close(error.message)
             return
+        self._hold(self._frames.held - before)
         if frames:
             self._waiting.extend(frames)
             self._hold(sum(map(len, frames)))
@@ -96,12 +104,14 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self._may_write.set()
+        self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone. What it has begun to append goes on: it may be shared with others."""
         self._gateway.connections.discard(self)
         self._may_write.set()
         self._waiting.clear()
+        self._outgoing.clear()
         for task in [*self._later, *([self._worker] if self._worker else [])]:
             task.cancel()
         self._hold(-self._held)
@@ -242,14 +252,18 @@ class Connection(asyncio.BufferedProtocol):
             pending, size = self._answers.popleft()
             self._hold(-size)
             parts = pending.result()
-            if parts is None or self._transport is None or self._transport.is_closing():
-                continue
-            if sum(map(len, parts)) <= SMALL_BYTES:
-                self._transport.write(b"".join(parts))
-            else:
-                self._transport.writelines(_gathered(parts))
+            if parts is not None:
+                self._outgoing.extend(_pieces(parts))
+                self._send()
         self._room.set()
         self._steer()
+
+    def _send(self) -> None:
+        """Give the socket what it takes. The transport would copy the rest of a write, so a write is small."""
+        while self._outgoing and self._may_write.is_set():
+            piece = self._outgoing.popleft()
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.write(piece)
 
     # -- back-pressure -----------------------------------------------------------------------------------
 
@@ -281,21 +295,23 @@ class Connection(asyncio.BufferedProtocol):
         task.add_done_callback(self._later.discard)
 
 
-def _gathered(parts: list[Buffer]) -> list[Buffer]:
-    """Parts with small neighbours joined, so that the socket is given few of them."""
-    out: list[Buffer] = []
+def _pieces(parts: list[Buffer]) -> Iterator[Buffer]:
+    """Parts cut and joined into pieces for the socket; large ones are not copied."""
     small: list[Buffer] = []
+    size = 0
     for part in parts:
-        if len(part) < SMALL_BYTES:
+        if size + len(part) <= PIECE_BYTES:
             small.append(part)
+            size += len(part)
             continue
         if small:
-            out.append(b"".join(small))
-            small = []
-        out.append(part)
+            yield b"".join(small)
+            small, size = [], 0
+        view = memoryview(part)
+        for start in range(0, len(view), PIECE_BYTES):
+            yield view[start : start + PIECE_BYTES]
     if small:
-        out.append(b"".join(small))
-    return out
+        yield b"".join(small)
 
 
 def _too_new(frame: memoryview) -> list[Buffer]:

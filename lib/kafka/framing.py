@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import Final
 
+import pyarrow as pa
+
 from headwater.errors import InvalidRequest
-from headwater.limits import KAFKA_FRAME_BYTES_MAX, KAFKA_READ_BYTES
+from headwater.limits import KAFKA_FRAME_BYTES_MAX, KAFKA_READ_BYTES, MIB
 
 _LENGTH: Final = 4
-_GROWTH: Final = 4  # a buffer that is full is followed by one this many times as large, at most its frame's size
+_GROWTH: Final = 8  # a buffer that is full is followed by one this many times as large, at most its frame's size
+_FIRST: Final = 2 * MIB  # … but a frame up to this gets all of its room at once
 
 
 class Frames:
@@ -21,7 +24,7 @@ class Frames:
 
     def __init__(self, bytes_max: int = KAFKA_FRAME_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
-        self._buffer: bytearray | None = None
+        self._buffer: memoryview | None = None
         self._start = self._end = 0  # what has arrived and is in no frame yet
         self._need = _LENGTH  # of the frame at ``_start``, its length included
 
@@ -38,11 +41,11 @@ class Frames:
     def space(self) -> memoryview:
         """Where the next bytes go. At least 1 byte."""
         if self._buffer is None:
-            self._buffer = bytearray(KAFKA_READ_BYTES)
+            self._buffer = _memory(KAFKA_READ_BYTES)
             self._start = self._end = 0
         elif self._end == len(self._buffer) or self._start + self._need > len(self._buffer):
             self._move()
-        return memoryview(self._buffer)[self._end :]
+        return self._buffer[self._end :]
 
     def filled(self, count: int) -> list[memoryview]:
         """``count`` bytes lie in what ``space`` gave: the frames that are complete now, without their lengths.
@@ -51,7 +54,7 @@ class Frames:
         """
         assert self._buffer is not None
         self._end += count
-        view = memoryview(self._buffer)
+        view = self._buffer
         found: list[memoryview] = []
         while self._end - self._start >= _LENGTH:
             size = int.from_bytes(view[self._start : self._start + _LENGTH], "big", signed=True)
@@ -71,7 +74,12 @@ class Frames:
         """Go on in a buffer with room for the frame, or for a good part of it if little of it has arrived."""
         assert self._buffer is not None
         arrived = self._end - self._start
-        size = max(KAFKA_READ_BYTES, min(self._need, _GROWTH * max(arrived, KAFKA_READ_BYTES)))
-        buffer = bytearray(size)
-        buffer[:arrived] = memoryview(self._buffer)[self._start : self._end]
+        size = max(KAFKA_READ_BYTES, min(self._need, max(_FIRST, _GROWTH * arrived)))
+        buffer = _memory(size)
+        buffer[:arrived] = self._buffer[self._start : self._end]
         self._buffer, self._start, self._end = buffer, 0, arrived
+
+
+def _memory(nbytes: int) -> memoryview:
+    """Fresh memory that nobody has set to zero: Arrow's pool gives back warm pages, which a bytearray never is."""
+    return memoryview(pa.allocate_buffer(nbytes)).cast("B")

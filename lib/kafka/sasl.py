@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from headwater.errors import InvalidRequest, Unauthorized
 from headwater.limits import KAFKA_SASL_BYTES_MAX, SCRAM_ITERATIONS_MAX, SCRAM_ITERATIONS_MIN
@@ -50,8 +50,11 @@ class ScramKeys:
     server_key: bytes = field(repr=False)
 
 
-Users = Mapping[str, Mapping[str, ScramKeys]]
+Users: TypeAlias = Mapping[str, Mapping[str, ScramKeys]]
 """By user and mechanism."""
+
+Entries: TypeAlias = Mapping[str, Mapping[str, object]]
+"""What a file has of one user: by mechanism, as ``scram_entry`` gives it."""
 
 
 # -- messages --------------------------------------------------------------------------------------------
@@ -184,15 +187,25 @@ def read_users(path: str) -> Users:
 
     Raises ``InvalidRequest``; its text never shows what is in the file.
     """
+    return _users(read_entries(path))
+
+
+def read_entries(path: str) -> dict[str, Entries]:
+    """The same file as it is written, once it is known to make sense. Raises ``InvalidRequest``."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {
-            str(user): {mechanism: scram_keys(mechanism, entry) for mechanism, entry in entries.items()}
-            for user, entries in found.items()
-        }
+        _users(found)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, Unauthorized):
         form = '{"user": {"SCRAM-SHA-256": {"salt": …, "iterations": …, "stored_key": …, "server_key": …}}}'
         raise InvalidRequest(f"The file of SCRAM users is no JSON of the form {form}.") from None
+    return dict(found)
+
+
+def _users(entries: Mapping[str, Entries]) -> Users:
+    return {
+        user: {mechanism: scram_keys(mechanism, entry) for mechanism, entry in known.items()}
+        for user, known in entries.items()
+    }
 
 
 def scram_keys(mechanism: str, entry: Mapping[str, object]) -> ScramKeys:

@@ -12,6 +12,7 @@ Source: KIP-98 (message format v2), and Kafka's "Message format" pages.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ _CHECKED = struct.Struct(">hiqqqhii")  # the part of the header that the CRC cov
 _OFFSET = struct.Struct(">q")
 _LENGTH_END = 12
 CRC_END = 21
+_COPIED = 4096  # bytes that are copied faster than wrapped
 
 _Blame = type[InvalidRequest] | type[Corrupt]
 
@@ -171,8 +173,8 @@ def _rebased(view: memoryview, base: int) -> Iterator[Bytes]:
 
 
 def _crc32c(data: Bytes, crc: int = 0) -> int:
-    if isinstance(data, bytes) or len(data) < MIB:  # copying is cheaper than importing pyarrow for it
-        return int(google_crc32c.extend(crc, bytes(data)))
+    if isinstance(data, bytes) or len(data) < _COPIED or (len(data) < MIB and "pyarrow" not in sys.modules):
+        return int(google_crc32c.extend(crc, bytes(data)))  # copying is cheaper than importing pyarrow for it
     import pyarrow as pa
 
     # google_crc32c refuses a memoryview, but takes an Arrow buffer over one, which copies nothing.

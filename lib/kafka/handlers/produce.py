@@ -25,6 +25,7 @@ from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import topic_by_uuid
 from headwater.limits import INTENT_APPENDS_MAX, KAFKA_TRIES_MAX, TRANSACTION_MS_MAX
 from headwater.log import operations as ops
+from headwater.log.config import MAX_MESSAGE_BYTES, TopicConfig
 from headwater.log.outcomes import UnknownProducer
 from headwater.log.state import Outcome, Topic
 from headwater.log.writer import Append
@@ -117,6 +118,12 @@ def _check(peer: Peer, part: _Part, records: Any) -> None:
     if not records:
         part.answer.update(error_code=ErrorCode.invalid_record, error_message="There is no record batch.")
         return
+    if MAX_MESSAGE_BYTES in topic.config:
+        most = TopicConfig.of(topic.config).max_message_bytes
+        if len(records) > most:
+            text = f"The batch has {len(records)} bytes; {topic.name} takes at most {most} ({MAX_MESSAGE_BYTES})."
+            part.answer.update(error_code=ErrorCode.message_too_large, error_message=text)
+            return
     compacted = "compact" in topic.config.get("cleanup.policy", "")
     try:
         batch = batches.batch_from(records, check_records=compacted)

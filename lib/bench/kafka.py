@@ -1,0 +1,291 @@
+"""``bench kafka``: librdkafka through a gateway, beside a server that only parses, checks CRCs and keeps the bytes.
+
+The servers run in processes of their own; figures are per CPU second that the server used, since the client needs a
+core, too, and shares its caches. ``ratio_to_ceiling`` is bytes per CPU second of the gateway on the memory store beside
+those of ``kafka_ceiling``, the worst of all record sizes. Latencies are those of an S3 Standard profile in front of the
+memory store: from ``produce`` to the delivery report, and from ``produce`` to a consumer on another connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from subprocess import PIPE, Popen
+from typing import Any
+
+from headwater.bench.contention import quantile
+from headwater.bench.http import Server
+from headwater.bench.slow import SlowStore
+from headwater.clock import SystemClock, stopwatch_s, system_entropy
+from headwater.sim.latency import PROFILES
+from headwater.store import open_store
+
+SIZES = (100, 1_000)  # bytes of a value
+LINGER_MS = 50  # of the client
+PARTITIONS = 100  # of the topic that latencies are measured on
+PRODUCERS = 20
+IDLE_CONNECTIONS = 1_000
+FLUSH_S = 60.0
+SETTINGS = {"acks": "all", "linger.ms": LINGER_MS, "queue.buffering.max.kbytes": 1 << 20,
+            "queue.buffering.max.messages": 2_000_000}  # fmt: skip
+
+
+def bench(mib: int = 256, seconds: float = 10.0) -> dict[str, Any]:
+    """The report of ``headwater bench kafka``: ``mib`` of values for each throughput, ``seconds`` for each latency."""
+    with _ceiling() as server:
+        ceiling = _throughput(server, mib)
+    stores = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, url in (("memory", "memory://bench"), ("file", f"file://{folder}")):
+            with _gateway(url) as server:
+                stores[name] = _throughput(server, mib)
+    with _gateway("memory://bench", profile="s3-standard") as server:
+        latency = _latencies(server, seconds)
+    with _gateway("memory://bench") as server:
+        idle = asyncio.run(_idle(server, seconds))
+    return {
+        "bench": "kafka",
+        "client_linger_ms": LINGER_MS,
+        "produce": {"ratio_to_ceiling": _worst(stores["memory"], ceiling, "produce")},
+        "fetch": {"ratio_to_ceiling": _worst(stores["memory"], ceiling, "fetch_warm")},
+        "ceiling": ceiling,
+        **stores,
+        "latency_s3_standard": latency,
+        "idle": idle,
+    }
+
+
+def _worst(rows: Sequence[dict[str, Any]], ceiling: Sequence[dict[str, Any]], verb: str) -> float:
+    ratios: list[float] = [
+        row[verb]["mb_per_cpu_s"] / best[verb]["mb_per_cpu_s"] for row, best in zip(rows, ceiling, strict=True)
+    ]
+    return round(min(ratios), 3)
+
+
+# -- throughput ---------------------------------------------------------------------------------------------
+
+
+def _throughput(server: Server, mib: int) -> list[dict[str, Any]]:
+    return [_one_size(server, size, (mib << 20) // size) for size in SIZES]
+
+
+def _one_size(server: Server, size: int, count: int) -> dict[str, Any]:
+    topic = f"values-{size}"
+    rng = system_entropy()
+    value = rng.randbytes(size)
+    _warm_up(server, topic, value)
+    row: dict[str, Any] = {"value_bytes": size, "records": count}
+    row["produce"] = _measured(server, size * count, count, lambda: _produce(server, topic, value, count))
+    for name in ("fetch_cold", "fetch_warm"):
+        row[name] = _measured(server, size * count, count, lambda: _fetch(server, topic, count))
+    return row
+
+
+def _measured(server: Server, nbytes: int, records: int, work: Callable[[], object]) -> dict[str, Any]:
+    cpu, began = server.cpu_s(), stopwatch_s()
+    work()
+    wall, cpu = stopwatch_s() - began, max(server.cpu_s() - cpu, 1e-3)
+    return {
+        "mb_per_s": round(nbytes / wall / 1e6, 1),
+        "mb_per_cpu_s": round(nbytes / cpu / 1e6, 1),
+        "records_per_cpu_s": round(records / cpu),
+        "cpu_s_per_gb": round(cpu / nbytes * 1e9, 2),
+    }
+
+
+def _warm_up(server: Server, topic: str, value: bytes) -> None:
+    """The first request of each kind compiles its codec."""
+    _produce(server, topic, value, 1)
+    _fetch(server, topic, 1)
+
+
+def _produce(server: Server, topic: str, value: bytes, count: int) -> None:
+    from confluent_kafka import Producer
+
+    failed: list[Any] = []
+
+    def told(error: Any, _: Any) -> None:
+        if error is not None:
+            failed.append(error)
+
+    producer = Producer({"bootstrap.servers": server.url, "enable.idempotence": False, **SETTINGS})
+    for _ in range(count):
+        while True:
+            try:
+                producer.produce(topic, value, on_delivery=told)
+                break
+            except BufferError:
+                producer.poll(0.01)
+    assert producer.flush(FLUSH_S) == 0, "not everything was acknowledged"
+    assert not failed, failed[0]
+
+
+def _fetch(server: Server, topic: str, count: int) -> None:
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": server.url, "group.id": "bench", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    found = 0
+    while found < count:
+        messages = consumer.consume(min(10_000, count - found), timeout=FLUSH_S)
+        assert messages, f"{found} of {count} records came"
+        found += len(messages)
+    consumer.close()
+
+
+# -- latency ------------------------------------------------------------------------------------------------
+
+
+def _latencies(server: Server, seconds: float) -> dict[str, Any]:
+    """About 1,000 produce requests/s over 100 partitions by 20 clients; a consumer reads them all as they come."""
+    from confluent_kafka import Consumer, Producer, TopicPartition
+
+    acks: list[float] = []
+    ends: list[float] = []
+    stop = threading.Event()
+    ready = threading.Event()
+
+    def consume() -> None:
+        consumer = Consumer({"bootstrap.servers": server.url, "group.id": "bench", "enable.auto.commit": False})
+        consumer.assign([TopicPartition("latency", number, 0) for number in range(PARTITIONS)])
+        ready.set()
+        while not stop.is_set():
+            values = [message.value() for message in consumer.consume(1_000, timeout=0.1) if message.error() is None]
+            now_s = stopwatch_s()
+            ends.extend((now_s - struct.unpack("<d", value[:8])[0]) * 1_000 for value in values if value)
+        consumer.close()
+
+    producers = [
+        Producer({"bootstrap.servers": server.url, "linger.ms": 0, "acks": "all", "enable.idempotence": False})
+        for _ in range(PRODUCERS)
+    ]
+    for number in range(PARTITIONS):
+        producers[number % PRODUCERS].produce("latency", struct.pack("<d", stopwatch_s()), partition=number)
+    for producer in producers:
+        producer.flush(FLUSH_S)
+    reader = threading.Thread(target=consume)
+    reader.start()
+    ready.wait()
+    began = stopwatch_s()
+    cpu, sent = server.cpu_s(), 0
+    while (elapsed := stopwatch_s() - began) < seconds:
+        while sent < elapsed * 1_000:
+            made = stopwatch_s()
+
+            def told(error: Any, _: Any, made: float = made) -> None:
+                assert error is None, error
+                acks.append((stopwatch_s() - made) * 1_000)
+
+            value = struct.pack("<d", made) + bytes(92)
+            producers[sent % PRODUCERS].produce("latency", value, partition=sent % PARTITIONS, on_delivery=told)
+            sent += 1
+        for producer in producers:
+            producer.poll(0)
+        threading.Event().wait(0.002)
+    for producer in producers:
+        producer.flush(FLUSH_S)
+    cpu = server.cpu_s() - cpu
+    stop.set()
+    reader.join()
+    wanted = sorted(ends[PARTITIONS:])
+    return {
+        "records": sent,
+        "requests_per_s": round(sent / seconds),
+        "cpu_share": round(cpu / seconds, 3),
+        "ack_p50_ms": round(quantile(acks, 0.5), 1),
+        "ack_p99_ms": round(quantile(acks, 0.99), 1),
+        "end_to_end_p50_ms": round(quantile(wanted, 0.5), 1),
+        "end_to_end_p99_ms": round(quantile(wanted, 0.99), 1),
+    }
+
+
+async def _idle(server: Server, seconds: float) -> dict[str, Any]:
+    """What 1,000 connections cost that have said hello and nothing since."""
+    host, _, port = server.url.rpartition(":")
+    hello = struct.pack(">hhihh", 18, 0, 1, 1, 0)[:-2] + b"b"
+    frame = struct.pack(">i", len(hello)) + hello
+    opened = []
+    for _ in range(IDLE_CONNECTIONS):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(frame)
+        opened.append((reader, writer))
+    for reader, _ in opened:
+        size = struct.unpack(">i", await reader.readexactly(4))[0]
+        await reader.readexactly(size)
+    cpu = server.cpu_s()
+    await SystemClock().sleep(seconds)
+    used = server.cpu_s() - cpu
+    memory = _rss_mib(server.pid)
+    for _, writer in opened:
+        writer.close()
+    return {"connections": IDLE_CONNECTIONS, "cpu_share": round(used / seconds, 4), "rss_mib": memory}
+
+
+def _rss_mib(pid: int) -> int:
+    from pathlib import Path
+
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+# -- the servers --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _gateway(store: str, profile: str = "zero") -> Iterator[Server]:
+    with _process([sys.executable, "-m", "headwater.bench.kafka", store, profile]) as server:
+        yield server
+
+
+@contextmanager
+def _ceiling() -> Iterator[Server]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with _process([sys.executable, "-m", "headwater.bench.kafka_ceiling", str(port)]) as server:
+        yield Server(url=f"127.0.0.1:{port}", pid=server.pid)
+
+
+@contextmanager
+def _process(words: list[str]) -> Iterator[Server]:
+    with Popen(words, stdout=PIPE) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline().decode().strip()
+            assert said, "the server did not start"
+            yield Server(url=said, pid=process.pid)
+        finally:
+            process.terminate()
+
+
+async def _serve(url: str, profile: str) -> None:
+    from headwater.kafka.gateway import Gateway, Listener, Settings, serve
+    from headwater.store.base import ObjectStore
+
+    clock = SystemClock()
+    store: ObjectStore = open_store(url, clock=clock)
+    if profile != "zero":
+        store = SlowStore(store, PROFILES[profile], clock=clock, rng=system_entropy())
+    gateway = Gateway(store, [Listener(port=0)], Settings(auto_create=True, partitions_default=1), clock=clock)
+    async with gateway:
+        namespace = await gateway.namespace("default")
+        await namespace.create_topic("latency", PARTITIONS)
+    gateway = Gateway(store, [Listener(port=0)], Settings(auto_create=True), clock=clock)
+
+    def ready(running: Gateway) -> None:
+        address = running.listening[0].address
+        print(f"{address.host}:{address.port}", flush=True)
+
+    await serve(gateway, ready=ready)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1], sys.argv[2]))
