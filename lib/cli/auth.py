@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -325,6 +329,62 @@ def quota_list(settings: Settings) -> None:
     else:
         table = [[r["principal"], *(_bound(value) for value in list(r.values())[1:])] for r in rows]
         output.print_table(["principal", "produce bytes/s", "fetch bytes/s", "requests/s"], table)
+
+
+# -- SCRAM users of the Kafka gateway ------------------------------------------------------------------------
+
+
+@auth.command(name="scram-user")
+@click.argument("user")
+@click.option(
+    "--file",
+    "path",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file that `headwater kafka --scram-file` reads. It is made if there is none.",
+)
+@click.option("--iterations", type=int, default=4_096, show_default=True, help="Hashes of the password, to 16384.")
+@click.option("--remove", is_flag=True, help="Take the user out of the file.")
+def scram_user(user: str, path: Path, iterations: int, remove: bool) -> None:
+    """Give a user a password for SCRAM, in a file for the Kafka gateway.
+
+    The password comes from a prompt, or from a line of standard input. The file has keys that prove it, and not the
+    password itself; gateways read it when they start. For everything else API keys are simpler.
+    """
+    from headwater.api.names import check_principal
+    from headwater.clock import system_entropy
+    from headwater.kafka import sasl
+
+    check_principal(user)
+    entries = sasl.read_entries(str(path)) if path.exists() else {}
+    if remove:
+        if entries.pop(user, None) is None:
+            raise click.ClickException(f"The file has no user {user!r}.")
+    else:
+        password = _password()
+        random = system_entropy().getrandbits
+        entries[user] = {
+            mechanism: sasl.scram_entry(mechanism, password, salt=sasl.fresh_salt(random), iterations=iterations)
+            for mechanism in sasl.SCRAM
+        }
+    _replace(path, json.dumps(entries, indent=2) + "\n")
+    click.echo(f"{user} is {'out of' if remove else 'in'} {path}. Start the gateways anew to make it so.", err=True)
+
+
+def _password() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that only its owner reads, wholly or not at all."""
+    made = path.with_name(f".{path.name}.new")
+    with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    made.replace(path)
 
 
 # -- how they look -------------------------------------------------------------------------------------------
