@@ -71,6 +71,7 @@ class NamespaceConfig:
 
 
 HISTORY: Final = "history.retention.ms"
+MAX_MESSAGE_BYTES: Final = "max.message.bytes"
 
 _NUMBERS: Final = {
     "retention.ms": "retention_ms",
@@ -78,7 +79,7 @@ _NUMBERS: Final = {
     "delete.retention.ms": "delete_retention_ms",
     "min.compaction.lag.ms": "min_compaction_lag_ms",
     "max.compaction.lag.ms": "max_compaction_lag_ms",
-    "max.message.bytes": "max_message_bytes",
+    MAX_MESSAGE_BYTES: "max_message_bytes",
     "archive.ms": "archive_ms",
     "archive.bytes": "archive_bytes",
 }
@@ -86,11 +87,11 @@ _FROM_ZERO: Final = {
     "delete.retention.ms",
     "min.compaction.lag.ms",
     "max.compaction.lag.ms",
-    "max.message.bytes",
+    MAX_MESSAGE_BYTES,
     "archive.ms",
     "archive.bytes",
 }
-_AT_MOST: Final = {"max.message.bytes": BATCH_BYTES_MAX}  # what no batch may exceed anyway
+_AT_MOST: Final = {MAX_MESSAGE_BYTES: BATCH_BYTES_MAX}  # what no batch may exceed anyway
 
 
 def check_topic_config(name: str, value: str) -> None:

@@ -89,6 +89,16 @@ def test_confluent_describes_and_alters_configs(kafka: Any, confluent: ca.AdminC
     assert "1" == broker["num.partitions"].value
 
 
+def test_a_batch_is_as_large_as_its_topic_allows(kafka: Any) -> None:
+    kafka.create_topic("small", 1, **{"max.message.bytes": "1000"})
+    producer = ck.Producer({"bootstrap.servers": kafka.bootstrap})
+    told: list[Any] = []
+    for size in (500, 5_000):
+        producer.produce("small", b"x" * size, on_delivery=lambda error, _: told.append(error and error.code()))
+        producer.flush(WAIT_S)
+    assert [None, ck.KafkaError.MSG_SIZE_TOO_LARGE] == told
+
+
 def test_confluent_trims_a_log(kafka: Any, confluent: ca.AdminClient) -> None:
     kafka.create_topic("orders")
 
