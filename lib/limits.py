@@ -217,6 +217,7 @@ STREAMS_STEPS_MAX = 8  # steps that one worker computes at once: each holds a de
 STREAMS_TIMER_CALLS_MAX = 1_000  # calls of one event-time timer in one step: time may jump by years
 STREAMS_STATE_PIECE_ROWS = 1 << 16  # rows of a processor's state in one piece of a snapshot
 STREAMS_STANDBYS_MAX = 8  # standby copies of one task; each costs the memory of its state
+DEMO_RUNS_MAX = 8  # runs of one job of the demonstration: the second or third finds nothing left to do
 
 # -- Spark -----------------------------------------------------------------------------------------------
 
@@ -233,7 +234,7 @@ SPARK_COMMIT_TRIES_MAX = 5  # how often a commit is asked for its outcome, or me
 KAFKA_FRAME_BYTES_MAX = 100 * MIB  # one request, as in Kafka (socket.request.max.bytes)
 KAFKA_READ_BYTES = 64 * KIB  # what one read of a socket takes at most, unless a larger frame is on its way
 KAFKA_PIPELINE_MAX = 64  # requests of one connection that are begun and not answered; then its socket is not read
-KAFKA_HELD_BYTES_MAX = 512 * MIB  # requests of all connections in memory; then no socket is read until some are answered
+KAFKA_HELD_BYTES_MAX = 512 * MIB  # requests of all connections in memory; then no socket is read for a while
 KAFKA_LINGER_MS = 25.0  # a commit waits so long for batches of other clients: less is more requests to the store
 KAFKA_LINGER_MS_MAX = 250.0  # beyond that, waiting costs more than a request saves
 KAFKA_CACHE_BYTES = 256 * MIB  # chunks as clients get them, so that the bucket sends each byte once a gateway
@@ -253,7 +254,9 @@ KAFKA_HEARTBEAT_EACH_MS = 5  # … so long for each of them, so that heartbeats 
 KAFKA_PATTERNS_MAX = 256  # subscriptions by pattern whose topics a gateway remembers, for each namespace
 KAFKA_MEMBER_PENDING_MS = 300_000  # a member id is good for a first join this long, and gateways' clocks so far apart
 KAFKA_SASL_TRIES_MAX = 3  # wrong secrets of one connection; then its other tries are refused unread
+KAFKA_SASL_DELAY_S = 0.1  # a wrong secret is answered so late, as in Kafka: guessing gets slow, typing does not
+KAFKA_STRANGER_BYTES_MAX = 512 * KIB  # a request before the client has said who it is (sasl.server.max.receive.size)
 KAFKA_SASL_BYTES_MAX = 16 * KIB  # one SASL message: tokens are about 100 bytes, SCRAM's messages less than 1 KiB
 SCRAM_ITERATIONS_MIN = 4_096  # of a SCRAM password's hash, as RFC 7677 asks for
 SCRAM_ITERATIONS_MAX = 16_384  # as in Kafka: clients compute them at every connection
-KAFKA_TRIES_MAX = 3  # how often a gateway asks for the outcome of a commit before it tells the client that it is unknown
+KAFKA_TRIES_MAX = 3  # how often a gateway asks for the outcome of a commit before it says that it is unknown

@@ -24,7 +24,7 @@ from headwater.kafka.errors import code_of
 from headwater.kafka.framing import Frames
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Fields, Later, Peer, Request
-from headwater.limits import KAFKA_PIPELINE_MAX
+from headwater.limits import KAFKA_FRAME_BYTES_MAX, KAFKA_PIPELINE_MAX, KAFKA_STRANGER_BYTES_MAX
 from headwater.types import Buffer
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, gateway: Gateway, listening: Listening) -> None:
         self._gateway = gateway
         self._listening = listening
-        self._frames = Frames()
+        is_open = listening.listener.auth == "none"
+        self._frames = Frames(KAFKA_FRAME_BYTES_MAX if is_open else KAFKA_STRANGER_BYTES_MAX)
         self._waiting: deque[memoryview] = deque()
         self._answers: deque[tuple[_Pending, int]] = deque()  # begun and not answered, with the request's bytes
         self._outgoing: deque[Buffer] = deque()  # pieces of answers that the socket has not taken
@@ -181,6 +182,8 @@ class Connection(asyncio.BufferedProtocol):
                 if peer.principal == "" and not found.open:
                     raise InvalidRequest(f"The client asks for API {request.api} before it has said who it is.")
                 answer = await found.handler(peer, request)
+                if peer.principal:
+                    self._frames.bytes_max = KAFKA_FRAME_BYTES_MAX
             except Exception as error:
                 self._failed(pending, request, error)
             else:

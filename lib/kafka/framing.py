@@ -20,10 +20,13 @@ _FIRST: Final = 2 * MIB  # … but a frame up to this gets all of its room at on
 
 
 class Frames:
-    """Collects bytes and gives out whole frames. ``held`` is what it keeps in memory of an unfinished one."""
+    """Collects bytes and gives out whole frames. ``held`` is what it keeps in memory of an unfinished one.
+
+    ``bytes_max`` may change: it holds for frames that begin from then on.
+    """
 
     def __init__(self, bytes_max: int = KAFKA_FRAME_BYTES_MAX) -> None:
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._buffer: memoryview | None = None
         self._start = self._end = 0  # what has arrived and is in no frame yet
         self._need = _LENGTH  # of the frame at ``_start``, its length included
@@ -58,8 +61,8 @@ class Frames:
         found: list[memoryview] = []
         while self._end - self._start >= _LENGTH:
             size = int.from_bytes(view[self._start : self._start + _LENGTH], "big", signed=True)
-            if not 0 < size <= self._bytes_max:
-                raise InvalidRequest(f"A request claims {size} bytes; 1 to {self._bytes_max} are allowed.")
+            if not 0 < size <= self.bytes_max:
+                raise InvalidRequest(f"A request claims {size} bytes; 1 to {self.bytes_max} are allowed.")
             self._need = _LENGTH + size
             if self._end - self._start < self._need:
                 return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from confluent_kafka import admin as ca
 from headwater.api.service import Service
 from headwater.kafka import sasl
 from headwater.kafka.gateway import Listener, Settings
+from headwater.limits import KAFKA_STRANGER_BYTES_MAX
 from headwater.log.operations import AclRule
 
 WAIT_S = 10.0
@@ -135,6 +137,20 @@ def test_a_client_that_does_not_say_who_it_is_gets_nothing(house: House) -> None
     client = ca.AdminClient({"bootstrap.servers": house.bootstrap})
     with pytest.raises(ck.KafkaException):
         client.list_topics(timeout=1.0)
+
+
+def test_a_stranger_sends_small_requests_and_whoever_is_known_large_ones(house: House) -> None:
+    address = (house.running.gateway.listening[0].address.host, house.running.gateway.listening[0].address.port)
+    with socket.create_connection(address, timeout=WAIT_S) as stranger:
+        stranger.sendall((KAFKA_STRANGER_BYTES_MAX + 1).to_bytes(4, "big"))
+        assert b"" == stranger.recv(1)
+
+    async def main() -> None:
+        known = house.python("PLAIN", "ann", house.token)
+        async with aiokafka.AIOKafkaProducer(**known) as producer:
+            await producer.send_and_wait("ann-1", bytes(KAFKA_STRANGER_BYTES_MAX + 1))
+
+    asyncio.run(main())
 
 
 # -- kafka-python ----------------------------------------------------------------------------------------

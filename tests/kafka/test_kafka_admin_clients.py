@@ -136,6 +136,13 @@ def test_confluent_hears_that_no_leader_is_to_be_elected(kafka: Any, confluent: 
     assert ck.KafkaError.ELECTION_NOT_NEEDED == found[place].code()
 
 
+def test_confluent_hears_that_gateways_keep_no_passwords(confluent: ca.AdminClient) -> None:
+    info = ca.ScramCredentialInfo(ca.ScramMechanism.SCRAM_SHA_256, 8_192)
+    change = ca.UserScramCredentialUpsertion("ann", info, b"pencil")
+    assert ck.KafkaError.POLICY_VIOLATION == code(confluent.alter_user_scram_credentials([change]))
+    assert {} == confluent.describe_user_scram_credentials().result(WAIT_S)
+
+
 # -- kafka-python ----------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from headwater.kafka import sasl
 from headwater.kafka.errors import told
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Fields, Peer, Request
-from headwater.limits import KAFKA_SASL_TRIES_MAX
+from headwater.limits import KAFKA_SASL_DELAY_S, KAFKA_SASL_TRIES_MAX
 from headwater.log.namespace import Namespace
 
 _WRONG: Final = "Authentication failed: the credentials are not known here."
@@ -79,8 +79,10 @@ async def authenticate(peer: Peer, request: Request) -> Fields:
         if identity is not None:
             _accept(peer, exchange, identity)
     except HeadwaterError as error:
-        exchange.failures += isinstance(error, Unauthorized | InvalidRequest)
         exchange.scram, peer.mechanism = None, ""
+        if isinstance(error, Unauthorized | InvalidRequest):
+            exchange.failures += 1
+            await peer.gateway.clock.sleep(KAFKA_SASL_DELAY_S)
         return {**told(error, **_CODES), "auth_bytes": b""}
     return {"error_code": ErrorCode.none, "auth_bytes": answer}
 
