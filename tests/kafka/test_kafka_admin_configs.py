@@ -132,6 +132,8 @@ def test_resources_with_configs_are_listed_by_type() -> None:
         known = await with_topic()
         topics = (await ask(known, LIST, resource_types=[TOPIC]))["config_resources"]
         assert ("t", TOPIC) in [(each["resource_name"], each["resource_type"]) for each in topics]
+        (broker,) = (await ask(known, LIST, resource_types=[BROKER]))["config_resources"]
+        assert (str(known.gateway.node_id), BROKER) == (broker["resource_name"], broker["resource_type"])
         assert [] == (await ask(known, LIST, resource_types=[METRICS, GROUP]))["config_resources"]
         assert [] == (await ask(known, LIST, 0))["config_resources"]
         assert E.unsupported_version == (await ask(known, LIST, resource_types=[99]))["error_code"]

@@ -104,7 +104,7 @@ def _cut(config: Fields, synonyms: bool, docs: bool) -> Fields:
 
 
 async def list_config_resources(peer: Peer, request: Request) -> Fields:
-    """ListConfigResources (KIP-1142): topics that have configs of their own, and the cluster's defaults if set."""
+    """ListConfigResources (KIP-1142): what has configs, which is every topic and this gateway."""
     state = await peer.service.enter()
     if not peer.service.may("describe", "cluster"):
         return {"error_code": ErrorCode.cluster_authorization_failed, "config_resources": []}
@@ -120,7 +120,7 @@ async def list_config_resources(peer: Peer, request: Request) -> Fields:
             if peer.service.may("describe", "topic", name)
         ]
     if not kinds or BROKER in kinds:
-        found.append({"resource_name": "", "resource_type": BROKER})
+        found.append({"resource_name": str(peer.gateway.node_id), "resource_type": BROKER})
     return {"error_code": ErrorCode.none, "config_resources": found}
 
 

@@ -184,6 +184,8 @@ def _described(peer: Peer, found: Topic, name: str, *, with_operations: bool) ->
                 "leader_epoch": LEADER_EPOCH,
                 "replica_nodes": [node],
                 "isr_nodes": [node],
+                "eligible_leader_replicas": [],  # Java's client takes no null for these two
+                "last_known_elr": [],
             }
             for number in range(len(found.partitions))
         ],
