@@ -1,5 +1,8 @@
 """Tumbling and hopping windows. Rows are summed up by pane, the piece of time that lies in the same windows.
 
+A micro-batch may bring rows of very many windows, as when a job catches up with a year of hours. Then panes are not
+looked at one by one: rows are summed up by pane and group at once, and windows that close together come out together.
+
 With final results the sums of each micro-batch are only put aside, and a window's are added up once, when it closes.
 With updates each window has a table of its sums, and touched groups are put out after each micro-batch.
 
@@ -11,6 +14,7 @@ Pane, No Gain, SIGMOD Record 2005.)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 import polars as pl
 
@@ -27,7 +31,7 @@ FROM = "_from"
 WINDOW = "_window"
 PARTIAL = "partial"  # tags of deltas
 TABLE = "table"
-FILTERS_MAX = 16  # panes of one frame that are picked out one by one
+FILTERS_MAX = 16  # panes of one frame that are picked out one by one, and windows that are closed so
 PARTS_MAX = 8  # partial sums of a pane that need not be added up before its window closes
 
 
@@ -45,7 +49,9 @@ class Windowed(Operator):
         self.behind = 0 if self._updates else window.grace
         self._hops = window.size > window.advance
         self._keys = [*([FROM] if self._hops else []), *self._by]
+        self._columns = [*self._sums.schema, PANE, *([FROM] if self._hops else [])]  # of partial sums
         self._waiting: dict[tuple[int, int], list[pl.DataFrame]] = {}  # by pane and first window, in no sum yet
+        self._mixed: list[pl.DataFrame] = []  # rows of many panes, in no sum yet
         self._rows = 0
         self._panes: dict[int, list[pl.DataFrame]] = {}  # partial sums by pane, for final results
         self._tables: dict[int, pl.DataFrame] = {}  # sums by window, for updates
@@ -80,21 +86,28 @@ class Windowed(Operator):
         after_closed = (closed // self._step) * self._step + self._offset + self._step
         return pl.max_horizontal(pl.col(PANE) - self._size + self._step, after_closed)
 
+    def _waiting_panes(self) -> Iterator[int]:
+        """Panes of rows that are in no sum yet; of a mixed frame the oldest."""
+        yield from (pane for pane, _ in self._waiting)
+        yield from (frame.select(pl.col(PANE).min()).item() for frame in self._mixed)
+
     def _parted(self, rows: pl.DataFrame) -> Iterator[tuple[tuple[int, int], pl.DataFrame]]:
-        """Rows by pane and first window: groups of one key are summed up several times as fast as those of three."""
+        """Rows by pane and first window: groups of one key are summed up several times as fast as those of three.
+
+        Not so where there are many: each costs more than its rows.
+        """
         columns = [PANE, FROM] if self._hops else [PANE]
         places = rows.select(columns).unique(maintain_order=True).rows()
-        if len(places) == 1:
+        if self._mixed or len(places) > FILTERS_MAX:
+            self._mixed.append(rows.select(*columns, *self._sums.inputs))  # once begun, so that rows stay in order
+        elif len(places) == 1:
             yield (places[0][0], places[0][-1]), rows
-        elif len(places) <= FILTERS_MAX:
+        else:
             for place in places:
                 chosen = rows.get_column(PANE) == place[0]
                 if self._hops:
                     chosen &= rows.get_column(FROM) == place[1]
                 yield (place[0], place[-1]), rows.filter(chosen)
-        else:
-            for place, part in rows.partition_by(columns, as_dict=True, maintain_order=True).items():
-                yield (place[0], place[-1]), part
 
     def _sum_up(self) -> list[pl.DataFrame]:
         """Waiting rows into partial sums."""
@@ -103,20 +116,30 @@ class Windowed(Operator):
             partial = self._sums.partial(frames, self._by).with_columns(pl.lit(pane, pl.Int64).alias(PANE))
             if self._hops:
                 partial = partial.with_columns(pl.lit(first, pl.Int64).alias(FROM))
-            made.append(partial)
-            if not self._updates:
-                self._put(partial)
-        self._waiting, self._rows = {}, 0
+            made.append(partial.select(self._columns))
         self._fresh += made
+        if self._mixed:
+            partial = self._sums.partial(self._mixed, [PANE, *self._keys]).select(self._columns)
+            self._fresh.append(partial)
+            made += by_pane(partial)
+        for partial in () if self._updates else made:
+            self._put(partial)
+        self._waiting, self._mixed, self._rows = {}, [], 0
         return made
 
     def _put(self, partial: pl.DataFrame) -> None:
         """Partial sums of one pane to the others of it."""
-        held = self._panes.setdefault(partial.get_column(PANE)[0], [])
-        held.append(partial.drop(PANE))
+        pane = partial.get_column(PANE)[0]
+        held = self._panes.setdefault(pane, [])
+        held.append(partial)
         # Geometrically, so that each sum is added up a few times at most, however many commits a window sees.
         while len(held) > PARTS_MAX and held[-2].height < 2 * held[-1].height:
-            held[-2:] = [self._sums.merged(held[-2:], self._keys)]
+            held[-2:] = [self._merged(held[-2:], pane)]
+
+    def _merged(self, parts: Sequence[pl.DataFrame], pane: int) -> pl.DataFrame:
+        """Partial sums of one pane as one frame."""
+        whole = self._sums.merged(parts, self._keys)
+        return whole.with_columns(pl.lit(pane, pl.Int64).alias(PANE)).select(self._columns)
 
     # -- time passes -----------------------------------------------------------------------------------
 
@@ -130,14 +153,20 @@ class Windowed(Operator):
         if watermark == self._closed.at:
             return
         limit = self._size + self._grace
-        low = min([*self._panes, *(pane for pane, _ in self._waiting)], default=None)
+        low = min([*self._panes, *self._waiting_panes()], default=None)
         if low is None or low - self._size + self._step + limit > watermark:
             return
         self._sum_up()
-        for window in self._closing(watermark):
-            sums = self._window(window)
-            if sums is not None:
-                yield MAIN, self._results(sums, watermark, window)
+        closing = self._closing(watermark)
+        if len(closing) > FILTERS_MAX and not self._hops:
+            parts = [part for window in closing for part in self._panes.get(window, ())]
+            sums = self._sums.merged(parts, [PANE, *self._by]).sort(PANE)
+            yield MAIN, self._results(sums, watermark, pl.col(PANE))
+        else:
+            for window in closing:
+                found = self._window(window)
+                if found is not None:
+                    yield MAIN, self._results(found, watermark, window)
         self._forget(self._panes, watermark)
 
     def _closing(self, watermark: int) -> list[int]:
@@ -191,8 +220,8 @@ class Windowed(Operator):
         old, new = self._results(before, watermark, window), self._results(after, watermark, window)
         yield MAIN, changed(*unlike(old, new, self._by))
 
-    def _results(self, sums: pl.DataFrame, watermark: int, window: int) -> pl.DataFrame:
-        start = pl.lit(window, pl.Int64)
+    def _results(self, sums: pl.DataFrame, watermark: int, window: int | pl.Expr) -> pl.DataFrame:
+        start = pl.lit(window, pl.Int64) if isinstance(window, int) else window
         return self._sums.results(sums, watermark, (start, start + self._size))
 
     # -- state -----------------------------------------------------------------------------------------
@@ -208,8 +237,7 @@ class Windowed(Operator):
         self._sum_up()
         self._fresh = []
         for pane, parts in self._panes.items():
-            whole = self._sums.merged(parts, self._keys) if len(parts) > 1 else parts[0]
-            yield Delta(PARTIAL, whole.with_columns(pl.lit(pane, pl.Int64).alias(PANE)))
+            yield Delta(PARTIAL, self._merged(parts, pane) if len(parts) > 1 else parts[0])
         for window, table in self._tables.items():
             yield Delta(TABLE, table.with_columns(pl.lit(window, pl.Int64).alias(WINDOW)))
         yield self._closed.delta()
@@ -223,16 +251,17 @@ class Windowed(Operator):
         elif delta.tag == TABLE:
             self._tables[delta.frame.get_column(WINDOW)[0]] = delta.frame.drop(WINDOW)
         elif self._updates:
-            for window, touched in self._by_window([delta.frame]):
+            for window, touched in self._by_window(by_pane(delta.frame)):
                 table = self._tables.get(window)
                 self._tables[window] = touched if table is None else self._sums.merged([table, touched], self._by)
         else:
-            self._put(delta.frame)
+            for partial in by_pane(delta.frame.select(self._columns)):
+                self._put(partial)
 
     def size(self) -> Size:
         """Sums that are held."""
         frames = [*(part for parts in self._panes.values() for part in parts), *self._tables.values()]
-        frames += [each for waiting in self._waiting.values() for each in waiting]
+        frames += [*(each for waiting in self._waiting.values() for each in waiting), *self._mixed]
         return Size.of(frames)
 
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
@@ -246,3 +275,11 @@ class Windowed(Operator):
         none = self._results(pl.DataFrame(schema=self._sums.schema), 0, 0)
         found = [self._results(sums, 0, start) for start, sums in sorted(windows.items())]
         return chosen(pl.concat([none, *found]).select(self._names), keys, self._by)
+
+
+def by_pane(partial: pl.DataFrame) -> list[pl.DataFrame]:
+    """Partial sums of any panes, cut into frames of one, the oldest first."""
+    ordered = partial.sort(PANE)
+    runs = ordered.get_column(PANE).rle().struct.field("len").to_list()
+    ends = list(accumulate(runs))
+    return [ordered.slice(end - count, count) for end, count in zip(ends, runs, strict=True)]
