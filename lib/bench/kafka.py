@@ -193,6 +193,7 @@ def _latencies(server: Server, seconds: float) -> dict[str, Any]:
     cpu = server.cpu_s() - cpu
     stop.set()
     reader.join()
+    acks.sort()
     wanted = sorted(ends[PARTITIONS:])
     return {
         "records": sent,

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 from headwater.kafka.batches import empty_batch
 from headwater.limits import KAFKA_READ_AHEAD_BYTES
+from headwater.log.kafka2 import with_base_offset
 from headwater.log.namespace import Namespace
+from headwater.types import Buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,10 @@ class Shelved:
 Place = tuple[int, int]  # topic id, partition
 
 
+FOLLOWED_MAX = 1 << 16  # partitions whose readers are remembered
+INTEREST_S = 5.0  # a partition that nobody asked for this long has no reader who waits for its end
+
+
 class Shelf:
     """At most ``bytes_max`` bytes of record batches; what was used last goes last."""
 
@@ -39,6 +45,7 @@ class Shelf:
         self._places: dict[Place, list[Shelved]] = {}
         self._used: OrderedDict[tuple[int, int, int], Shelved] = OrderedDict()  # by place and base
         self._reading: dict[Place, asyncio.Task[None]] = {}
+        self._read_s: dict[Place, float] = {}  # when somebody last asked for the end of a partition
 
     def find(self, place: Place, offset: int) -> Shelved | None:
         """The batches that hold ``offset``, if they are in memory."""
@@ -51,6 +58,17 @@ class Shelf:
         found = held[at]
         self._used.move_to_end((*place, found.base))
         return found
+
+    def offer(self, place: Place, base: int, end: int, data: Buffer) -> None:
+        """A batch that this gateway has just committed: kept where somebody reads along, so that nobody fetches it."""
+        if self._read_s.get(place, -INTEREST_S) > self._namespace.chain.clock.elapsed_s() - INTEREST_S:
+            self._put(place, Shelved(base, end, with_base_offset(data, base)))
+
+    def follow(self, place: Place) -> None:
+        """Somebody has read all of this partition and waits for more."""
+        if len(self._read_s) >= FOLLOWED_MAX:
+            self._read_s.clear()
+        self._read_s[place] = self._namespace.chain.clock.elapsed_s()
 
     async def read(self, topic: str, place: Place, offset: int) -> None:
         """Bring in what holds ``offset`` and what follows it, or wait for who does so already.

@@ -42,6 +42,7 @@ class Pending:
     piece: Piece
     outcome: asyncio.Future[Outcome]
     ready: asyncio.Future[Piece] | None = None  # set while its bytes are still being uploaded
+    since_s: float = 0.0  # when it came
     tip: int = -1  # the tip under which it was last sent
     loads: int = 0  # ``chain.loads`` at that time
 
@@ -72,7 +73,7 @@ class Committer:
         known = self._waiting.get(piece.intent.id)
         if known is not None:
             return known.outcome
-        pending = Pending(piece, asyncio.get_running_loop().create_future(), ready)
+        pending = Pending(piece, asyncio.get_running_loop().create_future(), ready, self.chain.clock.elapsed_s())
         # A caller that gave up must not make the loop complain about an outcome that nobody fetched, nor must a queue
         # that was cut off while bytes were still being stored.
         pending.outcome.add_done_callback(_retrieved)
@@ -102,8 +103,7 @@ class Committer:
         while self._queue:
             group: list[Pending] = []
             try:
-                if self.options.linger_ms > 0:
-                    await self.chain.clock.sleep(self.options.linger_ms / 1_000)
+                await self._linger()
                 group = await self._take()
                 if group:
                     await self._commit(group)
@@ -116,6 +116,12 @@ class Committer:
                 self._fail([*group, *self._queue], Indeterminate("The process is stopping; the commit was cut off."))
                 self._queue.clear()
                 raise
+
+    async def _linger(self) -> None:
+        """Wait until the oldest intent is ``linger_ms`` old. Much of that passes while the last PUT is on its way."""
+        left_s = self._queue[0].since_s + self.options.linger_ms / 1_000 - self.chain.clock.elapsed_s()
+        if self.options.linger_ms > 0 and left_s > 0:
+            await self.chain.clock.sleep(left_s)
 
     async def _take(self) -> list[Pending]:
         """The next intents that fit one manifest, in the order of their calls; uploads still running end the group."""

@@ -72,7 +72,7 @@ class Journal:
         found = await self._decide(seq, manifest, parts, deadline_s)
         try:
             if found is None:
-                return await self._won(manifest, size, before)
+                return await self._won(manifest, parts, size, before)
             if self.chain.is_stale():
                 await self._slept(seq)
             elif seq == self.chain.state.seq + 1:
@@ -83,13 +83,13 @@ class Journal:
         except HeadwaterError as error:
             raise self._unknown(seq, error) from error
 
-    async def _won(self, manifest: Manifest, size: int, before: tuple[int, float]) -> bool:
-        """The slot holds our manifest. Whether that makes it a commit (R5)."""
+    async def _won(self, manifest: Manifest, parts: list[Buffer], size: int, before: tuple[int, float]) -> bool:
+        """The slot holds our manifest. Whether that makes it a commit (R5). Readers of this process have its bytes."""
         seq = manifest.seq
         if self.chain.is_stale() and seq < await self.chain.read_boundary():
             await self._slept(seq)
             return False
-        if self.chain.fold(manifest, size):
+        if self.chain.fold(manifest, size, b"".join(parts)):
             self.chain.known(before)
         elif self.chain.state.seq < seq:
             await self.chain.refresh()  # another task has started again from a snapshot meanwhile

@@ -90,7 +90,7 @@ def test_a_topic_that_does_not_exist_is_an_error(kafka: Any) -> None:
     errors: list[Any] = []
     producer.produce("nowhere", b"x", on_delivery=lambda error, _: errors.append(error.code()))
     producer.flush(10)
-    assert [confluent_kafka.KafkaError._UNKNOWN_TOPIC] == errors
+    assert [confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART] == errors
 
 
 def test_two_gateways_over_one_store_are_one_log(serve: Any) -> None:

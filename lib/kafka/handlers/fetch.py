@@ -145,6 +145,8 @@ async def _records(peer: Peer, wanted: _Wanted, end: int, bytes_max: int, *, fir
             break
         parts.append(found.data)
         size, position = size + len(found.data), found.end
+    if position >= end:
+        shelf.follow(key)
     return parts, size
 
 

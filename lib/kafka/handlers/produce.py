@@ -242,6 +242,10 @@ class _Sending:
             assert part.topic is not None
             start = part.topic.partitions[part.index].start
             part.answer.update(error_code=ErrorCode.none, base_offset=base, log_start_offset=start)
+            if not part.transactional and part.append is not None:
+                batch = part.append.batch
+                shelf = self._peer.gateway.shelf(self._peer.namespace)
+                shelf.offer((part.topic.id, part.index), base, base + batch.count, batch.data)
 
     def _fail(self, part: _Part, error: HeadwaterError) -> None:
         code = code_of(error, InvalidRequest=ErrorCode.invalid_record, Conflict=ErrorCode.invalid_txn_state)
