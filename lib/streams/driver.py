@@ -22,7 +22,6 @@ import pyarrow as pa
 
 from headwater.errors import InvalidRequest, NotFound
 from headwater.log import partitioner
-from headwater.log.codec_schema import RECORD_SCHEMA
 from headwater.streams.duration import Duration, millis
 from headwater.streams.failures import OperatorFailed
 from headwater.streams.frames import ENDED, NEVER
@@ -34,6 +33,7 @@ from headwater.streams.serde.decode import decode
 from headwater.streams.serde.encode import encode_by_partition
 from headwater.streams.serde.keys import key_array, key_frame
 from headwater.streams.serde.packing import pack, unpack
+from headwater.streams.serde.records import parted, placed_at, records_of
 from headwater.streams.task import Input, Mark, Step, Task, without_system
 from headwater.streams.topology import Topology
 from headwater.types import Record
@@ -222,16 +222,7 @@ class TestDriver:
         first, count = self._offsets[topic, partition], part.num_rows
         self._offsets[topic, partition] += count
         batch = part.combine_chunks().to_batches()[0]
-        return pa.RecordBatch.from_arrays(
-            [
-                pa.array(range(first, first + count), pa.int64()),
-                pa.array([at] * count, pa.int64()).cast(RECORD_SCHEMA.field("timestamp").type),
-                batch.column("key"),
-                batch.column("value"),
-                pa.nulls(count, RECORD_SCHEMA.field("headers").type),
-            ],
-            schema=RECORD_SCHEMA.insert(0, pa.field("offset", pa.int64(), nullable=False)),
-        )
+        return placed_at(records_of(at, batch.column("key"), batch.column("value")), first)
 
     def _decode(
         self, name: str, node: Source, partition: int, placed: pa.RecordBatch, inputs: dict[int, list[Input]]
@@ -293,10 +284,7 @@ class TestDriver:
         if not frames:
             return {}
         frame = pl.concat(frames)
-        chosen: Any = partitioner.partitions_of(key_array(frame, self.plan.nodes[name].keys), len(self.tasks))
-        numbered = frame.with_columns(pl.Series("_partition", chosen.fill_null(0)))
-        parts = numbered.partition_by("_partition", as_dict=True, include_key=False, maintain_order=True)
-        return {int(key[0]): part for key, part in parts.items()}
+        return parted(frame, key_array(frame, self.plan.nodes[name].keys), len(self.tasks))
 
     def _write(self, topic: str, partition: int, records: pa.RecordBatch) -> None:
         if records.num_rows:
@@ -382,11 +370,7 @@ def _rows(sink: Sink, batch: pa.RecordBatch) -> list[Row]:
     """The values of records as rows of the sink's schema; of a deleted row its key columns."""
     whole = dict(sink.schema)
     source = Source(name=sink.name, topic=sink.topic, format=sink.format, schema=whole, whole=whole)
-    offsets = pa.array(range(batch.num_rows), pa.int64())
-    placed = pa.RecordBatch.from_arrays(
-        [offsets, *batch.columns], schema=RECORD_SCHEMA.insert(0, pa.field("offset", pa.int64(), nullable=False))
-    )
-    decoded = decode(source, (), placed)
+    decoded = decode(source, (), placed_at(batch, 0))
     assert not decoded.dead, decoded.dead[0].error
     rows = list(zip(decoded.frame.get_column("_offset"), decoded.frame.select(list(whole)).to_dicts(), strict=True))
     gone: Any = pl.Series(batch.column("value")).is_null().arg_true()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
@@ -17,7 +17,7 @@ import pyarrow as pa
 from headwater.client.backoff import Backoff
 from headwater.errors import Indeterminate, StorageFull, Throttled, Unavailable
 from headwater.limits import STREAMS_APPEND_BYTES, WINDOW
-from headwater.log import batch, partitioner
+from headwater.log import batch
 from headwater.log import operations as ops
 from headwater.log.committer import parse_token
 from headwater.log.namespace import Namespace
@@ -30,13 +30,13 @@ from headwater.streams.serde.dead import dead_rows
 from headwater.streams.serde.encode import encode_by_partition
 from headwater.streams.serde.keys import key_array
 from headwater.streams.serde.packing import pack
+from headwater.streams.serde.records import parted, records_of
 from headwater.streams.task import Mark, Step
 
 if TYPE_CHECKING:
     from headwater.types import Batch
 
 Places = dict[tuple[str, int], "list[pa.RecordBatch]"]
-FILTERS_MAX = 8  # partitions up to which a filter for each is faster than one sort by partition
 _UNHEARD = Mark(NEVER, False)
 
 
@@ -102,46 +102,19 @@ def _to_repartition(
         frame = frame.drop(KEY, OFFSET, strict=False)  # they say nothing on the other side
         node = job.nodes[name]
         assert isinstance(node, Repartition), name
-        parts = split(frame, key_array(frame, node.by), job.tasks)
+        parts = parted(frame, key_array(frame, node.by), job.tasks)
     said = {"task": number, "wm": mark.watermark, "idle": mark.idle}
     for partition in range(job.tasks) if is_news else sorted(parts):
         values = pack(parts[partition]) if partition in parts else [None]
         newest = parts[partition].get_column(TIME).max() if partition in parts else None
         # Only the last record of a frame that was cut up says how far time has come: it holds after all of them.
         keys = [msgspec.json.encode({**said, "wm": None, "idle": False})] * (len(values) - 1)
-        records = pa.RecordBatch.from_arrays(
-            [
-                pa.array([max(_timestamp(newest, time_ms), 0)] * len(values), pa.int64()).cast(
-                    batch.RECORD_SCHEMA.field("timestamp").type
-                ),
-                pa.array([*keys, msgspec.json.encode(said)], pa.binary()),
-                pa.array(values, pa.binary()),
-                pa.nulls(len(values), batch.RECORD_SCHEMA.field("headers").type),
-            ],
-            schema=batch.RECORD_SCHEMA,
+        at = max(newest if isinstance(newest, int) else time_ms, 0)
+        records = records_of(
+            at, pa.array([*keys, msgspec.json.encode(said)], pa.binary()), pa.array(values, pa.binary())
         )
         places.setdefault((topic, partition), []).append(records)
     told[name] = mark
-
-
-def _timestamp(newest: Any, time_ms: int) -> int:
-    return int(newest) if newest is not None else time_ms
-
-
-def split(frame: pl.DataFrame, keys: Any, count: int) -> dict[int, pl.DataFrame]:
-    """The rows of ``frame`` by the partition of their key, each part in the old order."""
-    if count == 1:
-        return {0: frame}
-    chosen = pl.from_arrow(partitioner.partitions_of(keys, count))
-    assert isinstance(chosen, pl.Series)
-    if count <= FILTERS_MAX:
-        chosen = chosen.fill_null(0)
-        parts = ((number, frame.filter(chosen == number)) for number in range(count))
-        return {number: part for number, part in parts if part.height}
-    parted = frame.with_columns(chosen.fill_null(0).alias("_partition")).partition_by(
-        "_partition", as_dict=True, include_key=False, maintain_order=True
-    )
-    return {int(key[0]): part for key, part in parted.items()}
 
 
 def _refused(job: Job, number: int, step: Step, time_ms: int) -> list[pa.RecordBatch]:

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 
 from headwater.errors import InvalidRequest
 from headwater.log import partitioner
-from headwater.log.codec_schema import RECORD_SCHEMA, TIMESTAMP
 from headwater.streams.frames import TIME, WEIGHT
 from headwater.streams.model import Sink
 from headwater.streams.serde.keys import key_array
 from headwater.streams.serde.packing import pack
+from headwater.streams.serde.records import parted, records_of
 
 
 def encode_by_partition(
@@ -24,15 +24,16 @@ def encode_by_partition(
     """The records of a frame by the partition that their key decides; those without one go to ``otherwise``."""
     frame = _newest(sink, frame)
     if sink.format == "frame":
-        for partition, part in _parted(sink, frame, partitions, otherwise):
+        keys = key_array(frame, sink.key)
+        for partition, part in parted(frame, keys, partitions, otherwise).items():
             yield partition, _framed(part)
         return
     records = encode(sink, frame)
     if partitions == 1 or not sink.key:
         yield (0 if partitions == 1 else otherwise), records
         return
-    keys: Any = records.column("key")
-    chosen: Any = pc.fill_null(partitioner.partitions_of(keys, partitions), pa.scalar(otherwise, pa.int32()))
+    hashed = partitioner.partitions_of(records.column("key"), partitions)
+    chosen: Any = pc.fill_null(hashed, pa.scalar(otherwise, pa.int32()))
     for partition, table in partitioner.grouped(pa.Table.from_batches([records]), chosen).items():
         yield partition, table.combine_chunks().to_batches()[0]
 
@@ -64,13 +65,8 @@ def encode(sink: Sink, frame: pl.DataFrame) -> pa.RecordBatch:
     if WEIGHT in frame.columns:
         made = pl.select(pl.when(frame.get_column(WEIGHT) > 0).then(made)).to_series()
     value: Any = made.to_arrow().cast(pa.binary())
-    arrays = [
-        _timestamps(frame),
-        key_array(frame, sink.key),
-        value,
-        pa.nulls(frame.height, RECORD_SCHEMA.field(3).type),
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
+    times: Any = frame.get_column(TIME).cast(pl.Int64).clip(lower_bound=0).to_arrow()
+    return records_of(times, key_array(frame, sink.key), value)
 
 
 def _newest(sink: Sink, frame: pl.DataFrame) -> pl.DataFrame:
@@ -80,38 +76,14 @@ def _newest(sink: Sink, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.unique(subset=list(sink.key), keep="last", maintain_order=True)
 
 
-def _parted(sink: Sink, frame: pl.DataFrame, partitions: int, otherwise: int) -> list[tuple[int, pl.DataFrame]]:
-    if partitions == 1 or not sink.key:
-        return [(0 if partitions == 1 else otherwise, frame)]
-    chosen = pl.from_arrow(partitioner.partitions_of(key_array(frame, sink.key), partitions))
-    assert isinstance(chosen, pl.Series)
-    parted = frame.with_columns(chosen.fill_null(otherwise).alias("_partition")).partition_by(
-        "_partition", as_dict=True, include_key=False, maintain_order=True
-    )
-    return [(int(key[0]), part) for key, part in parted.items()]
-
-
 def _framed(frame: pl.DataFrame) -> pa.RecordBatch:
     """Whole frames as records: many rows in each."""
     if WEIGHT in frame.columns:
         frame = frame.filter(pl.col(WEIGHT) > 0)
     newest = frame.get_column(TIME).max() if frame.height else None
     values = pack(frame.drop([name for name in frame.columns if name.startswith("_")])) if frame.height else []
-    time = max(newest, 0) if isinstance(newest, int) else 0
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array([time] * len(values), pa.int64()).cast(TIMESTAMP),
-            pa.nulls(len(values), pa.binary()),
-            pa.array(values, pa.binary()),
-            pa.nulls(len(values), RECORD_SCHEMA.field(3).type),
-        ],
-        schema=RECORD_SCHEMA,
-    )
-
-
-def _timestamps(frame: pl.DataFrame) -> Any:
-    times: Any = frame.get_column(TIME).cast(pl.Int64).clip(lower_bound=0).to_arrow()
-    return times.cast(TIMESTAMP)
+    at = max(newest, 0) if isinstance(newest, int) else 0
+    return records_of(at, None, pa.array(values, pa.binary()))
 
 
 def _jsonable(name: str, dtype: pl.DataType) -> pl.Expr:
