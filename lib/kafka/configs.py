@@ -1,9 +1,9 @@
 """Configs as Kafka's clients know them: which a topic has here, and what a broker answers about itself. Pure.
 
-    acts       Headwater does what it says (``headwater.log.config``): kept with the topic, and reported as set
-    no effect  Kafka has it and it means nothing over a bucket: no disk, no replicas, no broker. Setting it succeeds, so
-               that tools and Kafka Streams' internal topics work unchanged; it is not kept, and always reported as
-               its default, read-only
+    acts       Headwater does what it says (``headwater.log.config``)
+    no effect  Kafka has it and it means nothing over a bucket: no disk, no replicas, no broker. It can be set, and is
+               reported as it was set, so that tools which compare find what they asked for; its documentation says
+               that it does nothing
     unknown    refused, as Kafka does: a name that nobody acts on is most often a misspelt one
 
 A value that would change what clients see and cannot be had (``message.timestamp.type=LogAppendTime``) is refused, also
@@ -236,13 +236,13 @@ def find(name: str) -> Config:
     return found
 
 
-def kept(wanted: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Of the checked configs those that are kept; None is the default. Raises ``InvalidRequest``."""
+def checked(wanted: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Configs that a topic may have; None is the default. Raises ``InvalidRequest``."""
     for name, value in wanted.items():
         config = find(name)
         if value is not None:
             config.check(value)
-    return {name: value for name, value in wanted.items() if TOPIC[name].acts}
+    return dict(wanted)
 
 
 def added(name: str, present: str | None, more: str) -> str:

@@ -112,9 +112,9 @@ def _parsed(name: str, value: str) -> dict[str, object]:
     if name in _NUMBERS:
         return {_NUMBERS[name]: _number(name, value)}
     if name == "cleanup.policy":
-        words = {word.strip() for word in value.split(",")}
+        words = {word.strip() for word in value.split(",")} if value else set()  # nothing ever goes (KIP-1161)
         if not words <= {"delete", "compact"}:
-            raise InvalidRequest(f"cleanup.policy is delete, compact or compact,delete, not {value[:80]!r}.")
+            raise InvalidRequest(f"cleanup.policy is delete, compact, compact,delete or empty, not {value[:80]!r}.")
         return {"delete": "delete" in words, "compact": "compact" in words}
     if name == "archive.enable":
         if value not in ("true", "false"):

@@ -20,7 +20,7 @@ BAD = [
     ("retention.ms", "-2"),
     ("retention.bytes", "1.5"),
     ("cleanup.policy", "compress"),
-    ("cleanup.policy", ""),
+    ("cleanup.policy", ","),
     ("min.compaction.lag.ms", "-1"),
     ("max.compaction.lag.ms", ""),
     ("delete.retention.ms", "-1"),

@@ -47,11 +47,11 @@ def test_a_topic_is_created_and_the_answer_says_what_it_has(version: int) -> Non
         found = (await ask(known, CREATE, version, topics=[asked]))["topics"][0]
         made = known.namespace.topic("orders")
         assert (E.none, None, 3) == (found["error_code"], found["error_message"], len(made.partitions))
-        assert {"retention.ms": "1000"} == made.config
+        assert {"retention.ms": "1000", "segment.ms": "5"} == made.config
         if version >= 5:
             assert (3, 1) == (found["num_partitions"], found["replication_factor"])
             set_by_us = {each["name"] for each in found["configs"] if each["config_source"] == 1}
-            assert {"retention.ms"} == set_by_us
+            assert {"retention.ms", "segment.ms"} == set_by_us
         if version >= 7:
             assert topic_uuid(known.namespace, made.id) == found["topic_id"]
 

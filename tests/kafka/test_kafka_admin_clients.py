@@ -66,7 +66,7 @@ def test_confluent_describes_and_alters_configs(kafka: Any, confluent: ca.AdminC
         found["cleanup.policy"].value,
         found["cleanup.policy"].source,
     )
-    assert (True, True) == (found["segment.ms"].is_default, found["segment.ms"].is_read_only)
+    assert (True, False) == (found["segment.ms"].is_default, found["segment.ms"].is_read_only)
     steps = [
         ca.ConfigEntry("retention.ms", "1000", incremental_operation=ca.AlterConfigOpType.SET),
         ca.ConfigEntry("cleanup.policy", "delete", incremental_operation=ca.AlterConfigOpType.APPEND),

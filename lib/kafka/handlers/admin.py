@@ -163,7 +163,7 @@ def _wanted_configs(listed: Sequence[Fields]) -> dict[str, str]:
         text = f"Null value not supported for topic configs: {', '.join(nulls)[:200]}"
         raise Refusal(ErrorCode.invalid_config, text)
     try:
-        return {name: value for name, value in configs.kept(wanted).items() if value is not None}
+        return {name: value for name, value in configs.checked(wanted).items() if value is not None}
     except InvalidRequest as error:
         raise Refusal(ErrorCode.invalid_config, error.message) from error
 

@@ -76,21 +76,20 @@ def _listed(peer: Peer, kind: int, name: str) -> list[Fields]:
     if not name:
         return [each for each in ours if each["config_source"] == configs.FROM_CLUSTER]
     _check_broker(name)
-    return [described(config, None) for config in configs.BROKER.values()] + ours
+    return [described(config, None, read_only=True) for config in configs.BROKER.values()] + ours
 
 
-def described(config: Config, value: str | None, *, cluster: bool = False) -> Fields:
+def described(config: Config, value: str | None, *, cluster: bool = False, read_only: bool = False) -> Fields:
     """One config as answers have it: with its present value, where that comes from, and what stands behind it."""
-    present = value if config.acts else None
     chain = [{"name": config.broker or config.name, "value": config.default, "source": configs.FROM_DEFAULT}]
-    if present is not None:
+    if value is not None:
         source = configs.FROM_CLUSTER if cluster else configs.FROM_TOPIC
-        chain.insert(0, {"name": config.name, "value": present, "source": source})
+        chain.insert(0, {"name": config.name, "value": value, "source": source})
     return {
         "name": config.name,
-        "value": config.default if present is None else present,
-        "read_only": not config.acts,
-        "is_default": present is None,
+        "value": config.default if value is None else value,
+        "read_only": read_only,
+        "is_default": value is None,
         "config_source": chain[0]["source"],
         "is_sensitive": False,
         "synonyms": chain,
@@ -192,7 +191,7 @@ async def _alter(peer: Peer, resource: Fields, wanted: _Wanted, *, check_only: b
     if kind == TOPIC:
         peer.service.check("alter", "topic", name)
         present = peer.namespace.topic(name).config
-        kept = configs.kept(wanted(resource, present, configs.TOPIC))
+        kept = configs.checked(wanted(resource, present, configs.TOPIC))
         if kept and not check_only:
             await peer.service.alter_topic(name, kept)
         return
