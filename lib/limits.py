@@ -119,6 +119,7 @@ HTTP_SLOW_S = 30.0  # a client of the development server that sends nothing for 
 DOCUMENT_BYTES_MAX = 4 * MIB  # a document as JSON: the intent that it becomes has at most INTENT_BYTES_MAX
 DOCUMENT_KEEP_MS = 86_400_000  # a document untouched for so long is swept, open or not: its bytes are collectable too
 TRANSACTION_MS_MAX = 900_000  # Kafka: transaction.max.timeout.ms; far below the day after which staged bytes may go
+TRANSACTION_OFFSETS_MAX = 10_000  # offsets that one transaction moves: they are kept in the state until it ends
 TRANSACTION_ADDS_MAX = 10_000  # requests that add to one transaction; each leaves its id, so none counts twice
 UPLOAD_MS = 3_600_000  # from the presigned PUT to its commit; afterwards the bytes belong to the collector
 PRESIGN_S = 900  # a presigned URL is good for this long: time for 64 MiB at 80 KiB/s, and not for much else
@@ -260,3 +261,17 @@ KAFKA_SASL_BYTES_MAX = 16 * KIB  # one SASL message: tokens are about 100 bytes,
 SCRAM_ITERATIONS_MIN = 4_096  # of a SCRAM password's hash, as RFC 7677 asks for
 SCRAM_ITERATIONS_MAX = 16_384  # as in Kafka: clients compute them at every connection
 KAFKA_TRIES_MAX = 3  # how often a gateway asks for the outcome of a commit before it says that it is unknown
+
+# -- the schema registry -----------------------------------------------------------------------------------
+
+REGISTRY_SCHEMA_BYTES_MAX = MIB  # one schema as text, as in Confluent's own
+REGISTRY_VERSIONS_MAX = 100_000  # of all subjects: they are in memory, and an id is looked for among them
+REGISTRY_BYTES_MAX = 256 * MIB  # … and all their texts, for the same reason
+REGISTRY_DEPTH_MAX = 100  # levels of a schema; what walks one calls itself about four times for each
+REGISTRY_REFERENCES_MAX = 200  # schemas that one refers to, and those refer to
+REGISTRY_SUBJECT_MAX = 249  # characters of a subject's name, as of a topic's
+REGISTRY_PARSED_MAX = 1_024  # definitions that a process keeps parsed
+REGISTRY_PROBLEMS_MAX = 100  # reasons that a refusal names
+REGISTRY_STEPS_MAX = 200_000  # pairs of types that one comparison looks at: unions in unions may ask for any number
+REGISTRY_TRIES_MAX = 20  # writes that others were faster than; each try is one of them gone
+REGISTRY_READ_BYTES = 4 * MIB  # what one read of the topic takes

@@ -140,7 +140,7 @@ async def _reservations(run: _Run) -> None:
     namespace = run.namespace
     now_ms = namespace.chain.clock.wall_ms()
     overdue = [
-        pid for pid, producer in namespace.state.producers.items() if producer.open and producer.deadline_ms <= now_ms
+        pid for pid, producer in namespace.state.producers.items() if producer.is_busy and producer.deadline_ms <= now_ms
     ]
     expired = 0
     for pid in overdue[:EXPIRE_MAX]:

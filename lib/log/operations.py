@@ -114,12 +114,14 @@ class InitProducer(Op, frozen=True):
     """A fresh producer id, or the next epoch of the producer that owns ``tid`` (KIP-98, KIP-360).
 
     With ``pid`` and ``epoch`` the bump happens only if they are still the current ones.
-    An open reservation of that producer is aborted.
+    An open reservation of that producer is aborted. ``timeout_ms`` is what the owner of ``tid`` wants for its
+    transactions (0: whatever they say themselves).
     """
 
     tid: Name = ""
     pid: OrNone = -1
     epoch: Epoch = -1
+    timeout_ms: Count = 0
 
 
 class EndTransaction(Op, frozen=True):
@@ -141,15 +143,20 @@ class Reserve(Op, frozen=True):
 
 
 class EndReserve(Op, frozen=True):
-    """Open (``commit``) or void every range that ``pid`` has reserved, then bump the epoch."""
+    """Open (``commit``) or void every range that ``pid`` has reserved, and its offsets, then bump the epoch.
+
+    Without ``bump`` the producer goes on under its epoch and sequences, as Kafka's clients did before KIP-890. A
+    repetition changes nothing and is answered the same; with the other ``commit`` it is refused as ``ended``.
+    """
 
     pid: Count
     epoch: Epoch
     commit: bool
+    bump: bool = True
 
 
 class ExpireReserve(Op, frozen=True):
-    """Void the ranges of ``pid`` if their time is up by manifest time. Anybody may commit this."""
+    """Void what ``pid`` has reserved if its time is up by manifest time. Anybody may commit this."""
 
     pid: Count
 
@@ -175,6 +182,18 @@ class CommitOffsets(Op, frozen=True):
     offsets: Annotated[list[OffsetEntry], Meta(max_length=INTENT_OPS_MAX)]
     generation: OrNone = -1
     member: Name = ""
+
+
+class ReserveOffsets(Op, frozen=True):
+    """Offsets of an open transaction: they move with ``EndReserve``, or not at all (KIP-98, KIP-447).
+
+    Fenced like ``CommitOffsets``, now and not at the end. A later commit of the same place by others wins.
+    """
+
+    pid: Count
+    epoch: Epoch
+    timeout_ms: Count
+    offsets: CommitOffsets
 
 
 class DeleteOffsets(Op, frozen=True):
@@ -451,6 +470,7 @@ AnyOp: TypeAlias = (
     | EndReserve
     | ExpireReserve
     | CommitOffsets
+    | ReserveOffsets
     | DeleteOffsets
     | ExpireOffsets
     | JoinGroup

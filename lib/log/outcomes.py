@@ -65,6 +65,7 @@ _ERRORS: dict[str, type[HeadwaterError]] = {
     "exists": AlreadyExists,
     "fenced": Fenced,
     "stale": Conflict,
+    "ended": Conflict,
     "incompatible": Conflict,
     "group_busy": Conflict,
     "not_expired": Conflict,

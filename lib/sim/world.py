@@ -303,7 +303,7 @@ async def expire(world: World, log: Namespace) -> None:
     """Void what dead producers have reserved, once their time is up."""
     await world.loop.sleep(600.0)
     await log.refresh()
-    for pid in [producer.id for producer in log.state.producers.values() if producer.open]:
+    for pid in [producer.id for producer in log.state.producers.values() if producer.is_busy]:
         try:
             await log.writer.commit(ops=[ops.ExpireReserve(pid=pid)])
         except Indeterminate:

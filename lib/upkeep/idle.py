@@ -98,7 +98,7 @@ def quiet_until(state: State, now_ms: int, due: Iterable[int] = ()) -> int:
     """
     times = [now_ms + QUIET_MS_MAX, *due]
     times += [_group_due(group, now_ms) for group in state.groups.values()]
-    times += [producer.deadline_ms for producer in state.producers.values() if producer.open]
+    times += [producer.deadline_ms for producer in state.producers.values() if producer.is_busy]
     times += [now_ms + UNARCHIVED_MS for topic in state.topics.values() if _waits(topic)]
     return min(times)
 

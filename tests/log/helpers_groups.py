@@ -23,6 +23,7 @@ def new_group(time: int) -> dict[str, Any]:
         "generation": 0,
         "members": {},
         "offsets": {},
+        "pending": [],
         "emptied": time,
         "phase": "empty",
         "type": "",
@@ -131,6 +132,35 @@ class GroupModel:
         raise NotImplementedError
 
     def _CommitOffsets(self, op: ops.CommitOffsets) -> None:  # noqa: N802
+        group = self._movable(op)
+        for entry in op.offsets:
+            self._move(group, (entry.topic, entry.partition), entry.offset, entry.metadata, self.seq)
+
+    def _move(self, group: dict[str, Any], place: tuple[int, int], offset: int, metadata: str, said: int) -> None:
+        """The group's place moves, and whoever had said something else before is too late."""
+        group["offsets"][place] = (offset, metadata, self.time)
+        group["pending"] = [p for p in group["pending"] if p["place"] != place or p["seq"] > said]
+
+    def reserve_offsets(self, op: ops.CommitOffsets, pid: int) -> None:
+        group = self._movable(op)
+        for entry in op.offsets:
+            place = (entry.topic, entry.partition)
+            group["pending"] = [p for p in group["pending"] if (p["pid"], p["place"]) != (pid, place)]
+            new = {"pid": pid, "place": place, "offset": entry.offset, "metadata": entry.metadata, "seq": self.seq}
+            group["pending"].append(new)
+
+    def end_offsets(self, pid: int, commit: bool) -> None:
+        for group in self.groups.values():
+            mine = [p for p in group["pending"] if p["pid"] == pid]
+            group["pending"] = [p for p in group["pending"] if p["pid"] != pid]
+            for p in mine:
+                if commit and self._exists(*p["place"]):
+                    self._move(group, p["place"], p["offset"], p["metadata"], p["seq"])
+
+    def _exists(self, topic: int, partition: int) -> bool:
+        return topic in self.topics and partition < len(self.topics[topic]["parts"])
+
+    def _movable(self, op: ops.CommitOffsets) -> dict[str, Any]:
         group = self._made(op.group)
         if not group["members"]:
             if op.generation >= 0:
@@ -149,7 +179,7 @@ class GroupModel:
                 raise No("fenced")
         for entry in op.offsets:
             self._part(entry.topic, entry.partition)
-            group["offsets"][entry.topic, entry.partition] = (entry.offset, entry.metadata, self.time)
+        return group
 
     def _DeleteOffsets(self, op: ops.DeleteOffsets) -> None:  # noqa: N802
         group = self._group(op.group)
@@ -157,6 +187,7 @@ class GroupModel:
             raise No("group_busy")
         for place in op.partitions:
             group["offsets"].pop(tuple(place), None)
+            group["pending"] = [p for p in group["pending"] if p["place"] != tuple(place)]
 
     def _ExpireOffsets(self, op: ops.ExpireOffsets) -> None:  # noqa: N802
         group = self._group(op.group)
@@ -167,7 +198,7 @@ class GroupModel:
             for place, known in group["offsets"].items()
             if place[0] in self.topics and not (idle and known[2] <= since)
         }
-        if idle and not kept:
+        if idle and not kept and not group["pending"]:
             del self.groups[op.group]
         elif len(kept) == len(group["offsets"]):
             raise No("not_expired")
@@ -353,6 +384,7 @@ class GroupModel:
             name: {
                 **{field: g[field] for field in shown},
                 "offsets": g["offsets"],
+                "pending": sorted((p["pid"], p["place"], p["offset"], p["metadata"], p["seq"]) for p in g["pending"]),
                 "members": [(n, {side: m.get(side, empty[side]) for side in sides}) for n, m in g["members"].items()],
             }
             for name, g in self.groups.items()
@@ -406,6 +438,12 @@ def seen_group(group: Group) -> dict[str, Any]:
             for topic, places in group.offsets.items()
             for partition, c in places.items()
         },
+        "pending": sorted(
+            (pid, (topic, partition), p.offset, p.metadata, p.seq)
+            for pid, topics in group.pending.items()
+            for topic, places in topics.items()
+            for partition, p in places.items()
+        ),
         "members": [
             (
                 name,

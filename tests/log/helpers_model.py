@@ -42,7 +42,7 @@ class Model(GroupModel):
         self.settle()
         while self.used:
             oldest = self.producers[self.used[0]]
-            if oldest["open"] or oldest["last"] + IDLE_MS >= self.time:
+            if self._busy(self.used[0]) or oldest["last"] + IDLE_MS >= self.time:
                 break
             self._forget(self.used[0])
         return found
@@ -69,6 +69,7 @@ class Model(GroupModel):
         self.values: dict[str, int] = {}
         self.reserve: ops.Reserve | None = None
         self.ending = -1
+        self.ending_how: tuple[int, int, str] | None = None
         self.touched: list[int] = []
         for op in intent.ops:
             getattr(self, f"_{type(op).__name__}")(op)
@@ -76,7 +77,7 @@ class Model(GroupModel):
         if self.ending >= 0:
             if self.ending not in self.producers:
                 raise No("invalid")
-            self._bump(self.ending)
+            self._bump(self.ending, self.ending_how)
         for pid in self.touched:
             if pid in self.producers:
                 self.producers[pid]["last"] = self.time
@@ -111,6 +112,7 @@ class Model(GroupModel):
         if self.reserve is not None:
             part["ranges"].append([base, chunk.count, "held", chunk.pid])
             self.producers[chunk.pid]["open"].add((chunk.topic, chunk.partition))
+            self.producers[chunk.pid]["ended"] = None
         else:
             part["ranges"].append([base, chunk.count, "open", -1])
         return base
@@ -141,11 +143,16 @@ class Model(GroupModel):
             raise No("fenced" if epoch < current else "invalid")
         return self.producers[pid]
 
-    def _new(self, tid: str) -> int:
+    def _busy(self, pid: int) -> bool:
+        """Whether it holds anything. A group that was deleted under a transaction leaves it as busy as it was."""
+        return bool(self.producers[pid]["open"] or self.producers[pid]["groups"])
+
+    def _new(self, tid: str, timeout: int = 0) -> int:
         pid = self.next_pid
         self.next_pid += 1
         self.producers[pid] = {
             "epoch": 0, "tid": tid, "sequences": {}, "open": set(), "deadline": 0, "last": self.time,
+            "groups": [], "timeout": timeout, "ended": None,
         }  # fmt: skip
         self.used.append(pid)
         return pid
@@ -154,15 +161,19 @@ class Model(GroupModel):
         del self.producers[pid]
         self.used.remove(pid)
 
-    def _bump(self, pid: int) -> None:
+    def _bump(self, pid: int, ended: tuple[int, int, str] | None = None) -> None:
         producer = self.producers[pid]
-        if producer["open"]:
+        if self._busy(pid):
             raise No("invalid")
         if producer["epoch"] < EPOCH_LAST:
             producer["epoch"] += 1
         else:
             self._forget(pid)
-            pid = self._new(producer["tid"])
+            pid = self._new(producer["tid"], producer["timeout"])
+        self.producers[pid]["ended"] = ended
+        self._answer(pid)
+
+    def _answer(self, pid: int) -> None:
         self.touched.append(pid)
         self.values.update(pid=pid, epoch=self.producers[pid]["epoch"])
 
@@ -172,7 +183,8 @@ class Model(GroupModel):
                 for found in part["ranges"]:
                     if found[2:] == ["held", pid]:
                         found[2:] = [kind, -1]
-        self.producers[pid].update(open=set(), deadline=0)
+        self.producers[pid].update(open=set(), groups=[], deadline=0)
+        self.end_offsets(pid, kind == "open")
 
     def _owner(self, tid: str) -> int:
         return next((pid for pid, p in self.producers.items() if tid and p["tid"] == tid), -1)
@@ -182,7 +194,7 @@ class Model(GroupModel):
         if owner < 0 and op.pid >= 0:
             raise No("unknown_producer")
         if owner < 0:
-            pid = self._new(op.tid)
+            pid = self._new(op.tid, op.timeout_ms)
             self.values.update(pid=pid, epoch=0)
             return
         if op.pid >= 0:
@@ -190,31 +202,54 @@ class Model(GroupModel):
                 raise No("fenced")
             self._fence(owner, op.epoch)
         self._close(owner, "gap")
-        self._bump(owner)
+        self.producers[owner]["timeout"] = op.timeout_ms
+        self._bump(owner, (op.pid, op.epoch, "renew") if op.pid >= 0 else None)
 
     def _EndTransaction(self, op: ops.EndTransaction) -> None:  # noqa: N802
         self._fence(op.pid, op.epoch)
-        self._end_with(op.pid)
+        self._end_with(op.pid, None)
 
-    def _end_with(self, pid: int) -> None:
+    def _end_with(self, pid: int, how: tuple[int, int, str] | None) -> None:
         if self.ending not in (-1, pid):
             raise No("invalid")
-        self.ending = pid
+        self.ending, self.ending_how = pid, how
 
     def _Reserve(self, op: ops.Reserve) -> None:  # noqa: N802
         producer = self._fence(op.pid, op.epoch)
         self.reserve = op
-        if not producer["open"]:
+        if not self._busy(op.pid):
             producer["deadline"] = self.time + op.timeout_ms
 
+    def _ReserveOffsets(self, op: ops.ReserveOffsets) -> None:  # noqa: N802
+        producer = self._fence(op.pid, op.epoch)
+        if not self._busy(op.pid):
+            producer["deadline"] = self.time + op.timeout_ms
+        self.reserve_offsets(op.offsets, op.pid)
+        if op.offsets.group not in producer["groups"]:
+            producer["groups"].append(op.offsets.group)
+        producer["ended"] = None
+        self.touched.append(op.pid)
+
     def _EndReserve(self, op: ops.EndReserve) -> None:  # noqa: N802
-        self._fence(op.pid, op.epoch)
+        producer = self._fence(op.pid, op.epoch)
+        how = "commit" if op.commit else "abort"
+        before = self.ending_how if self.ending == op.pid else producer["ended"]
+        begun = self._busy(op.pid) or (self.reserve is not None and self.reserve.pid == op.pid)
+        if not begun and before is not None and before[:2] == (op.pid, op.epoch):
+            if before[2] != how:
+                raise No("ended")
+            self._answer(op.pid)
+            return
         self._close(op.pid, "open" if op.commit else "gap")
-        self._end_with(op.pid)
+        if op.bump:
+            self._end_with(op.pid, (op.pid, op.epoch, how))
+        else:
+            producer["ended"] = (op.pid, op.epoch, how)
+            self._answer(op.pid)
 
     def _ExpireReserve(self, op: ops.ExpireReserve) -> None:  # noqa: N802
         producer = self.producers.get(op.pid)
-        if producer is None or not producer["open"] or self.time < producer["deadline"]:
+        if producer is None or not self._busy(op.pid) or self.time < producer["deadline"]:
             raise No("not_expired")
         self._close(op.pid, "gap")
         self._bump(op.pid)
@@ -291,6 +326,7 @@ class Model(GroupModel):
                     self.producers[pid]["tid"],
                     self.producers[pid]["last"],
                     sorted(self.producers[pid]["open"]),
+                    *(self.producers[pid][name] for name in ("groups", "deadline", "timeout", "ended")),
                     {place: (e, b[-5:]) for place, (e, b) in self.producers[pid]["sequences"].items()},
                 )
                 for pid in self.used
@@ -332,6 +368,10 @@ def seen(state: State) -> dict[str, Any]:
                 producer.tid,
                 producer.last_ms,
                 sorted(producer.open),
+                producer.groups,
+                producer.deadline_ms,
+                producer.timeout_ms,
+                (producer.ended.pid, producer.ended.epoch, producer.ended.how) if producer.ended else None,
                 {
                     (topic, partition): (known.epoch, known.batches)
                     for topic, places in producer.sequences.items()
@@ -413,6 +453,14 @@ class Maker:
             **fields,
         )
 
+    def _reserve_offsets(self, pid: int, epoch: int, topic: int, partition: int) -> ops.AnyOp:
+        """Offsets of a transaction, mostly by somebody who may move them."""
+        made = group_ops(self.rng, self.model, topic, partition)
+        commits = [op for op in made if isinstance(op, ops.CommitOffsets)]
+        return ops.ReserveOffsets(
+            pid=pid, epoch=epoch, timeout_ms=self.rng.choice([0, 5, 1_000]), offsets=self.rng.choice(commits)
+        )
+
     def _op(self) -> ops.AnyOp:
         rng = self.rng
         pid, epoch = self._producer()
@@ -426,7 +474,10 @@ class Maker:
                 ops.AddPartitions(topic=topic, total=rng.choice([1, 2, 3, 4])),
                 ops.AlterTopic(topic=topic, config={"k": rng.choice([None, "2"]), "l": rng.choice([None, "3"])}),
                 ops.TrimLog(topic=topic, partition=partition, before=rng.choice([0, 1, 2, 5, 50])),
-                *[ops.InitProducer(tid=rng.choice(["", "", "x", "y"])) for _ in range(3)],
+                *[
+                    ops.InitProducer(tid=rng.choice(["", "", "x", "y"]), timeout_ms=rng.choice([0, 0, 7]))
+                    for _ in range(3)
+                ],
                 ops.InitProducer(
                     tid=self.model.producers.get(pid, {"tid": "x"})["tid"],
                     pid=-1 if bare else pid,
@@ -434,7 +485,11 @@ class Maker:
                 ),
                 *[ops.EndTransaction(pid=pid, epoch=epoch)] * 2,
                 *[ops.Reserve(pid=pid, epoch=epoch, timeout_ms=rng.choice([0, 5, 1_000]))] * 3,
-                *[ops.EndReserve(pid=pid, epoch=epoch, commit=rng.random() < 0.5)] * 2,
+                *[
+                    ops.EndReserve(pid=pid, epoch=epoch, commit=rng.random() < 0.6, bump=rng.random() < 0.5)
+                    for _ in range(3)
+                ],
+                *[self._reserve_offsets(pid, epoch, topic, partition) for _ in range(3)],
                 *[ops.ExpireReserve(pid=pid)] * 2,
                 ops.RaiseFloor(floor=rng.choice([self.model.seq, self.model.seq // 2, self.model.seq + 9])),
                 *group_ops(rng, self.model, topic, partition),

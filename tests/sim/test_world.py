@@ -169,8 +169,8 @@ def never_fence(patch: pytest.MonkeyPatch) -> None:
     def fence(state: Any, pid: int, epoch: int) -> Any:
         return state.producers[pid]
 
-    patch.setattr(_module("state.producers"), "fence", fence)
-    patch.setattr(_module("state.appends"), "fence", fence)
+    for name in ("producers", "transactions", "appends"):
+        patch.setattr(_module(f"state.{name}"), "fence", fence)
 
 
 def let_zombie_members_commit(patch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The pure fold: what manifests 0..N add up to. No I/O, no clock, no randomness in here.
 
 Read ``model`` for what the state holds, then ``fold`` for how a manifest changes it; ``appends``,
-``producers``, ``topics``, ``archive`` and ``groups`` decide one kind of operation each.
+``transactions``, ``topics``, ``archive`` and ``groups`` decide one kind of operation each.
 """
 
 from headwater.log.state.fold import apply
@@ -9,6 +9,7 @@ from headwater.log.state.model import (
     ApiKey,
     Archive,
     Committed,
+    Ended,
     Entry,
     Group,
     Held,
@@ -28,6 +29,7 @@ __all__ = [
     "ApiKey",
     "Archive",
     "Committed",
+    "Ended",
     "Entry",
     "Group",
     "Held",

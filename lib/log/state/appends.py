@@ -80,6 +80,7 @@ def _hold(change: Change, partition: Partition, chunk: Chunk, entry: Entry) -> N
     news = place not in producer.open
     if news:
         producer.open.append(place)
+    change.set(producer, "ended", None)
 
     def undo() -> None:
         partition.held.pop()

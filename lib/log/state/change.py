@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headwater.log.operations import Reserve
-from headwater.log.state.model import Producer, State
+from headwater.log.state.model import Ended, Producer, State
 
 
 class Refused(Exception):
@@ -26,7 +26,7 @@ class Refused(Exception):
 class Change:
     """The working notes of one intent."""
 
-    __slots__ = ("bases", "bump", "groups", "reserve", "state", "topics", "touched", "undo", "values")
+    __slots__ = ("bases", "bump", "ended", "groups", "reserve", "state", "topics", "touched", "undo", "values")
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -35,6 +35,7 @@ class Change:
         self.values: dict[str, int] = {}
         self.reserve: Reserve | None = None
         self.bump: Producer | None = None
+        self.ended: Ended | None = None  # what ``bump`` is for, if that is remembered
         self.touched: list[Producer] = []
         self.groups: dict[str, bool] = {}  # to be rebalanced at the end of the manifest; True: with a new target
         self.topics: set[str] = set()  # names whose topic came, went, or has other partitions now

@@ -18,7 +18,7 @@ from __future__ import annotations
 from headwater.errors import Corrupt
 from headwater.limits import PRODUCER_IDLE_MS, PRODUCERS_MAX, WINDOW
 from headwater.log.intents import Intent, Manifest
-from headwater.log.state import archive, classic, groups, members, once, producers, security, topics
+from headwater.log.state import archive, classic, groups, members, once, producers, security, topics, transactions
 from headwater.log.state.appends import append
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Outcome, State
@@ -28,7 +28,7 @@ LATE = "late"
 _OPERATIONS = {
     **topics.OPERATIONS,
     **archive.OPERATIONS,
-    **producers.OPERATIONS,
+    **transactions.OPERATIONS,
     **groups.OPERATIONS,
     **members.OPERATIONS,
     **classic.OPERATIONS,
@@ -81,7 +81,7 @@ def _attempt(state: State, intent: Intent, touched: members.Touched) -> Outcome:
         for chunk in intent.appends:
             change.bases.append(append(change, chunk))
         if change.bump is not None:
-            producers.bump(change, change.bump)
+            producers.bump(change, change.bump, change.ended)
     except Refused as refused:
         change.roll_back()
         return Outcome(state.seq, refused.code, refused.message)
@@ -124,6 +124,6 @@ def _forget_idle_producers(state: State) -> None:
     while state.producers:
         producer = next(iter(state.producers.values()))
         over = len(state.producers) > PRODUCERS_MAX
-        if producer.open or not (over or producer.last_ms + PRODUCER_IDLE_MS < state.time_ms):
+        if producer.is_busy or not (over or producer.last_ms + PRODUCER_IDLE_MS < state.time_ms):
             return
         producers.forget(state, producer)

@@ -10,7 +10,7 @@ from typing import Any
 from headwater.log.operations import CommitOffsets, DeleteGroup, DeleteOffsets, ExpireOffsets, OffsetEntry, Op
 from headwater.log.state.appends import partition_of
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.model import Committed, Group, GroupKind, Member
+from headwater.log.state.model import Committed, Group, GroupKind, Member, Pending, State
 
 
 def found(change: Change, name: str) -> Group:
@@ -56,14 +56,88 @@ def replace(change: Change, group: Group, old: str, member: Member) -> None:
 
 
 def _commit(change: Change, op: CommitOffsets) -> None:
-    state = change.state
+    group = _fenced_group(change, op)
+    for entry in op.offsets:
+        _move(change, group, entry.topic, entry.partition, entry)
+    if group.pending:
+        gone = {(entry.topic, entry.partition) for entry in op.offsets}
+        _drop_pending(change, group, dict.fromkeys(gone, change.state.seq))
+
+
+def _fenced_group(change: Change, op: CommitOffsets) -> Group:
+    """The group, if these offsets may be moved by whoever asks, and the places exist."""
     group = found_or_new(change, op.group)
     _fence(group, op.generation, op.member, op.offsets)
     for entry in op.offsets:
-        partition_of(state, entry.topic, entry.partition)
-        places = group.offsets.setdefault(entry.topic, {})
-        change.on_refusal(_restore, group, entry.topic, entry.partition, places.get(entry.partition))
-        places[entry.partition] = Committed(entry.offset, entry.metadata, entry.leader_epoch, state.time_ms)
+        partition_of(change.state, entry.topic, entry.partition)
+    return group
+
+
+def _move(change: Change, group: Group, topic: int, partition: int, to: OffsetEntry | Pending) -> None:
+    places = group.offsets.setdefault(topic, {})
+    change.on_refusal(_restore, group, topic, partition, places.get(partition))
+    places[partition] = Committed(to.offset, to.metadata, to.leader_epoch, change.state.time_ms)
+
+
+# -- of open transactions ----------------------------------------------------------------------------------
+
+
+def pending_offsets(state: State, group: str) -> dict[int, set[int]]:
+    """The partitions of the group, by topic, whose offset an open transaction may be about to move (KIP-447)."""
+    found: dict[int, set[int]] = {}
+    known = state.groups.get(group)
+    for topics in known.pending.values() if known is not None else ():
+        for topic, places in topics.items():
+            found.setdefault(topic, set()).update(places)
+    return found
+
+
+def count(state: State, group: str, pid: int) -> int:
+    """How many offsets of the group the producer's transaction holds."""
+    known = state.groups.get(group)
+    return sum(map(len, known.pending.get(pid, {}).values())) if known is not None else 0
+
+
+def reserve(change: Change, op: CommitOffsets, pid: int) -> str:
+    """Keep the offsets for the end of the producer's transaction. The group's name."""
+    group = _fenced_group(change, op)
+    topics = {topic: dict(places) for topic, places in group.pending.get(pid, {}).items()}
+    for entry in op.offsets:
+        place = Pending(entry.offset, entry.metadata, entry.leader_epoch, change.state.seq)
+        topics.setdefault(entry.topic, {})[entry.partition] = place
+    change.set(group, "pending", {**group.pending, pid: topics})
+    return op.group
+
+
+def release(change: Change, name: str, pid: int, *, commit: bool) -> None:
+    """Move the group's offsets to what the producer has reserved, or forget that. Of what is gone, nothing."""
+    state = change.state
+    group = state.groups.get(name)
+    if group is None or pid not in group.pending:
+        return  # somebody deleted the group, and with it what was to become of it
+    mine = group.pending[pid]
+    change.set(group, "pending", {other: topics for other, topics in group.pending.items() if other != pid})
+    if not commit:
+        return
+    moved: dict[tuple[int, int], int] = {}
+    for topic, places in mine.items():
+        for partition, place in places.items():
+            if state.partition(topic, partition) is not None:
+                _move(change, group, topic, partition, place)
+                moved[topic, partition] = place.seq
+    _drop_pending(change, group, moved)
+
+
+def _drop_pending(change: Change, group: Group, moved: dict[tuple[int, int], int]) -> None:
+    """What others reserved before (by manifest ``seq``) would take the group back: the later word wins, as in Kafka."""
+    kept: dict[int, dict[int, dict[int, Pending]]] = {}
+    for pid, topics in group.pending.items():
+        for topic, places in topics.items():
+            left = {p: place for p, place in places.items() if place.seq > moved.get((topic, p), -1)}
+            if left:
+                kept.setdefault(pid, {})[topic] = left
+    if kept != group.pending:
+        change.set(group, "pending", kept)
 
 
 def _fence(group: Group, generation: int, member: str, offsets: list[OffsetEntry]) -> None:
@@ -122,6 +196,8 @@ def _delete_offsets(change: Change, op: DeleteOffsets) -> None:
     gone = set(op.partitions)
     kept = {t: {p: c for p, c in places.items() if (t, p) not in gone} for t, places in group.offsets.items()}
     change.set(group, "offsets", {topic: places for topic, places in kept.items() if places})
+    if group.pending:
+        _drop_pending(change, group, dict.fromkeys(gone, change.state.seq))
 
 
 def _expire(change: Change, op: ExpireOffsets) -> None:
@@ -134,7 +210,7 @@ def _expire(change: Change, op: ExpireOffsets) -> None:
             left = {p: c for p, c in places.items() if not (idle and c.time_ms <= idle_since)}
             if left:
                 kept[topic] = left
-    if idle and not kept:
+    if idle and not kept and not group.pending:
         _forget(change, op.group)
     elif kept != group.offsets:
         change.set(group, "offsets", kept)

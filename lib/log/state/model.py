@@ -121,8 +121,23 @@ class Sequences(Struct, array_like=True, forbid_unknown_fields=True):
     batches: list[tuple[int, int, int]] = []
 
 
+class Ended(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How a producer's last act under an identity ended, so that its repetition gets the same answer.
+
+    ``pid`` and ``epoch`` are those that it was asked for with; the producer may have others since.
+    """
+
+    pid: int
+    epoch: int
+    how: Literal["commit", "abort", "renew"]
+
+
 class Producer(Struct, forbid_unknown_fields=True):
-    """``open`` are the partitions with reserved ranges, due by ``deadline_ms`` of manifest time."""
+    """``open`` are the partitions with reserved ranges, ``groups`` those with reserved offsets.
+
+    They are due by ``deadline_ms`` of manifest time. ``ended`` is how the last transaction ended, until the next one
+    holds something.
+    """
 
     id: int
     epoch: int = 0
@@ -131,6 +146,14 @@ class Producer(Struct, forbid_unknown_fields=True):
     sequences: dict[int, dict[int, Sequences]] = {}
     open: list[tuple[int, int]] = []
     deadline_ms: int = 0
+    timeout_ms: int = 0  # of its transactions, as its owner wanted; 0: each says its own
+    groups: list[str] = []
+    ended: Ended | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a transaction is open that holds something."""
+        return bool(self.open or self.groups)
 
 
 class Committed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -140,6 +163,15 @@ class Committed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
     metadata: str
     leader_epoch: int
     time_ms: int
+
+
+class Pending(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A place that an open transaction will give to a group, added by manifest ``seq``."""
+
+    offset: int
+    metadata: str
+    leader_epoch: int
+    seq: int
 
 
 class Member(Struct, frozen=True, forbid_unknown_fields=True):
@@ -184,6 +216,7 @@ class Group(Struct, forbid_unknown_fields=True):
     delayed: bool = False  # the open join phase lasts until its deadline, even if all have joined
     deadline_ms: int = 0  # of the open join phase, manifest time
     offsets: dict[int, dict[int, Committed]] = {}
+    pending: dict[int, dict[int, dict[int, Pending]]] = {}  # of open transactions: by producer, topic, partition
 
 
 class ApiKey(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""Producers: ids, epochs, transactions, and reserved ranges (KIP-98, KIP-360, KIP-890).
+"""Producers: their ids and epochs (KIP-98, KIP-360, KIP-890). What they reserve is in ``transactions``.
 
 I4: whoever holds the current epoch owns the producer. Each bump fences all that came before it, and it
 happens here, at the commit point, so a zombie is refused wherever it knocks.
@@ -6,15 +6,8 @@ happens here, at the commit point, so a zombie is refused wherever it knocks.
 
 from __future__ import annotations
 
-from bisect import insort
-from typing import Any
-
-from msgspec import structs
-
-from headwater.log.keys import manifest_key
-from headwater.log.operations import EndReserve, EndTransaction, ExpireReserve, InitProducer, Op, Reserve
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.model import Entry, Held, Partition, Producer, State
+from headwater.log.state.model import Ended, Producer, State
 
 EPOCH_LAST = 2**15 - 2  # as in Kafka; behind it the producer gets a new id
 
@@ -31,12 +24,15 @@ def fence(state: State, pid: int, epoch: int) -> Producer:
     return producer
 
 
-def bump(change: Change, producer: Producer) -> None:
-    """Give the producer its next epoch, or past the last one a new id, and answer both."""
+def bump(change: Change, producer: Producer, ended: Ended | None = None) -> None:
+    """Give the producer its next epoch, or past the last one a new id, and answer both.
+
+    ``ended`` is remembered: what came before it is no longer anybody's to repeat.
+    """
     state = change.state
     if state.producers.get(producer.id) is not producer:
         raise Refused("invalid", f"Producer {producer.id} got a new id in this very intent and cannot end more.")
-    if producer.open:
+    if producer.is_busy:
         # Past the last epoch nobody could end these ranges any more, and readers would wait for ever.
         raise Refused("invalid", f"Producer {producer.id} has reserved ranges; end those first.")
     if producer.epoch < EPOCH_LAST:
@@ -47,10 +43,28 @@ def bump(change: Change, producer: Producer) -> None:
         change.on_refusal(setattr, state, "producers", dict(state.producers))
         change.on_refusal(setattr, state, "transactional", dict(state.transactional))
         forget(state, producer)
-        producer = _create(change, producer.tid)
+        producer = create(change, producer.tid, producer.timeout_ms)
+    change.set(producer, "ended", ended)
+    answer(change, producer)
+
+
+def answer(change: Change, producer: Producer) -> None:
+    """Say the producer's id and epoch, and note that it was here."""
     change.touched.append(producer)
     change.values["pid"] = producer.id
     change.values["epoch"] = producer.epoch
+
+
+def last_end(state: State, tid: str, pid: int, epoch: int) -> tuple[Producer, Ended] | None:
+    """How the transactional id's last transaction ended, if it was the one of ``pid`` and ``epoch``; and its producer.
+
+    For whoever asks again to end it, having missed the answer and with it the next epoch.
+    """
+    producer = state.producers.get(state.transactional.get(tid, -1))
+    ended = producer.ended if producer is not None else None
+    if producer is None or ended is None or (ended.pid, ended.epoch) != (pid, epoch):
+        return None
+    return producer, ended
 
 
 def forget(state: State, producer: Producer) -> None:
@@ -60,9 +74,10 @@ def forget(state: State, producer: Producer) -> None:
         del state.transactional[producer.tid]
 
 
-def _create(change: Change, tid: str) -> Producer:
+def create(change: Change, tid: str, timeout_ms: int = 0) -> Producer:
+    """A producer with an id of its own."""
     state = change.state
-    producer = Producer(id=state.next_producer, tid=tid, last_ms=state.time_ms)
+    producer = Producer(id=state.next_producer, tid=tid, last_ms=state.time_ms, timeout_ms=timeout_ms)
     state.next_producer += 1
     state.producers[producer.id] = producer
     if tid:
@@ -74,112 +89,3 @@ def _create(change: Change, tid: str) -> Producer:
 def _undo_create(state: State, producer: Producer) -> None:
     forget(state, producer)
     state.next_producer -= 1
-
-
-def _init(change: Change, op: InitProducer) -> None:
-    state = change.state
-    pid = state.transactional.get(op.tid, -1) if op.tid else op.pid
-    if pid < 0:
-        if op.pid >= 0:
-            raise Refused("unknown_producer", f"Transactional id {op.tid!r} has no producer {op.pid}.")
-        producer = _create(change, op.tid)
-        change.values["pid"], change.values["epoch"] = producer.id, producer.epoch
-        return
-    if op.pid >= 0:
-        if op.pid != pid:
-            raise Refused("fenced", f"Transactional id {op.tid!r} belongs to producer {pid} now, not {op.pid}.")
-        fence(state, pid, op.epoch)
-    producer = state.producers[pid]
-    _end(change, producer, commit=False)
-    bump(change, producer)
-
-
-def _end_transaction(change: Change, op: EndTransaction) -> None:
-    _bump_at_the_end(change, fence(change.state, op.pid, op.epoch))
-
-
-def _bump_at_the_end(change: Change, producer: Producer) -> None:
-    """The appends behind this operation still carry the old epoch, so the bump comes last, and once."""
-    if change.bump is not None and change.bump is not producer:
-        raise Refused(
-            "invalid", f"One intent ends one producer's transaction, not {change.bump.id}'s and {producer.id}'s."
-        )
-    change.bump = producer
-
-
-def _reserve(change: Change, op: Reserve) -> None:
-    producer = fence(change.state, op.pid, op.epoch)
-    change.reserve = op
-    if not producer.open:
-        change.on_refusal(setattr, producer, "deadline_ms", producer.deadline_ms)
-        producer.deadline_ms = change.state.time_ms + op.timeout_ms
-
-
-def _end_reserve(change: Change, op: EndReserve) -> None:
-    producer = fence(change.state, op.pid, op.epoch)
-    _end(change, producer, commit=op.commit)
-    _bump_at_the_end(change, producer)
-
-
-def _expire_reserve(change: Change, op: ExpireReserve) -> None:
-    state = change.state
-    producer = state.producers.get(op.pid)
-    if producer is None or not producer.open:
-        raise Refused("not_expired", f"Producer {op.pid} has nothing reserved.")
-    if state.time_ms < producer.deadline_ms:
-        raise Refused(
-            "not_expired", f"Producer {op.pid} has until {producer.deadline_ms} ms; it is {state.time_ms} ms."
-        )
-    _end(change, producer, commit=False)
-    bump(change, producer)
-
-
-def _end(change: Change, producer: Producer, *, commit: bool) -> None:
-    """Open or void all that the producer has reserved."""
-    for topic, index in producer.open:
-        partition = change.state.partition(topic, index)
-        if partition is not None:
-            _release(change, partition, producer.id, commit)
-    change.on_refusal(setattr, producer, "open", producer.open)
-    change.on_refusal(setattr, producer, "deadline_ms", producer.deadline_ms)
-    producer.open, producer.deadline_ms = [], 0
-
-
-def _release(change: Change, partition: Partition, pid: int, commit: bool) -> None:
-    state = change.state
-    held, tail = partition.held, partition.tail
-    mine = [h.entry for h in held if h.pid == pid]
-    change.on_refusal(_undo_release, state, partition, held, tail, len(mine))
-    partition.held = [h for h in held if h.pid != pid]
-    partition.tail = list(tail)
-    for entry in mine:
-        # An append that was not reserved may have overtaken this range, so it goes in by offset.
-        insort(partition.tail, _opened(entry, state.seq) if commit else _gap(entry, state.seq), key=_base)
-    state.tail_entries += len(mine)
-
-
-def _undo_release(state: State, partition: Partition, held: list[Held], tail: list[Entry], released: int) -> None:
-    partition.held, partition.tail = held, tail
-    state.tail_entries -= released
-
-
-def _opened(entry: Entry, seq: int) -> Entry:
-    """The entry as made readable by manifest ``seq``; inline bytes stay where the reserving manifest has them."""
-    return structs.replace(entry, seq=seq, obj=entry.obj or manifest_key(entry.seq))
-
-
-def _gap(entry: Entry, seq: int) -> Entry:
-    return Entry(entry.base, entry.count, "gap", seq, "", 0, 0, 0, entry.min, entry.max)
-
-
-def _base(entry: Entry) -> int:
-    return entry.base
-
-
-OPERATIONS: dict[type[Op], Any] = {
-    InitProducer: _init,
-    EndTransaction: _end_transaction,
-    Reserve: _reserve,
-    EndReserve: _end_reserve,
-    ExpireReserve: _expire_reserve,
-}
