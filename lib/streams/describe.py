@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from headwater.streams import model
 from headwater.streams.duration import shown
 from headwater.streams.model import Node, Repartition, Sink, Source, Spec, Window
-from headwater.streams.plan import is_stateful
+from headwater.streams.plan import is_stateful, repartition_topic
 
 
 def described(spec: Spec) -> str:
@@ -19,9 +19,10 @@ def described(spec: Spec) -> str:
         for name in names:
             node = spec.nodes[name]
             if isinstance(node, Repartition) and name != names[0] and node.parents[0] in names:
-                lines.append(f"    Repartition: {name} (topic {spec.job}-{name}-repartition, by {', '.join(node.by)})")
+                topic = repartition_topic(spec.job, name)
+                lines.append(f"    Repartition: {name} (topic {topic}, by {', '.join(node.by)})")
             elif isinstance(node, Repartition):
-                lines.append(f"    Source: {name} (topic {spec.job}-{name}-repartition)")
+                lines.append(f"    Source: {name} (topic {repartition_topic(spec.job, name)})")
             else:
                 lines.append(f"    {kind_of(node)}: {name}{_detail(node)}")
             if isinstance(node, Repartition) or not node.parents:

@@ -227,4 +227,3 @@ class Spec:
     job: str
     nodes: Mapping[str, Node]
     dead_letters: str = ""  # the topic for records that fail; without one a failure stops the job
-    config: Mapping[str, Any] = field(default_factory=dict)

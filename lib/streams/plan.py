@@ -6,7 +6,6 @@ Rows that already lie where they must are not sent anywhere: with one partition 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import orjson
 
 from headwater.errors import InvalidRequest
 from headwater.streams import agg, model
-from headwater.streams.model import Node, Repartition, Sink, Source, Spec
+from headwater.streams.model import Node, Repartition, Source, Spec
 
 INTERNAL = {"archive.enable": "false", "retention.ms": "-1"}  # trimmed by its owner, read by nobody else
 
@@ -32,8 +31,7 @@ class Internal:
 class Plan:
     """What a runner needs to know: nodes with parents first, and topics.
 
-    ``partitions`` is the number of tasks. ``topics`` are those of which a task owns its partition: sources,
-    repartitions and the changelog. ``repartitions`` gives the topic of each repartition that is left.
+    ``partitions`` is the number of tasks. ``repartitions`` gives the topic of each repartition that is left.
     """
 
     spec: Spec
@@ -42,7 +40,6 @@ class Plan:
     repartitions: Mapping[str, str]
     changelog: str
     internal: Mapping[str, Internal]
-    topics: tuple[str, ...]
 
     @property
     def stateful(self) -> tuple[str, ...]:
@@ -53,11 +50,6 @@ class Plan:
         """What a successor's state must fit, as plain data: it goes with the changelog."""
         state = {name: _state(self.nodes[name], self.nodes) for name in self.stateful}
         return {"partitions": self.partitions, "state": state}
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for plans whose state is interchangeable."""
-        return hashlib.blake2b(orjson.dumps(self.document(), option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
 
     def incompatible(self, old: Mapping[str, Any]) -> list[str]:
         """Why state that an earlier plan has left, by its ``document``, cannot serve this one; empty if it can.
@@ -89,10 +81,9 @@ def make_plan(spec: Spec, partitions: Mapping[str, int]) -> Plan:
     _check_copartitioned(spec, partitions, tasks)
     nodes = dict(spec.nodes) if tasks > 1 else _cut(spec.nodes)
     cut = [name for name, node in nodes.items() if isinstance(node, Repartition)]
-    repartitions = {name: f"{spec.job}-{name}-repartition" for name in cut}
-    changelog = f"{spec.job}-changelog"
+    repartitions = {name: repartition_topic(spec.job, name) for name in cut}
+    changelog = changelog_topic(spec.job)
     internal = {topic: Internal(tasks, INTERNAL) for topic in (changelog, *repartitions.values())}
-    topics = dict.fromkeys([*(node.topic for node in _sources(nodes)), *repartitions.values(), changelog])
     return Plan(
         spec=spec,
         partitions=tasks,
@@ -100,8 +91,17 @@ def make_plan(spec: Spec, partitions: Mapping[str, int]) -> Plan:
         repartitions=repartitions,
         changelog=changelog,
         internal=internal,
-        topics=tuple(topics),
     )
+
+
+def changelog_topic(job: str) -> str:
+    """The topic that a job's state lies in."""
+    return f"{job}-changelog"
+
+
+def repartition_topic(job: str, node: str) -> str:
+    """The topic through which a repartition sends its rows."""
+    return f"{job}-{node}-repartition"
 
 
 def is_stateful(node: Node) -> bool:
@@ -179,6 +179,3 @@ def _types(schema: model.Schema) -> dict[str, str]:
 
 def _shown(value: Any) -> str:
     return orjson.dumps(value).decode()
-
-
-__all__ = ["Internal", "Plan", "Sink", "is_stateful", "make_plan"]

@@ -13,7 +13,6 @@ from headwater.streams.agg import Aggregate as Agg
 from headwater.streams.agg import count as count_rows
 from headwater.streams.duration import Duration, millis
 from headwater.streams.frames import LATE, WINDOW_END, WINDOW_START
-from headwater.streams.joining import joined_schema
 from headwater.streams.model import Emit, Format, How, Schema, Window
 from headwater.streams.typing import MOMENT, check_columns, inferred, schema_of
 
@@ -575,4 +574,4 @@ def _shown(schema: Schema) -> str:
     return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
 
 
-__all__ = ["Flowing", "GlobalTable", "Grouped", "Stream", "Table", "joined_schema"]
+__all__ = ["Flowing", "GlobalTable", "Grouped", "Stream", "Table"]

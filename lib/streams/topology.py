@@ -26,6 +26,7 @@ from headwater.streams import model
 from headwater.streams.duration import Duration, millis
 from headwater.streams.joining import joined_schema
 from headwater.streams.model import Format, Node, Schema, Spec
+from headwater.streams.plan import changelog_topic
 from headwater.streams.stream import GlobalTable, Keys, Stream, Table, columns_of
 from headwater.streams.typing import BYTES, check_columns, schema_of
 
@@ -39,7 +40,7 @@ class Topology:
     """
 
     def __init__(self, job: str, *, dead_letters: str = "") -> None:
-        names.check_topic_name(f"{job}-changelog")
+        names.check_topic_name(changelog_topic(job))
         if len(job.encode()) > NAME_BYTES_MAX // 4:
             raise InvalidRequest(f"A job's name has at most {NAME_BYTES_MAX // 4} bytes: topics are named after it.")
         if dead_letters:

@@ -96,7 +96,7 @@ def _to_repartition(
     mark, frames = step.marks[name], step.repartitions.get(name, [])
     is_news = mark != told.get(name, _UNHEARD)
     parts: Mapping[int, pl.DataFrame] = {}
-    topic = job.repartition_topic(name)
+    topic = job.plan.repartitions[name]
     if frames:
         frame = frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical")
         frame = frame.drop(KEY, OFFSET, strict=False)  # they say nothing on the other side

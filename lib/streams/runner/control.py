@@ -28,6 +28,7 @@ from headwater.log.operations import Chunk
 from headwater.log.state import Outcome, State, Topic
 from headwater.log.state.assignors import TASKS
 from headwater.log.writer import Append
+from headwater.streams.plan import changelog_topic
 from headwater.streams.runner import changelog
 from headwater.streams.runner.changelog import Line
 from headwater.streams.runner.committing import encoded, settle
@@ -60,9 +61,9 @@ class Remains:
 
 def remains(state: State, job: str) -> Remains:
     """What there is of a job. Raises ``NotFound`` if nothing is."""
-    found = state.named(f"{job}-changelog")
+    found = state.named(changelog_topic(job))
     if found is None:
-        raise NotFound(f"There is no job {job!r} here: it has no topic {job}-changelog.", job=job)
+        raise NotFound(f"There is no job {job!r} here: it has no topic {changelog_topic(job)}.", job=job)
     group = state.groups.get(job)
     offsets = {
         (state.topics[topic].name, partition): committed.offset

@@ -13,7 +13,7 @@ from headwater.errors import AlreadyExists, Conflict, NotFound
 from headwater.log.namespace import Namespace
 from headwater.log.state import State, Topic
 from headwater.streams.failures import IncompatibleTopology
-from headwater.streams.model import Node, Repartition, Sink, Source, Spec
+from headwater.streams.model import Node, Sink, Source, Spec
 
 if TYPE_CHECKING:
     from headwater.streams.plan import Plan
@@ -55,10 +55,6 @@ class Job:
     def places(self, number: int) -> list[tuple[str, int]]:
         """The partitions that a task owns."""
         return [(topic, number) for topic in self.subscribed if number < self.count(topic)]
-
-    def repartition_topic(self, node: str) -> str:
-        """The topic of a repartition."""
-        return next(topic for topic, name in self.repartitions.items() if name == node)
 
     def check(self, state: State) -> None:
         """Raise if a topic was deleted, made anew or grown since the job began."""
@@ -150,11 +146,9 @@ def _job(spec: Spec, plan: Plan) -> Job:
         tasks=plan.partitions,
         sources={topic: tuple(names) for topic, names in sources.items()},
         tables={topic: tuple(names) for topic, names in tables.items()},
-        repartitions={
-            f"{spec.job}-{node.name}-repartition": node.name for node in nodes.values() if isinstance(node, Repartition)
-        },
+        repartitions={topic: node for node, topic in plan.repartitions.items()},
         sinks={node.name: node.topic for node in nodes.values() if isinstance(node, Sink)},
-        changelog=f"{spec.job}-changelog",
+        changelog=plan.changelog,
         dead_letters=spec.dead_letters,
         topics={},
     )

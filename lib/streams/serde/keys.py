@@ -12,7 +12,6 @@ from typing import Any, cast
 import polars as pl
 import pyarrow as pa
 
-from headwater.errors import InvalidRequest
 from headwater.streams.model import Schema
 
 
@@ -55,13 +54,6 @@ def _text_of(value: bytes | None) -> str | None:
         return None if value is None else value.decode()
     except UnicodeDecodeError:
         return None
-
-
-def check_key(names: Sequence[str], schema: Schema, what: str) -> None:
-    """Raises ``InvalidRequest`` for a column that cannot be a key."""
-    for name in names:
-        if schema[name].is_nested():
-            raise InvalidRequest(f"{what}: column {name!r} is {schema[name]}, which is no key.")
 
 
 def _text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
