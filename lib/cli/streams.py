@@ -15,6 +15,7 @@ from headwater.cli.settings import Group, Settings, answer, opened, pass_setting
 
 if TYPE_CHECKING:
     from headwater.log.namespace import Namespace
+    from headwater.streams.model import Spec
     from headwater.streams.topology import Topology
 
 
@@ -99,15 +100,20 @@ def _told(settings: Settings, app: Any) -> None:
 def describe(settings: Settings, topology: str, svg: Path | None) -> None:
     """Show the sub-topologies, sources, stores and sinks of a topology. Needs no store."""
     found = load(topology)
+    from headwater.streams.describe import described
+    from headwater.streams.model import Spec
+    from headwater.streams.svg import drawn
+
+    spec = found if isinstance(found, Spec) else found.build()
     if svg is not None:
-        svg.write_text(found.svg())
+        svg.write_text(drawn(spec))
         answer(settings, {"svg": str(svg)}, f"Drew {svg}.")
     elif settings.json:
         from headwater.cli import output
 
-        output.print_json({"job": found.build().job, "description": found.describe()})
+        output.print_json({"job": spec.job, "description": described(spec)})
     else:
-        click.echo(found.describe())
+        click.echo(described(spec))
 
 
 @streams.command()
@@ -311,33 +317,16 @@ def _cell(value: object) -> str:
     return "–" if value is None else str(value)
 
 
-def load(name: str) -> Topology:
-    """The topology that ``MODULE:NAME`` names: an object, or a function without arguments that makes it."""
-    import importlib
+def load(name: str) -> Topology | Spec:
+    """The topology that ``MODULE:NAME`` names, here or on the Python path."""
     import sys
 
-    from headwater.errors import InvalidRequest
-
-    module, mark, attribute = name.partition(":")
-    if not mark or not module or not attribute:
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
         raise click.UsageError(f"Name a topology as MODULE:NAME, as jobs:delays, not {name!r}.")
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    module = module.removesuffix(".py").replace("/", ".")
-    try:
-        found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name not in (module, module.split(".")[0]):
-            raise
-        raise InvalidRequest(f"There is no module {module!r} here or on the Python path.") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise InvalidRequest(f"Module {module!r} has no {attribute!r}.")
-        found = getattr(found, part)
-    if callable(found) and not hasattr(found, "build"):
-        found = found()
-    if not hasattr(found, "build"):
-        raise InvalidRequest(f"{name!r} is a {type(found).__name__}, not a topology.")
-    topology: Topology = found
-    return topology
+    from headwater.streams.loading import load_topology
+
+    return load_topology(name)

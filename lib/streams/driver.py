@@ -23,12 +23,11 @@ import pyarrow as pa
 from headwater.errors import InvalidRequest, NotFound
 from headwater.log import partitioner
 from headwater.streams.duration import Duration, millis
-from headwater.streams.failures import OperatorFailed
 from headwater.streams.frames import ENDED, NEVER
 from headwater.streams.model import Sink, Source, Spec
 from headwater.streams.operator import Delta
 from headwater.streams.plan import make_plan
-from headwater.streams.serde.dead import dead_records, dead_rows
+from headwater.streams.serde.dead import dead_records, dead_rows, unreadable
 from headwater.streams.serde.decode import decode
 from headwater.streams.serde.encode import encode_by_partition
 from headwater.streams.serde.keys import key_array, key_frame
@@ -229,16 +228,8 @@ class TestDriver:
     ) -> None:
         decoded = decode(node, (), placed)
         if decoded.dead:
-            first = decoded.dead[0]
             if not self.spec.dead_letters:
-                raise OperatorFailed(
-                    f"Source {name!r} of job {self.spec.job!r} cannot read the record of topic {node.topic!r}, "
-                    f"partition {partition} at offset {first.offset}: {first.error}",
-                    operator=name,
-                    topic=node.topic,
-                    partition=partition,
-                    offset=first.offset,
-                )
+                raise unreadable(self.spec.job, node, partition, decoded.dead[0])
             self._write(self.spec.dead_letters, 0, dead_records(self.spec.job, node, partition, decoded.dead))
         is_global = node.kind == "global"
         for number in range(len(self.tasks)) if is_global else [partition]:

@@ -20,7 +20,6 @@ is restored first, so a job whose restore outlasts the function never gets on: g
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import os
 import sys
@@ -30,13 +29,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headwater.api.runtime import Settings
 from headwater.clock import Clock, SystemClock
-from headwater.errors import HeadwaterError, InvalidRequest
+from headwater.errors import HeadwaterError
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.store import open_store
-from headwater.streams.model import Spec
+from headwater.streams.loading import load_topology
 from headwater.streams.runner.app import Report, run_once
-from headwater.streams.topology import Topology
 
 if TYPE_CHECKING:
     from headwater.store.base import ObjectStore
@@ -80,7 +78,7 @@ class JobFunction:
         self._store = store
         self._clock = clock or SystemClock()
         self._options = options
-        self._topology = topology_of(environment.get("HEADWATER_TOPOLOGY", ""))
+        self._topology = load_topology(environment.get("HEADWATER_TOPOLOGY", ""), "HEADWATER_TOPOLOGY")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._namespace: Namespace | None = None
 
@@ -141,29 +139,6 @@ class JobFunction:
                 await namespace.drain()
         except TimeoutError:
             self._namespace = None  # the store is silent: the next event opens it anew
-
-
-def topology_of(place: str) -> Topology | Spec:
-    """The topology at ``module:attribute``: the attribute itself, or what it makes if it is a function.
-
-    Raises:
-        InvalidRequest: there is no such module or attribute, or it is no topology; the message says which.
-    """
-    module, mark, attribute = place.partition(":")
-    if not (module and mark and attribute):
-        raise InvalidRequest(f"HEADWATER_TOPOLOGY is module:attribute, as in jobs.delays:topology, not {place!r}.")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, and lacks something itself
-        raise InvalidRequest(f"HEADWATER_TOPOLOGY: there is no module {module!r} in this function.") from error
-    except AttributeError as error:
-        raise InvalidRequest(f"HEADWATER_TOPOLOGY: module {module!r} has no {attribute!r}.") from error
-    made = found() if callable(found) else found
-    if not isinstance(made, Topology | Spec):
-        raise InvalidRequest(f"HEADWATER_TOPOLOGY: {place} is no topology but {type(made).__name__}.")
-    return made
 
 
 def _left_s(context: object) -> float:

@@ -64,7 +64,8 @@ def test_a_topology_is_described_and_drawn_without_a_store(hw: Headwater, jobs: 
 
 def test_what_is_no_topology_is_refused_with_words(hw: Headwater, jobs: str) -> None:
     assert hw("streams", "describe", "nonsense").code == 2
-    for name, word in ((f"{jobs}:nothing", "has no"), (f"{jobs}:number", "is a int"), ("absent_module:x", "no module")):
+    wrong = {f"{jobs}:nothing": "has no", f"{jobs}:number": "no topology but int", "absent_module:x": "no module"}
+    for name, word in wrong.items():
         ran = hw("streams", "describe", name)
         assert ran.code == 1
         assert word in ran.err

@@ -27,7 +27,8 @@ from headwater.store.base import ObjectStore
 from headwater.store.memory import MemoryStore
 from headwater.streams import Topology, agg, col
 from headwater.streams.failures import OperatorFailed
-from headwater.streams.function import JobFunction, job, topology_of
+from headwater.streams.function import JobFunction, job
+from headwater.streams.loading import load_topology
 from headwater.streams.runner.worker import WorkerOptions
 from headwater.upkeep.offload import inline
 from tests.deploy.helpers_template import JOB, ROOT, GuardedStore, Stack
@@ -173,7 +174,7 @@ def test_what_stops_a_job_is_raised_and_logged_with_its_place(capsys: pytest.Cap
 )
 def test_a_topology_that_is_not_there_is_named(place: str, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
-        topology_of(place)
+        load_topology(place)
 
 
 # -- its role --------------------------------------------------------------------------------------------------

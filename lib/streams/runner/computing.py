@@ -24,7 +24,7 @@ from headwater.streams.runner import changelog, committing
 from headwater.streams.runner.changelog import Line
 from headwater.streams.runner.job import Job
 from headwater.streams.runner.reading import Taken
-from headwater.streams.serde.dead import dead_records
+from headwater.streams.serde.dead import dead_records, unreadable
 from headwater.streams.serde.decode import Decoded, decode
 from headwater.streams.serde.packing import unpack
 from headwater.streams.task import Input, Mark, Task
@@ -203,15 +203,7 @@ class Computer:
         """Records that cannot be read: dead letters, or the end of this task."""
         if self.job.dead_letters:
             return [dead_records(self.job.name, source, part.partition, decoded.dead)]
-        first = decoded.dead[0]
-        raise OperatorFailed(
-            f"Source {source.name!r} of job {self.job.name!r} cannot read the record of topic {part.topic!r}, "
-            f"partition {part.partition} at offset {first.offset}: {first.error}",
-            operator=source.name,
-            topic=part.topic,
-            partition=part.partition,
-            offset=first.offset,
-        )
+        raise unreadable(self.job.name, source, part.partition, decoded.dead[0])
 
 
 def repartitioned(node: str, placed: pa.RecordBatch) -> list[Input]:

@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from headwater.log.codec_schema import RECORD_SCHEMA
+from headwater.streams.failures import OperatorFailed
 from headwater.streams.frames import ERROR, OFFSET, SYSTEM, TIME
 from headwater.streams.model import Source
 
@@ -46,6 +47,18 @@ def dead_records(job: str, source: Source, partition: int, dead: Sequence[Dead])
         for each in dead
     ]
     return pa.RecordBatch.from_pylist(rows, schema=RECORD_SCHEMA)
+
+
+def unreadable(job: str, source: Source, partition: int, dead: Dead) -> OperatorFailed:
+    """The error that ends a task which meets such a record and has no topic for it."""
+    return OperatorFailed(
+        f"Source {source.name!r} of job {job!r} cannot read the record of topic {source.topic!r}, "
+        f"partition {partition} at offset {dead.offset}: {dead.error}",
+        operator=source.name,
+        topic=source.topic,
+        partition=partition,
+        offset=dead.offset,
+    )
 
 
 def dead_rows(job: str, node: str, number: int, frame: pl.DataFrame, time_ms: int) -> pa.RecordBatch:
