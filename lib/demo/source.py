@@ -75,23 +75,30 @@ def load(limit: int | None = None) -> list[Source]:
     Raises:
         DataMissing: the package is not installed, or holds other files than it should.
     """
-    folder = _folder()
-    flights = _read(_unzipped(folder / "flights.csv.zip", "flights.csv"))
-    weather = _read((folder / "weather.csv").read_bytes())
+    files = folder()
+    flights = _read(unzipped(files / "flights.csv.zip", "flights.csv"))
+    weather = _read((files / "weather.csv").read_bytes())
     return [
         _source("flights", 6, "tailnum", flights, _departure, limit),
         _source("weather", 3, "origin", weather, _hour, limit),
     ]
 
 
-def _folder() -> Path:
+def planes_table() -> pa.Table:
+    """The register of planes as columns of text. Raises ``DataMissing``."""
+    return _read((folder() / "planes.csv").read_bytes()).combine_chunks()
+
+
+def folder() -> Path:
+    """Where the package's files lie. Raises ``DataMissing``."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise DataMissing(f"The demonstration's data, the package {PACKAGE}, is not installed.")
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 
-def _unzipped(path: Path, member: str) -> bytes:
+def unzipped(path: Path, member: str) -> bytes:
+    """One file of an archive. Raises ``DataMissing``."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.read(member)
