@@ -260,6 +260,7 @@ KAFKA_STRANGER_BYTES_MAX = 512 * KIB  # a request before the client has said who
 KAFKA_SASL_BYTES_MAX = 16 * KIB  # one SASL message: tokens are about 100 bytes, SCRAM's messages less than 1 KiB
 SCRAM_ITERATIONS_MIN = 4_096  # of a SCRAM password's hash, as RFC 7677 asks for
 SCRAM_ITERATIONS_MAX = 16_384  # as in Kafka: clients compute them at every connection
+KAFKA_TRANSACTIONS_MAX = 10_000  # producers that began a transaction here and reserved nothing yet; a hint, see its use
 KAFKA_TRIES_MAX = 3  # how often a gateway asks for the outcome of a commit before it says that it is unknown
 
 # -- the schema registry -----------------------------------------------------------------------------------

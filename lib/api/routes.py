@@ -2,7 +2,8 @@
 
     produce   what writes records                groups   what produce and fetch do, groups, the whole REST dialect
     fetch     what reads records                 admin    /admin/…
-    maintain  POST /maintain                     all      /healthz and /openapi.json; but for maintain reads of topics
+    maintain  POST /maintain                              … and /registry/…, a Confluent schema registry
+                                                 all      /healthz and /openapi.json; but for maintain reads of topics
 
 `headwater dev` serves everything on one port.
 
@@ -51,9 +52,9 @@ def table(function: str) -> tuple[Route, ...]:
 
         routes += routes_data.ROUTES
     if function in ("groups", EVERYTHING):
-        from headwater.api import dialect_consumers, routes_groups
+        from headwater.api import dialect_consumers, routes_groups, routes_registry
 
-        routes += [*routes_groups.ROUTES, *dialect_consumers.ROUTES]
+        routes += [*routes_groups.ROUTES, *dialect_consumers.ROUTES, *routes_registry.ROUTES]
     if function in ("produce", "fetch", "groups", "admin", EVERYTHING):
         from headwater.api import dialect, routes_admin  # whose reads of topics are what every client begins with
 

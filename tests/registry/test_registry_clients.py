@@ -1,0 +1,163 @@
+"""Confluent's Python client and its serializers, unchanged, against the running server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient, SchemaRegistryError
+from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+from headwater.api import routes
+from headwater.api.server import Server
+from headwater.store.memory import MemoryStore
+from tests.api.helpers_http import Log, app_over
+
+VALUE = SerializationContext("users", MessageField.VALUE)
+AVRO = '{"type": "record", "name": "User", "fields": [{"name": "name", "type": "string"}]}'
+GROWN = (
+    '{"type": "record", "name": "User", "fields": [{"name": "name", "type": "string"}, '
+    '{"name": "age", "type": "int", "default": 0}]}'
+)
+BROKEN = '{"type": "record", "name": "User", "fields": [{"name": "name", "type": "int"}]}'
+JSON = '{"title": "User", "type": "object", "properties": {"name": {"type": "string"}}, "additionalProperties": false}'
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """The base URL of a server in a thread of its own; no mistake of ours may be logged."""
+    log, started, url = Log(), threading.Event(), []
+    loop = asyncio.new_event_loop()
+
+    async def main() -> None:
+        async with Server(app_over(MemoryStore(), routes=routes.table(routes.EVERYTHING), log=log)) as server:
+            url.append(server.url)
+            stop.append(asyncio.Event())
+            started.set()
+            await stop[0].wait()
+
+    stop: list[asyncio.Event] = []
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread.start()
+    assert started.wait(20)
+    try:
+        yield f"{url[0]}/registry"
+    finally:
+        loop.call_soon_threadsafe(stop[0].set)
+        thread.join(20)
+        loop.close()
+    assert [] == log.lines
+
+
+@pytest.fixture
+def client() -> Iterator[SchemaRegistryClient]:
+    with running() as url, SchemaRegistryClient({"url": url}) as made:
+        yield made
+
+
+def code_of(error: pytest.ExceptionInfo[Any]) -> tuple[int, int]:
+    return error.value.http_status_code, error.value.error_code
+
+
+def test_avro_values_go_round_by_the_id_that_the_registry_gave(client: SchemaRegistryClient) -> None:
+    written = AvroSerializer(client, AVRO)({"name": "ada"}, VALUE)
+    assert b"\0\0\0\0\1" == written[:5]
+    assert {"name": "ada"} == AvroDeserializer(client)(written, VALUE)
+    assert {"name": "ada", "age": 0} == AvroDeserializer(client, GROWN)(written, VALUE)
+    assert ["users-value"] == client.get_subjects()
+
+
+def test_a_serializer_may_use_what_is_registered_and_nothing_else(client: SchemaRegistryClient) -> None:
+    client.register_schema("users-value", Schema(GROWN, "AVRO"))
+    written = AvroSerializer(client, AVRO, conf={"auto.register.schemas": False, "use.latest.version": True})(
+        {"name": "ada", "age": 3}, VALUE
+    )
+    assert {"name": "ada", "age": 3} == AvroDeserializer(client)(written, VALUE)
+    other = AvroSerializer(client, AVRO, conf={"auto.register.schemas": False})
+    with pytest.raises(SchemaRegistryError) as refused:
+        other({"name": "ada"}, VALUE)
+    assert (404, 40403) == code_of(refused)
+
+
+def test_json_values_go_round(client: SchemaRegistryClient) -> None:
+    written = JSONSerializer(JSON, client)({"name": "ada"}, VALUE)
+    assert {"name": "ada"} == JSONDeserializer(JSON, schema_registry_client=client)(written, VALUE)
+    assert "JSON" == client.get_latest_version("users-value").schema.schema_type
+
+
+def message_class(*fields: tuple[str, int, int]) -> Any:
+    """A class for messages ``shop.User`` with such fields: name, number, type."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(name="shop.proto", package="shop", syntax="proto3")
+    made = file.message_type.add(name="User")
+    for name, number, kind in fields:
+        made.field.add(name=name, number=number, type=kind, label=1)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("shop.User"))
+
+
+def test_protobuf_values_go_round(client: SchemaRegistryClient) -> None:
+    from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
+
+    user = message_class(("name", 1, 9), ("age", 2, 5))
+    written = ProtobufSerializer(user, client)(user(name="ada", age=36), VALUE)
+    assert user(name="ada", age=36) == ProtobufDeserializer(user, {}, client)(written, VALUE)
+    assert "PROTOBUF" == client.get_latest_version("users-value").schema.schema_type
+
+    renamed = message_class(("name", 1, 12), ("age", 2, 5), ("mail", 3, 9))  # string to bytes, and a new field
+    written = ProtobufSerializer(renamed, client)(renamed(name=b"ada"), VALUE)
+    assert b"\0\0\0\0\2" == written[:5]
+    changed = message_class(("name", 1, 1))
+    with pytest.raises(SchemaRegistryError) as refused:
+        ProtobufSerializer(changed, client)(changed(), VALUE)
+    assert (409, 409) == code_of(refused)
+
+
+def test_the_client_manages_subjects_as_with_a_registry_of_its_own(client: SchemaRegistryClient) -> None:
+    first = client.register_schema("s", Schema(AVRO, "AVRO"))
+    assert first == client.register_schema("s", Schema(AVRO, "AVRO"))
+    assert first == client.register_schema("other", Schema(AVRO, "AVRO"))
+    second = client.register_schema("s", Schema(GROWN, "AVRO"))
+    assert (1, 2) == (first, second)
+    assert [1, 2] == client.get_versions("s")
+    assert 2 == client.get_latest_version("s").version
+    assert 1 == client.lookup_schema("s", Schema(AVRO, "AVRO")).version
+    assert Schema(AVRO.replace(": ", ":").replace(", ", ","), "AVRO") == client.get_schema(first)
+    assert not client.test_compatibility("s", Schema(BROKEN, "AVRO"))
+    with pytest.raises(SchemaRegistryError) as refused:
+        client.register_schema("s", Schema(BROKEN, "AVRO"))
+    assert (409, 409) == code_of(refused)
+    client.set_compatibility("s", "NONE")
+    assert "NONE" == client.get_compatibility("s")
+    assert 3 == client.register_schema("s", Schema(BROKEN, "AVRO"))
+    assert 3 == client.delete_version("s", 3)
+    assert [1, 2] == client.delete_subject("s", permanent=False)
+    assert [1, 2, 3] == client.delete_subject("s", permanent=True)
+    assert ["other"] == client.get_subjects()
+
+
+def test_references_are_read_by_the_serializers(client: SchemaRegistryClient) -> None:
+    client.register_schema("user", Schema(AVRO, "AVRO"))
+    order = '{"type": "record", "name": "Order", "fields": [{"name": "by", "type": "User"}]}'
+    schema = Schema(order, "AVRO", [SchemaReference("User", "user", 1)])
+    written = AvroSerializer(client, schema)({"by": {"name": "ada"}}, VALUE)
+    assert {"by": {"name": "ada"}} == AvroDeserializer(client)(written, VALUE)
+
+
+def test_modes_and_levels_are_set_through_the_client(client: SchemaRegistryClient) -> None:
+    assert "READWRITE" == client.get_global_mode()
+    client.update_global_mode("READONLY")
+    with pytest.raises(SchemaRegistryError) as refused:
+        client.register_schema("s", Schema(AVRO, "AVRO"))
+    assert (422, 42205) == code_of(refused)
+    client.update_mode("s", "READWRITE")
+    assert 1 == client.register_schema("s", Schema(AVRO, "AVRO"))
+    assert "BACKWARD" == client.get_compatibility()
