@@ -12,7 +12,7 @@ from headwater.api import access
 from headwater.api.access import ROOT, Rules
 from headwater.api.names import check_name, check_principal
 from headwater.api.quotas import Kind, Quotas
-from headwater.errors import HeadwaterError
+from headwater.errors import Forbidden, HeadwaterError
 from headwater.limits import ACCESS_STALE_S
 from headwater.log.namespace import Namespace
 from headwater.log.operations import AclRule, AnyOp, Operation, Resource
@@ -102,6 +102,14 @@ class ServiceBase:
     def may(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> bool:
         """Whether the principal may do it, by the rules as this process knows them."""
         return self._may(operation, resource, name)
+
+    def may_some(self, operation: Operation, resource: Resource) -> bool:
+        """Whether the principal may do it with some resource of the type (Kafka: authorizeByResourceType)."""
+        try:
+            access.check_some(self._state, self.principal, self._scopes, operation, resource)
+        except Forbidden:
+            return False
+        return True
 
     def check(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> None:
         """Raise ``Forbidden`` unless the principal may."""

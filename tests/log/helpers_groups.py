@@ -142,7 +142,9 @@ class GroupModel:
         group["pending"] = [p for p in group["pending"] if p["place"] != place or p["seq"] > said]
 
     def reserve_offsets(self, op: ops.CommitOffsets, pid: int) -> None:
-        group = self._movable(op)
+        group = self._made(op.group) if op.generation < 0 and not op.member else self._movable(op)
+        for entry in op.offsets:
+            self._part(entry.topic, entry.partition)
         for entry in op.offsets:
             place = (entry.topic, entry.partition)
             group["pending"] = [p for p in group["pending"] if (p["pid"], p["place"]) != (pid, place)]

@@ -24,6 +24,7 @@ FAMILIES: Final = (
     "groups",
     "consumer_groups",
     "transactions",
+    "transaction_views",
     "admin",
     "admin_configs",
     "acls",

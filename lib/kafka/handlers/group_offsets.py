@@ -7,7 +7,7 @@ would refuse is found out here first, partition by partition, since Kafka's answ
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from headwater.kafka.names import topic_by_uuid, topic_uuid
 from headwater.limits import INTENT_OPS_MAX, KAFKA_TRIES_MAX, METADATA_BYTES_MAX
 from headwater.log import operations as ops
 from headwater.log.state import Group, Member, State, Topic
+from headwater.log.state.groups import pending_offsets
 
 OFFSET_MAX: Final = 2**62  # what the log's own integers can carry
 NO_UUID: Final = bytes(16)
@@ -51,10 +52,10 @@ async def offset_commit(peer: Peer, request: Request) -> Answer:
         await enter(peer, asked["group_id"])
         code = await commit_code(peer, request)
     except HeadwaterError as error:
-        return _all_refused(request, group_code(error), throttle_ms(error))
+        return refused_parts(request, group_code(error), throttle_ms(error))
     if code is not ErrorCode.none:
-        return _all_refused(request, code)
-    topics, parts = await _parts(peer, request)
+        return refused_parts(request, code)
+    topics, parts = await commit_parts(peer, request)
     entries = [part.entry for part in parts if part.entry is not None]
     if entries:
         code = await _write(peer, request, entries)
@@ -79,6 +80,8 @@ def _commit_code(state: State, asked: Fields, version: int) -> ErrorCode:
     group, member = asked["group_id"], asked["member_id"]
     generation = _generation(asked)
     found = state.groups.get(group)
+    if is_anonymous(asked):
+        return ErrorCode.none
     if found is None or not found.members:
         if generation < 0:
             return ErrorCode.none  # offsets of whoever assigns partitions to itself
@@ -96,12 +99,19 @@ def _commit_code(state: State, asked: Fields, version: int) -> ErrorCode:
     return ErrorCode.rebalance_in_progress if found.phase == "completing" else ErrorCode.none
 
 
+def is_anonymous(asked: Fields) -> bool:
+    """Whether a transaction's offsets come without a member, as before KIP-447: the transactional id fences them."""
+    known = asked["member_id"] or asked["group_instance_id"]
+    return "transactional_id" in asked and _generation(asked) < 0 and not known
+
+
 def _generation(asked: Fields) -> int:
     found: int = asked["generation_id_or_member_epoch"] if "generation_id" not in asked else asked["generation_id"]
     return max(-1, found)
 
 
-def _all_refused(request: Request, code: ErrorCode, throttle: int = 0) -> Fields:
+def refused_parts(request: Request, code: ErrorCode, throttle: int = 0) -> Fields:
+    """The same for every partition of a commit."""
     topics = [
         _named(each, [{"partition_index": part["partition_index"], "error_code": code} for part in each["partitions"]])
         for each in request.fields["topics"]
@@ -114,7 +124,7 @@ def _named(asked: Fields, partitions: list[Fields]) -> Fields:
     return {"name": asked["name"], "topic_id": asked.get("topic_id", NO_UUID), "partitions": partitions}
 
 
-async def _parts(peer: Peer, request: Request) -> tuple[list[Fields], list[_Part]]:
+async def commit_parts(peer: Peer, request: Request) -> tuple[list[Fields], list[_Part]]:
     """Every partition of a commit, with what speaks against it; topics that are not known are looked for once."""
     topics, parts = [], []
     asked = request.fields["topics"]
@@ -170,6 +180,8 @@ def _part(peer: Peer, request: Request, topic: Topic | None, asked: Fields) -> _
 def _owns(state: State, request: Request, topic: int, partition: int) -> bool:
     """Whether the fold would let a member of the consumer protocol move this offset (I5). Others move all or none."""
     group = state.groups.get(request.fields["group_id"])
+    if is_anonymous(request.fields):
+        return True
     if group is None or group.kind != "consumer" or not group.members:
         return True
     known = group.members.get(request.fields["member_id"])
@@ -182,17 +194,22 @@ def _since(member: Member, topic: int, partition: int) -> int | None:
     return member.revoking.get(topic, {}).get(partition) if owned is None else owned
 
 
+def commit_of(request: Request, entries: Sequence[ops.OffsetEntry]) -> ops.CommitOffsets:
+    """What the fold is asked for. At most ``INTENT_OPS_MAX`` entries."""
+    generation = _generation(request.fields)
+    return ops.CommitOffsets(
+        group=request.fields["group_id"],
+        offsets=list(entries),
+        generation=generation,
+        member=request.fields["member_id"] if generation >= 0 else "",
+    )
+
+
 async def _write(peer: Peer, request: Request, entries: Sequence[ops.OffsetEntry]) -> ErrorCode:
     """Commit the entries, and make sure of the outcome if the store falls silent over it."""
     asked = request.fields
     changes = [
-        ops.CommitOffsets(
-            group=asked["group_id"],
-            offsets=list(entries[start : start + INTENT_OPS_MAX]),
-            generation=_generation(asked),
-            member=asked["member_id"] if _generation(asked) >= 0 else "",
-        )
-        for start in range(0, len(entries), INTENT_OPS_MAX)
+        commit_of(request, entries[start : start + INTENT_OPS_MAX]) for start in range(0, len(entries), INTENT_OPS_MAX)
     ]
     token = ""
     for _ in range(KAFKA_TRIES_MAX):
@@ -252,11 +269,10 @@ def _fetched(peer: Peer, request: Request, asked: Fields, trouble: HeadwaterErro
         return _group_refused(request, asked, code)
     wanted = asked["topics"]
     if wanted is None:
-        topics = [topic for topic in _all_topics(peer, found) if peer.service.may("describe", "topic", topic["name"])]
-        rows = [_fetched_topic(peer, request, found, each) for each in topics]
-    else:
-        rows = [_fetched_topic(peer, request, found, each) for each in wanted]
-    return {"group_id": group, "topics": rows}
+        wanted = [topic for topic in _all_topics(peer, found) if peer.service.may("describe", "topic", topic["name"])]
+    # Whoever wants stable offsets waits for the end of the transactions that are about to move them (KIP-447).
+    pending = pending_offsets(peer.namespace.state, group) if request.fields["require_stable"] else {}
+    return {"group_id": group, "topics": [_fetched_topic(peer, request, found, each, pending) for each in wanted]}
 
 
 def _fetch_code(found: Group | None, asked: Fields) -> ErrorCode:
@@ -294,7 +310,9 @@ def _all_topics(peer: Peer, found: Group | None) -> list[Fields]:
     ]
 
 
-def _fetched_topic(peer: Peer, request: Request, found: Group | None, asked: Fields) -> Fields:
+def _fetched_topic(
+    peer: Peer, request: Request, found: Group | None, asked: Fields, pending: Mapping[int, Collection[int]]
+) -> Fields:
     topic = _topic(peer, request, asked)
     code = ErrorCode.none
     if topic is None:
@@ -307,7 +325,7 @@ def _fetched_topic(peer: Peer, request: Request, found: Group | None, asked: Fie
     if code is not ErrorCode.none or topic is None:
         return _named(asked, [_row(index, code=code) for index in asked["partition_indexes"]])
     known = found.offsets.get(topic.id, {}) if found is not None else {}
-    waiting = _pending(peer.namespace.state, request, found, topic.id)
+    waiting = pending.get(topic.id, ())
     rows = [
         _row(index, code=ErrorCode.unstable_offset_commit) if index in waiting else _row(index, known.get(index))
         for index in asked["partition_indexes"]
@@ -323,11 +341,6 @@ def _row(index: int, known: Any = None, *, code: ErrorCode = ErrorCode.none) -> 
         "metadata": "" if known is None else known.metadata,
         "error_code": code,
     }
-
-
-def _pending(state: State, request: Request, found: Group | None, topic: int) -> frozenset[int]:
-    """Partitions whose offset an open transaction is about to move (KIP-447)."""
-    return frozenset()
 
 
 # -- delete ------------------------------------------------------------------------------------------------

@@ -64,10 +64,11 @@ def _commit(change: Change, op: CommitOffsets) -> None:
         _drop_pending(change, group, dict.fromkeys(gone, change.state.seq))
 
 
-def _fenced_group(change: Change, op: CommitOffsets) -> Group:
+def _fenced_group(change: Change, op: CommitOffsets, *, anonymous: bool = False) -> Group:
     """The group, if these offsets may be moved by whoever asks, and the places exist."""
     group = found_or_new(change, op.group)
-    _fence(group, op.generation, op.member, op.offsets)
+    if not anonymous:
+        _fence(group, op.generation, op.member, op.offsets)
     for entry in op.offsets:
         partition_of(change.state, entry.topic, entry.partition)
     return group
@@ -99,8 +100,11 @@ def count(state: State, group: str, pid: int) -> int:
 
 
 def reserve(change: Change, op: CommitOffsets, pid: int) -> str:
-    """Keep the offsets for the end of the producer's transaction. The group's name."""
-    group = _fenced_group(change, op)
+    """Keep the offsets for the end of the producer's transaction. The group's name.
+
+    Without a member the transactional id alone says who may, as before KIP-447: each partition had its own.
+    """
+    group = _fenced_group(change, op, anonymous=op.generation < 0 and not op.member)
     topics = {topic: dict(places) for topic, places in group.pending.get(pid, {}).items()}
     for entry in op.offsets:
         place = Pending(entry.offset, entry.metadata, entry.leader_epoch, change.state.seq)
