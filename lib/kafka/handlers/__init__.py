@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Final
 
 from headwater.kafka.model import Handler
@@ -50,8 +49,6 @@ def table() -> Mapping[int, Api]:
     """All APIs by number: those of each family's ``APIS``."""
     found: dict[int, Api] = {}
     for family in FAMILIES:
-        if find_spec(f"{__name__}.{family}") is None:
-            continue
         for number, api in import_module(f"{__name__}.{family}").APIS.items():
             assert number not in found, f"API {number} is served twice"
             found[number] = api

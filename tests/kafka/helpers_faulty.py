@@ -1,0 +1,90 @@
+"""A gateway in a process of its own, over a directory whose answers get lost, late or refused.
+
+``python -m tests.kafka.helpers_faulty PORT NODE DIRECTORY SEED`` serves until it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import TypeVar
+
+from headwater.clock import SystemClock
+from headwater.errors import HeadwaterError, Indeterminate, Throttled, Unavailable
+from headwater.store import open_store
+from headwater.store.base import Blob, Body, ObjectStore, Stat
+
+T = TypeVar("T")
+
+REFUSED, LOST, SLOW = 0.03, 0.02, 0.03  # parts of all requests
+OUTAGE_EVERY_S, OUTAGE_S = 12.0, 1.5  # now and then the store turns everybody away
+SLOW_S = (0.1, 0.8)
+
+
+class FaultyStore:
+    """``inner``, whose answers get lost, late, or are refusals."""
+
+    def __init__(self, inner: ObjectStore, clock: SystemClock, rng: random.Random) -> None:
+        self.inner = inner
+        self.url = inner.url
+        self.key_bytes_max = inner.key_bytes_max
+        self._clock = clock
+        self._rng = rng
+
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> Blob:
+        return await self._struck(self.inner.get(key, start=start, end=end))
+
+    async def head(self, key: str) -> Stat:
+        return await self._struck(self.inner.head(key))
+
+    async def put(self, key: str, body: Body) -> Stat:
+        return await self._struck(self.inner.put(key, body), writes=True)
+
+    async def put_if_absent(self, key: str, body: Body) -> Stat:
+        return await self._struck(self.inner.put_if_absent(key, body), writes=True)
+
+    async def put_if_match(self, key: str, body: Body, etag: str) -> Stat:
+        return await self._struck(self.inner.put_if_match(key, body, etag), writes=True)
+
+    async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[Stat]:
+        async for stat in self.inner.list(prefix, start_after=start_after, limit=limit):
+            yield stat
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        await self._struck(self.inner.delete(keys), writes=True)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    async def _struck(self, request: Awaitable[T], *, writes: bool = False) -> T:
+        fate = self._rng.random()
+        if self._clock.elapsed_s() % OUTAGE_EVERY_S < OUTAGE_S or fate < REFUSED:
+            asyncio.ensure_future(request).cancel()
+            raise Throttled("503 Slow Down, planted.")
+        if fate < REFUSED + SLOW:
+            await self._clock.sleep(self._rng.uniform(*SLOW_S))
+        try:
+            answer = await request
+        except HeadwaterError:
+            if writes and self._rng.random() < LOST:
+                raise Indeterminate("The answer got lost, planted.") from None
+            raise
+        if self._rng.random() < LOST:
+            raise Indeterminate("The answer got lost, planted.") if writes else Unavailable("Cut off, planted.")
+        return answer
+
+
+async def main(port: int, node: int, folder: str, seed: int) -> None:
+    """Serve until the process is killed."""
+    from headwater.kafka.gateway import Gateway, Listener, Settings, serve
+
+    clock = SystemClock()
+    store = FaultyStore(open_store(f"file://{folder}", clock=clock), clock, random.Random(seed))
+    gateway = Gateway(store, [Listener(port=port)], Settings(node_id=node, linger_ms=5.0), clock=clock)
+    await serve(gateway, ready=lambda _: print("ready", flush=True))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])))
