@@ -132,14 +132,13 @@ def _check_copartitioned(spec: Spec, partitions: Mapping[str, int], tasks: int) 
 
 def _feeding(parents: tuple[str, ...], nodes: Mapping[str, Node]) -> list[Source]:
     """The sources whose partitions reach a node as they are."""
-    found: list[Source] = []
-    for parent in parents:
-        node = nodes[parent]
-        if isinstance(node, Source):
-            found += [node] if node.kind != "global" else []
-        elif not isinstance(node, Repartition):
-            found += _feeding(node.parents, nodes)
-    return found
+    reached, open_ = dict.fromkeys(parents), list(parents)
+    while open_:
+        node = nodes[open_.pop()]
+        if not isinstance(node, Repartition):
+            open_ += [parent for parent in node.parents if parent not in reached]
+            reached |= dict.fromkeys(node.parents)
+    return _sources({name: nodes[name] for name in reached})
 
 
 def _cut(nodes: Mapping[str, Node]) -> dict[str, Node]:

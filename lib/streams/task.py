@@ -10,6 +10,7 @@ a runner feeds it what it has read and commits what comes out, all of it by one 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,11 +104,12 @@ class Task:
         self._dead_letters = dead_letters
         self._children = _children(nodes)
         self._below = {name: _below(name, nodes, self._children) for name in nodes}
+        holding = _holding(nodes)
         for name, node in nodes.items():
             if isinstance(node, Source):
-                self.feeds[name] = Feed(out_of_order=node.out_of_order, holds=node.kind == "stream")
+                self.feeds[name] = Feed(out_of_order=node.out_of_order, holds=name in holding)
             elif isinstance(node, Repartition):
-                self.feeds[name] = Feed(expected=tasks, holds=_holds(name, nodes))
+                self.feeds[name] = Feed(expected=tasks, holds=name in holding)
             if _operates(node):
                 context = Context(
                     task=number,
@@ -137,30 +139,26 @@ class Task:
 
     def _take(self, given: Input, step: Step) -> None:
         feed, name = self.feeds[given.source], given.source
-        if given.frame is not None and given.frame.height:
+        has_rows = given.frame is not None and given.frame.height > 0
+        if given.frame is not None and has_rows:
             floor = max((self.flows[below].watermark for below in self._below[name]), default=NEVER)
             if isinstance(self.nodes[name], Source):
                 frame = feed.stamp(given.channel, given.frame, floor)
             else:
                 frame = given.frame.with_columns(pl.col(WM).clip(lower_bound=floor))
-                feed.hear(given.channel, given.watermark, given.idle)
             self.flows[name].rows_in += frame.height
             if name in self.operators:
                 self._run(name, 0, frame, step)
             else:
                 self._emit(name, MAIN, frame, step)
-        if given.watermark is not None or given.idle:
+        if has_rows or given.watermark is not None or given.idle:
             feed.hear(given.channel, given.watermark, given.idle)
 
     def _run(self, name: str, port: int, frame: pl.DataFrame, step: Step) -> None:
         """One frame through one operator, and what it gives through those below."""
-        try:
+        with self._blamed(name):
             for output, made in self.operators[name].process(port, frame):
                 self._emit(name, output, made, step)
-        except HeadwaterError:
-            raise
-        except Exception as error:
-            raise self._failed(name, error) from error
 
     def _emit(self, name: str, output: str, frame: pl.DataFrame, step: Step) -> None:
         if not frame.height:
@@ -216,20 +214,23 @@ class Task:
             behind = self.operators[name].behind if name in self.operators else 0
             reached[name] = flow.watermark - behind, *above[1:]
             if name in self.operators:
-                try:
+                with self._blamed(name):
                     for output, made in self.operators[name].advance(flow.watermark, now_ms):
                         self._emit(name, output, made, step)
-                except HeadwaterError:
-                    raise
-                except Exception as error:
-                    raise self._failed(name, error) from error
 
-    def _failed(self, name: str, error: Exception) -> OperatorFailed:
-        return OperatorFailed(
-            f"Operator {name!r} of task {self.number} failed: {type(error).__name__}: {error}",
-            operator=name,
-            partition=self.number,
-        )
+    @contextmanager
+    def _blamed(self, name: str) -> Iterator[None]:
+        """Whatever an operator raises becomes its failure; what one below it raised is that one's already."""
+        try:
+            yield
+        except HeadwaterError:
+            raise
+        except Exception as error:
+            raise OperatorFailed(
+                f"Operator {name!r} of task {self.number} failed: {type(error).__name__}: {error}",
+                operator=name,
+                partition=self.number,
+            ) from error
 
     # -- state ---------------------------------------------------------------------------------------
 
@@ -281,12 +282,14 @@ def _operates(node: Node) -> bool:
     return not isinstance(node, Sink | Repartition | Branch)
 
 
-def _holds(name: str, nodes: Mapping[str, Node]) -> bool:
-    """Whether a stream is among what feeds a node, so that its time counts; a table only answers."""
-    node = nodes[name]
-    if isinstance(node, Source):
-        return node.kind == "stream"
-    return any(_holds(parent, nodes) for parent in node.parents)
+def _holding(nodes: Mapping[str, Node]) -> set[str]:
+    """The nodes that a stream feeds, near or far, so that their time counts; a table only answers."""
+    found: set[str] = set()
+    for name, node in nodes.items():  # parents first
+        is_stream = isinstance(node, Source) and node.kind == "stream"
+        if is_stream or not found.isdisjoint(node.parents):
+            found.add(name)
+    return found
 
 
 def _children(nodes: Mapping[str, Node]) -> dict[str, list[tuple[str, int]]]:
