@@ -114,7 +114,7 @@ def _produce(server: Server, topic: str, value: bytes, count: int) -> None:
         if error is not None:
             failed.append(error)
 
-    producer = Producer({"bootstrap.servers": server.url, "enable.idempotence": False, **SETTINGS})
+    producer = Producer({"bootstrap.servers": server.url, "enable.idempotence": True, **SETTINGS})
     for _ in range(count):
         while True:
             try:

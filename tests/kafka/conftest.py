@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +49,15 @@ class Running:
 
 
 Serve = Callable[..., Running]
+
+
+@pytest.fixture(autouse=True)
+def _leaks_of_clients() -> Iterator[None]:
+    """kafka-python leaves sockets to the garbage collector, whose complaint would hit whichever test comes later."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
