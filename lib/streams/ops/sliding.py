@@ -110,10 +110,14 @@ class Sliding(Operator):
         return Size.of(self._rows)
 
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
-        """Of each group the sums as of its newest row that is held."""
+        """Of each group that has one, the sums as of its newest row whose result was not given yet.
+
+        Rows of older ones' windows may be gone, so sums as of them would lack something.
+        """
         if not self.size().rows:
             newest = pl.DataFrame(schema={**self._sums.schema, TIME: pl.Int64()})
         else:
             rows = pl.concat(self._rows, rechunk=True).sort(TIME, maintain_order=True)
-            newest = self._rolled(rows).unique(self._by, keep="last", maintain_order=True)
+            waiting = self._rolled(rows).filter(pl.col(TIME) + self._grace >= self._done.at)
+            newest = waiting.unique(self._by, keep="last", maintain_order=True)
         return chosen(self._results(newest, 0).select(self._names), keys, self._by)
