@@ -130,6 +130,12 @@ class Gateway:
         """What clients call this gateway."""
         return self.settings.node_id
 
+    @property
+    def bootstrap(self) -> str:
+        """What clients of the first listener call ``bootstrap.servers``, once it listens."""
+        address = self.listening[0].listener.advertised or self.listening[0].address
+        return f"{address.host}:{address.port}"
+
     # -- life ----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Gateway:
