@@ -125,12 +125,17 @@ def _named(asked: Fields, partitions: list[Fields]) -> Fields:
 
 
 async def commit_parts(peer: Peer, request: Request) -> tuple[list[Fields], list[_Part]]:
-    """Every partition of a commit, with what speaks against it; topics that are not known are looked for once."""
+    """Every partition of a commit, with what speaks against it by the newest knowledge. Cost: nothing, or 1 GET."""
+    topics, parts = _judged(peer, request)
+    if all(part.entry is not None for part in parts):
+        return topics, parts
+    await peer.namespace.refresh()
+    return _judged(peer, request)
+
+
+def _judged(peer: Peer, request: Request) -> tuple[list[Fields], list[_Part]]:
     topics, parts = [], []
-    asked = request.fields["topics"]
-    if any(_topic(peer, request, each) is None for each in asked):
-        await peer.namespace.refresh()
-    for each in asked:
+    for each in request.fields["topics"]:
         topic = _topic(peer, request, each)
         mine = [_part(peer, request, topic, part) for part in each["partitions"]]
         if topic is None:
