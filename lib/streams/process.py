@@ -74,8 +74,8 @@ class ProcessorContext(Protocol):
     def schedule(self, interval: Duration, clock: Clock, call: Punctuator) -> Timer:
         """Have ``call(at_ms)`` called every ``interval``, aligned to it, from ``init`` alone.
 
-        ``event``: for each multiple of the interval behind the first row, once the watermark passes it and the rows of
-        the micro-batch are done. If it passes many at once the oldest comes first; all but the newest
+        ``event``: for each multiple of the interval behind the earliest row, once the watermark passes it and the rows
+        of the micro-batch are done. If it passes many at once the oldest comes first; all but the newest
         ``STREAMS_TIMER_CALLS_MAX`` are skipped. ``wall``: at most one call a step, however long the job was away.
         """
 

@@ -78,6 +78,27 @@ def test_timers_are_aligned_whatever_the_first_micro_batch_holds() -> None:
     assert [list(range(10_000, 70_000, 10_000))] * 3 == times
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_timer_does_not_care_whose_rows_come_first(order: tuple[int, int]) -> None:
+    """Seed 20470 of the worlds of streams: the first row to come was an hour ahead, and nothing was called before."""
+    topology = Topology("job")
+    topology.stream("in", schema=SCHEMA).repartition("k", name="by-k").process(Counts, schema=OUT, name="p").to(
+        "out", name="sink"
+    )
+    one = Task(make_plan(topology.build(), {"in": 2, "out": 1}).nodes, tasks=2)
+    sent: list[list[Row]] = [[(1_000, "a", 1), (12_000, "a", 1)], [(3_600_000, "b", 1)]]
+    frames = [rows(*given).drop("_key", "_offset").with_columns(_wm=pl.lit(0, pl.Int64)) for given in sent]
+    steps = [one.step([Input(source="by-k", frame=frames[each], channel=each, watermark=0)]) for each in order]
+    steps += [one.step([Input(source="by-k", channel=each, watermark=25_000)]) for each in order]
+    assert [10_000, 20_000] == sorted({at for at, _, _ in told(steps)})
+
+
+def test_a_timer_that_was_called_is_not_called_again_for_late_rows() -> None:
+    one = task()
+    steps = [step(one, (1_000, "a", 1), (25_000, "a", 1)), step(one, (2_000, "a", 1)), step(one, (26_000, "a", 1))]
+    assert [(10_000, "a", 2), (20_000, "a", 2)] == told(steps)
+
+
 def test_state_and_timers_come_back_from_deltas() -> None:
     one = task()
     deltas = []

@@ -98,9 +98,12 @@ class Processes(Operator):
         assert isinstance(newest, int), "event times are never null"
         # What is older than the watermark that the nodes below have heard is late for them.
         self._context.time, self._context.mark = newest, self._context.watermark
+        # The earliest row that is not late, however the partitions' rows come: a timer that was called is due later.
+        first = frame.select(pl.max_horizontal(TIME, WM).min()).item()
         for timer in self._context.timers:
-            if timer.clock == "event" and timer.due == NEVER:
-                timer.due = _after(frame.get_column(TIME)[0], timer.interval)
+            if timer.clock == "event":
+                due = _after(first, timer.interval)
+                timer.due = due if timer.due == NEVER else min(timer.due, due)
         self._processor.process(frame, self._context)
         return list(self._context.taken())
 
