@@ -119,6 +119,7 @@ HTTP_SLOW_S = 30.0  # a client of the development server that sends nothing for 
 DOCUMENT_BYTES_MAX = 4 * MIB  # a document as JSON: the intent that it becomes has at most INTENT_BYTES_MAX
 DOCUMENT_KEEP_MS = 86_400_000  # a document untouched for so long is swept, open or not: its bytes are collectable too
 TRANSACTION_MS_MAX = 900_000  # Kafka: transaction.max.timeout.ms; far below the day after which staged bytes may go
+RESERVING_TRIES_MAX = 3  # how often the outcome of a transaction's step is asked for before nobody knows it
 TRANSACTION_OFFSETS_MAX = 10_000  # offsets that one transaction moves: they are kept in the state until it ends
 TRANSACTION_ADDS_MAX = 10_000  # requests that add to one transaction; each leaves its id, so none counts twice
 UPLOAD_MS = 3_600_000  # from the presigned PUT to its commit; afterwards the bytes belong to the collector
@@ -218,6 +219,7 @@ STREAMS_STEPS_MAX = 8  # steps that one worker computes at once: each holds a de
 STREAMS_TIMER_CALLS_MAX = 1_000  # calls of one event-time timer in one step: time may jump by years
 STREAMS_STATE_PIECE_ROWS = 1 << 16  # rows of a processor's state in one piece of a snapshot
 STREAMS_STANDBYS_MAX = 8  # standby copies of one task; each costs the memory of its state
+DEMO_LOOK_S = 0.2  # how often the demonstration's bars look at how far a job has come: 5 times a second looks smooth
 DEMO_RUNS_MAX = 8  # runs of one job of the demonstration: the second or third finds nothing left to do
 
 # -- Spark -----------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from typing import Any, Final
 from headwater.api import asking
 from headwater.api.messages import Call, Response, Route
 from headwater.api.routes import MAINTAIN
-from headwater.errors import Conflict, HeadwaterError, NotFound
-from headwater.log import operations as ops
+from headwater.errors import HeadwaterError
 from headwater.log.namespace import Namespace
+from headwater.log.reserving import expire_overdue
 from headwater.types import Progress
 from headwater.upkeep.idle import Memory, quiet_until
 from headwater.upkeep.offload import Offload, in_thread, inline
@@ -136,20 +136,8 @@ async def _groups(run: _Run) -> None:
 
 
 async def _reservations(run: _Run) -> None:
-    """Void what is overdue. The fold has the last word on that, by the time of the manifest (R7)."""
-    namespace = run.namespace
-    now_ms = namespace.chain.clock.wall_ms()
-    overdue = [
-        pid for pid, producer in namespace.state.producers.items() if producer.is_busy and producer.deadline_ms <= now_ms
-    ]
-    expired = 0
-    for pid in overdue[:EXPIRE_MAX]:
-        try:
-            await namespace.writer.commit(ops=[ops.ExpireReserve(pid=pid)])
-            expired += 1
-        except (Conflict, NotFound):
-            continue  # somebody ended it first
-    run.done["reservations_expired"] = expired
+    """Void what is overdue."""
+    run.done["reservations_expired"] = await expire_overdue(run.namespace, EXPIRE_MAX)
 
 
 async def _documents(run: _Run) -> None:

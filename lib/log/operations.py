@@ -146,13 +146,15 @@ class EndReserve(Op, frozen=True):
     """Open (``commit``) or void every range that ``pid`` has reserved, and its offsets, then bump the epoch.
 
     Without ``bump`` the producer goes on under its epoch and sequences, as Kafka's clients did before KIP-890. A
-    repetition changes nothing and is answered the same; with the other ``commit`` it is refused as ``ended``.
+    repetition changes nothing and is answered the same; with the other ``commit`` it is refused as ``ended``. With
+    ``after`` it is for the transaction that follows so many ends of this producer, and refused as ``stale`` in another.
     """
 
     pid: Count
     epoch: Epoch
     commit: bool
     bump: bool = True
+    after: OrNone = -1
 
 
 class ExpireReserve(Op, frozen=True):
@@ -187,13 +189,15 @@ class CommitOffsets(Op, frozen=True):
 class ReserveOffsets(Op, frozen=True):
     """Offsets of an open transaction: they move with ``EndReserve``, or not at all (KIP-98, KIP-447).
 
-    Fenced like ``CommitOffsets``, now and not at the end. A later commit of the same place by others wins.
+    Fenced like ``CommitOffsets``, now and not at the end. A later commit of the same place by others wins. ``after``
+    as for ``EndReserve``.
     """
 
     pid: Count
     epoch: Epoch
     timeout_ms: Count
     offsets: CommitOffsets
+    after: OrNone = -1
 
 
 class DeleteOffsets(Op, frozen=True):

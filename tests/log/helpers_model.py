@@ -152,7 +152,7 @@ class Model(GroupModel):
         self.next_pid += 1
         self.producers[pid] = {
             "epoch": 0, "tid": tid, "sequences": {}, "open": set(), "deadline": 0, "last": self.time,
-            "groups": [], "timeout": timeout, "ended": None,
+            "groups": [], "timeout": timeout, "ended": None, "ends": 0,
         }  # fmt: skip
         self.used.append(pid)
         return pid
@@ -222,6 +222,8 @@ class Model(GroupModel):
 
     def _ReserveOffsets(self, op: ops.ReserveOffsets) -> None:  # noqa: N802
         producer = self._fence(op.pid, op.epoch)
+        if op.after >= 0 and op.after != producer["ends"]:
+            raise No("stale")
         if not self._busy(op.pid):
             producer["deadline"] = self.time + op.timeout_ms
         self.reserve_offsets(op.offsets, op.pid)
@@ -240,6 +242,9 @@ class Model(GroupModel):
                 raise No("ended")
             self._answer(op.pid)
             return
+        if op.after >= 0 and op.after != producer["ends"]:
+            raise No("stale")
+        producer["ends"] += 1
         self._close(op.pid, "open" if op.commit else "gap")
         if op.bump:
             self._end_with(op.pid, (op.pid, op.epoch, how))
@@ -326,7 +331,7 @@ class Model(GroupModel):
                     self.producers[pid]["tid"],
                     self.producers[pid]["last"],
                     sorted(self.producers[pid]["open"]),
-                    *(self.producers[pid][name] for name in ("groups", "deadline", "timeout", "ended")),
+                    *(self.producers[pid][name] for name in ("groups", "deadline", "timeout", "ended", "ends")),
                     {place: (e, b[-5:]) for place, (e, b) in self.producers[pid]["sequences"].items()},
                 )
                 for pid in self.used
@@ -372,6 +377,7 @@ def seen(state: State) -> dict[str, Any]:
                 producer.deadline_ms,
                 producer.timeout_ms,
                 (producer.ended.pid, producer.ended.epoch, producer.ended.how) if producer.ended else None,
+                producer.ends,
                 {
                     (topic, partition): (known.epoch, known.batches)
                     for topic, places in producer.sequences.items()
@@ -458,8 +464,16 @@ class Maker:
         made = group_ops(self.rng, self.model, topic, partition)
         commits = [op for op in made if isinstance(op, ops.CommitOffsets)]
         return ops.ReserveOffsets(
-            pid=pid, epoch=epoch, timeout_ms=self.rng.choice([0, 5, 1_000]), offsets=self.rng.choice(commits)
+            pid=pid,
+            epoch=epoch,
+            timeout_ms=self.rng.choice([0, 5, 1_000]),
+            offsets=self.rng.choice(commits),
+            after=self._after(pid),
         )
+
+    def _after(self, pid: int) -> int:
+        ends = self.model.producers.get(pid, {"ends": 0})["ends"]
+        return self.rng.choice([-1, ends, ends, ends, max(0, ends - 1)])
 
     def _op(self) -> ops.AnyOp:
         rng = self.rng
@@ -486,7 +500,9 @@ class Maker:
                 *[ops.EndTransaction(pid=pid, epoch=epoch)] * 2,
                 *[ops.Reserve(pid=pid, epoch=epoch, timeout_ms=rng.choice([0, 5, 1_000]))] * 3,
                 *[
-                    ops.EndReserve(pid=pid, epoch=epoch, commit=rng.random() < 0.6, bump=rng.random() < 0.5)
+                    ops.EndReserve(
+                        pid=pid, epoch=epoch, commit=rng.random() < 0.6, bump=rng.random() < 0.5, after=self._after(pid)
+                    )
                     for _ in range(3)
                 ],
                 *[self._reserve_offsets(pid, epoch, topic, partition) for _ in range(3)],

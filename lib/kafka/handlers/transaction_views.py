@@ -12,7 +12,7 @@ from headwater.kafka import schema
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import throttle_ms
 from headwater.kafka.model import Answer, Fields, Peer, Request
-from headwater.limits import TRANSACTION_MS_MAX
+from headwater.log.reserving import timeout_ms
 from headwater.log.state import Producer, State, Topic
 
 STATES: Final = (
@@ -31,7 +31,7 @@ def state_of(producer: Producer) -> str:
 
 def begun_ms(producer: Producer) -> int:
     """Manifest time at which the open transaction began; -1 if none is open."""
-    return producer.deadline_ms - (producer.timeout_ms or TRANSACTION_MS_MAX) if producer.is_busy else -1
+    return producer.deadline_ms - timeout_ms(producer) if producer.is_busy else -1
 
 
 async def describe_transactions(peer: Peer, request: Request) -> Answer:
@@ -66,7 +66,7 @@ def _described(peer: Peer, tid: str) -> Fields:
         "error_code": ErrorCode.none,
         "transactional_id": tid,
         "transaction_state": state_of(producer),
-        "transaction_timeout": producer.timeout_ms or TRANSACTION_MS_MAX,
+        "transaction_timeout": timeout_ms(producer),
         "transaction_start_time": begun_ms(producer),
         "producer_id": producer.id,
         "producer_epoch": producer.epoch,

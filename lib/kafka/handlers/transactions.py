@@ -17,17 +17,18 @@ from typing import Final
 
 from kio.schema.errors import ErrorCode
 
-from headwater.errors import Conflict, Fenced, HeadwaterError, Indeterminate, InvalidRequest
+from headwater.errors import Conflict, Fenced, HeadwaterError, InvalidRequest
 from headwater.kafka import schema
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_offsets import commit_code, commit_of, commit_parts, refused_parts
 from headwater.kafka.handlers.group_rules import enter, group_code, throttle_ms
 from headwater.kafka.model import Answer, Fields, Peer, Request
-from headwater.limits import INTENT_OPS_MAX, KAFKA_TRANSACTIONS_MAX, KAFKA_TRIES_MAX, NAME_BYTES_MAX, TRANSACTION_MS_MAX
+from headwater.limits import INTENT_OPS_MAX, KAFKA_TRANSACTIONS_MAX, NAME_BYTES_MAX, TRANSACTION_MS_MAX
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownProducer
-from headwater.log.state import Outcome, Producer, State
+from headwater.log.reserving import Reserving, commit_surely
+from headwater.log.state import State
 from headwater.log.state.producers import last_end
 
 BUMPING: Final = 5  # EndTxn from here on answers the next epoch (KIP-890)
@@ -77,7 +78,7 @@ async def init_producer_id(peer: Peer, request: Request) -> Answer:
     known = (pid, epoch) if tid is not None else (-1, -1)
     op = ops.InitProducer(tid=tid or "", pid=known[0], epoch=known[1], timeout_ms=timeout_ms if tid is not None else 0)
     try:
-        outcome = await _commit(peer, [op])
+        outcome = await commit_surely(peer.namespace, [op])
     except (Fenced, UnknownProducer, InvalidRequest):
         again = last_end(peer.namespace.state, tid or "", pid, epoch)
         if again is not None and again[1].how == "renew" and not again[0].is_busy:
@@ -137,15 +138,8 @@ def _known_code(state: State, request: Request, tid: str, pid: int, epoch: int) 
     return ErrorCode.none if producer.epoch == epoch else _fenced(request)
 
 
-async def _commit(peer: Peer, wishes: Sequence[ops.AnyOp]) -> Outcome:
-    """One intent, whose outcome is made sure of if the store falls silent over it."""
-    token = ""
-    for _ in range(KAFKA_TRIES_MAX):
-        try:
-            return await peer.namespace.writer.commit(ops=wishes, token=token)
-        except Indeterminate as error:
-            last, token = error, error.token or token
-    raise last
+def _reserving(peer: Peer, asked: Fields) -> Reserving:
+    return Reserving(peer.namespace, asked["transactional_id"], asked["producer_id"], asked["producer_epoch"])
 
 
 # -- what a transaction takes in -----------------------------------------------------------------------------
@@ -286,23 +280,14 @@ def _of_transaction(code: ErrorCode) -> ErrorCode:
 
 
 async def _reserve_offsets(peer: Peer, request: Request, entries: Sequence[ops.OffsetEntry]) -> ErrorCode:
-    asked = request.fields
-    pid, epoch = asked["producer_id"], asked["producer_epoch"]
-    timeout_ms = _timeout_ms(peer.namespace.state.producers.get(pid))
-    wishes = [
-        ops.ReserveOffsets(
-            pid=pid,
-            epoch=epoch,
-            timeout_ms=timeout_ms,
-            offsets=commit_of(request, entries[start : start + INTENT_OPS_MAX]),
-        )
-        for start in range(0, len(entries), INTENT_OPS_MAX)
-    ]
+    asked, size = request.fields, INTENT_OPS_MAX
+    commits = [commit_of(request, entries[start : start + size]) for start in range(0, len(entries), size)]
     try:
-        await _commit(peer, wishes)
+        await _reserving(peer, asked).move(commits)
     except (Fenced, UnknownProducer):
         # Somebody was first; the state tells by now who.
-        known = _known_code(peer.namespace.state, request, asked["transactional_id"], pid, epoch)
+        tid, pid, epoch = asked["transactional_id"], asked["producer_id"], asked["producer_epoch"]
+        known = _known_code(peer.namespace.state, request, tid, pid, epoch)
         if known is not ErrorCode.none:
             return ErrorCode.invalid_producer_epoch if known is ErrorCode.producer_fenced else known
         code = _of_transaction(await commit_code(peer, request))
@@ -310,10 +295,6 @@ async def _reserve_offsets(peer: Peer, request: Request, entries: Sequence[ops.O
     except HeadwaterError as error:
         return group_code(error, InvalidRequest=ErrorCode.invalid_commit_offset_size)
     return ErrorCode.none
-
-
-def _timeout_ms(producer: Producer | None) -> int:
-    return (producer.timeout_ms if producer is not None else 0) or TRANSACTION_MS_MAX
 
 
 # -- how it ends -------------------------------------------------------------------------------------------
@@ -327,45 +308,32 @@ async def end_txn(peer: Peer, request: Request) -> Answer:
     """
     asked = request.fields
     tid, pid, epoch = asked["transactional_id"], asked["producer_id"], asked["producer_epoch"]
+    commit, bump = asked["committed"], request.version >= BUMPING
+    open_, begun = _reserving(peer, asked), peer.namespace.shared(_Begun)
     try:
         await peer.service.enter(fresh=False)
         code = await _code(peer, request, tid, pid, epoch)
-    except HeadwaterError as error:
-        return {"error_code": ErrorCode.coordinator_not_available, "throttle_time": throttle_ms(error)}
-    if code is not ErrorCode.none:
-        return _ended_before(peer, request, code)
-    wishes: list[ops.AnyOp] = []
-    begun = peer.namespace.shared(_Begun)
-    if begun.has(pid, epoch):
-        timeout_ms = _timeout_ms(peer.namespace.state.producers.get(pid))
-        wishes.append(ops.Reserve(pid=pid, epoch=epoch, timeout_ms=timeout_ms))
-    bump = request.version >= BUMPING
-    wishes.append(ops.EndReserve(pid=pid, epoch=epoch, commit=asked["committed"], bump=bump))
-    try:
-        outcome = await _commit(peer, wishes)
+        if code is ErrorCode.none:
+            found = await open_.end(commit=commit, bump=bump, begun=begun.has(pid, epoch))
+            begun.drop(pid)
+        elif code in _ELSEWHERE:
+            found = open_.ended(commit=commit, otherwise=Fenced("The producer is somebody else's."))
+        else:
+            return {"error_code": code}
     except (Fenced, UnknownProducer):
-        return _ended_before(peer, request, _known_code(peer.namespace.state, request, tid, pid, epoch))
+        code = _known_code(peer.namespace.state, request, tid, pid, epoch)
+        return {"error_code": _fenced(request) if code is ErrorCode.none else code}
     except (Conflict, InvalidRequest):
         return {"error_code": ErrorCode.invalid_txn_state}
-    except HeadwaterError:
-        return {"error_code": ErrorCode.coordinator_not_available}  # clients ask again, and are told what became of it
-    begun.drop(pid)
-    return _identity(outcome.values["pid"], outcome.values["epoch"])
+    except HeadwaterError as error:  # clients ask again, and are told what became of it
+        return {"error_code": ErrorCode.coordinator_not_available, "throttle_time": throttle_ms(error)}
+    return _identity(*found)
 
 
-def _ended_before(peer: Peer, request: Request, code: ErrorCode) -> Fields:
-    """The answer that the client missed if this very transaction has ended; else why the producer is refused."""
-    asked = request.fields
-    tid = asked["transactional_id"]
-    if code is ErrorCode.transactional_id_authorization_failed:
-        return {"error_code": code}
-    again = last_end(peer.namespace.state, tid, asked["producer_id"], asked["producer_epoch"])
-    if again is None or again[1].how == "renew":
-        return {"error_code": code}
-    producer, ended = again
-    if ended.how != ("commit" if asked["committed"] else "abort"):
-        return {"error_code": ErrorCode.invalid_txn_state}
-    return _identity(producer.id, producer.epoch)
+_ELSEWHERE: Final = (
+    *(ErrorCode.producer_fenced, ErrorCode.invalid_producer_epoch),
+    ErrorCode.invalid_producer_id_mapping,  # past the last epoch a producer gets a new id
+)
 
 
 async def write_markers(peer: Peer, request: Request) -> Answer:

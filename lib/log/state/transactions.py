@@ -61,6 +61,7 @@ def _reserve(change: Change, op: Reserve) -> None:
 
 def _reserve_offsets(change: Change, op: ReserveOffsets) -> None:
     producer = fence(change.state, op.pid, op.epoch)
+    _check_after(producer, op.after)
     _set_deadline(change, producer, op.timeout_ms)
     group = groups.reserve(change, op.offsets, producer.id)
     if group not in producer.groups:
@@ -100,13 +101,21 @@ def _end_reserve(change: Change, op: EndReserve) -> None:
     if _is_repetition(change, producer, how):
         answer(change, producer)
         return
+    _check_after(producer, op.after)
     _end(change, producer, commit=op.commit)
+    change.set(producer, "ends", producer.ends + 1)
     ended = Ended(producer.id, producer.epoch, how)
     if op.bump:
         _bump_at_the_end(change, producer, ended)
     else:
         change.set(producer, "ended", ended)
         answer(change, producer)
+
+
+def _check_after(producer: Producer, after: int) -> None:
+    """Without a new epoch a late request of one transaction would join the next."""
+    if after not in (-1, producer.ends):
+        raise Refused("stale", f"Producer {producer.id} has ended {producer.ends} transactions by now, not {after}.")
 
 
 def _is_repetition(change: Change, producer: Producer, how: str) -> bool:
