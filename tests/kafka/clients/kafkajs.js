@@ -1,0 +1,40 @@
+// kafkajs against a gateway: node kafkajs.js BOOTSTRAP. Prints one JSON line of what it saw.
+const { Kafka, logLevel } = require('kafkajs')
+
+async function main(bootstrap) {
+  const kafka = new Kafka({ brokers: [bootstrap], logLevel: logLevel.NOTHING })
+  const admin = kafka.admin()
+  const producer = kafka.producer()
+  const transactional = kafka.producer({ transactionalId: 'js', maxInFlightRequests: 1, idempotent: true })
+  const consumer = kafka.consumer({ groupId: 'js' })
+  await Promise.all([admin, producer, transactional, consumer].map((each) => each.connect()))
+  const created = await admin.createTopics({ topics: [{ topic: 'js', numPartitions: 2 }] })
+
+  const messages = Array.from({ length: 50 }, (_, n) => ({ key: `k${n}`, value: `v${n}`, headers: { n: `${n}` } }))
+  await producer.send({ topic: 'js', messages, acks: -1 })
+  for (const end of ['abort', 'commit']) {
+    const transaction = await transactional.transaction()
+    await transaction.send({ topic: 'js', messages: [{ key: end, value: end }] })
+    await transaction[end]()
+  }
+
+  const values = []
+  await consumer.subscribe({ topics: ['js'], fromBeginning: true })
+  await new Promise((resolve, reject) => {
+    setTimeout(() => reject(new Error(`only ${values.length} of 51 records came`)), 20000).unref()
+    consumer.run({
+      eachMessage: async ({ message }) => {
+        values.push(message.value.toString())
+        if (values.length === 51) resolve()
+      },
+    })
+  })
+  const groups = (await admin.listGroups()).groups.map((group) => group.groupId)
+  await Promise.all([consumer, producer, transactional, admin].map((each) => each.disconnect()))
+  console.log(JSON.stringify({ created, values: values.sort(), groups }))
+}
+
+main(process.argv[2]).catch((error) => {
+  console.error(error)
+  process.exit(1)
+})
