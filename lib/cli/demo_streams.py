@@ -78,8 +78,8 @@ def _print(figures: StreamFigures, settings: Settings) -> None:
 def _print_delays(job: JobFigures) -> None:
     hours, late = job.compared["airport-hours"], job.compared["late-departures"]
     click.echo(
-        f"Delays per origin and hour of schedule, with planes and weather: {hours:,} hours; {late:,} departures came "
-        f"more than 2 h after their hour and are in late-departures ({_took(job)}). The worst hours:\n"
+        f"Delays per origin and hour of schedule, with planes and weather: {hours:,} hours. {late:,} flights left when "
+        f"their hour had been over for 2 h, too late for it: late-departures. {_took(job)} The worst hours:\n"
     )
     columns = ["origin", "hour", "departures", "mean delay", "worst", "seats", "oldest plane", "°F", "mph", "miles"]
     rows = [
@@ -94,8 +94,9 @@ def _print_delays(job: JobFigures) -> None:
 
 
 def _print_worst(job: JobFigures) -> None:
+    airports, updates = job.compared["worst-airports"], job.written["worst-airports"]
     click.echo(
-        f"The worst airports to fly to, a running table of {job.compared['worst-airports']} ({_took(job)}). As it "
+        f"The worst airports to fly to, a running table of {airports}, updated {updates:,} times. {_took(job)} As it "
         "stands:\n"
     )
     rows = [[row["dest"], row["flights"], f"{row['delay']:.1f} min"] for row in job.shown]
@@ -105,8 +106,8 @@ def _print_worst(job: JobFigures) -> None:
 def _print_rotations(job: JobFigures) -> None:
     pairs = job.compared["impossible-rotations"]
     click.echo(
-        f"One tail number, two flights: {pairs} pairs of which the second left while the first was in the air "
-        f"({_took(job)}).{' The boldest:' if job.shown else ''}\n"
+        f"One tail number, two flights: {pairs} pairs of which the second left while the first was in the air. "
+        f"{_took(job)}{' The boldest:' if job.shown else ''}\n"
     )
     rows = [
         [
@@ -116,7 +117,7 @@ def _print_rotations(job: JobFigures) -> None:
         ]
         for row in job.shown[:SHOWN]
     ]  # fmt: skip
-    columns = ["plane", "flight", "route", "left", "in the air until", "next", "from", "left "]
+    columns = ["plane", "flight", "route", "left", "in the air until", "next", "from", "which left"]
     _table(columns, rows, left=tuple(columns))
 
 
@@ -125,10 +126,10 @@ _PRINTERS = {"demo-delays": _print_delays, "demo-worst": _print_worst, "demo-rot
 
 def _took(job: JobFigures) -> str:
     if not job.records:
-        return "done before"
+        return "Done before."
     from headwater.cli.output import amount
 
-    return f"{amount(job.records, 'record')} in {job.run_s:.1f} s, {amount(job.commits, 'commit')}"
+    return f"({amount(job.records, 'record')} in {job.run_s:.1f} s, {amount(job.commits, 'commit')}.)"
 
 
 def _minute(moment: datetime) -> str:

@@ -26,12 +26,13 @@ from headwater.demo.run import MARK, Progress, is_complete, produce, refuse_othe
 from headwater.demo.source import PACKAGE, load
 from headwater.demo.streams_source import PARTITIONS, departures, planes
 from headwater.errors import NotFound
-from headwater.limits import DEMO_RUNS_MAX
+from headwater.limits import DEMO_LOOK_S, DEMO_RUNS_MAX
 from headwater.log.namespace import Namespace
 from headwater.store.base import ObjectStore
 from headwater.streams import Topology, agg, col, run_once, tumbling
 from headwater.streams.model import Schema, Sink
 from headwater.streams.runner import control
+from headwater.streams.runner.app import Report
 from headwater.streams.serde import json
 
 MADE_OF: Final = "headwater.demo.of"  # the configuration that says which sources and topology an output is of
@@ -69,6 +70,7 @@ class JobFigures:
     run_s: float = 0.0
     check_s: float = 0.0
     compared: dict[str, int] = field(default_factory=dict)  # rows that are DuckDB's, by topic
+    written: dict[str, int] = field(default_factory=dict)  # records, by topic: of a table more than it has rows
     shown: list[dict[str, Any]] = field(default_factory=list)  # a few of them, for people
 
 
@@ -107,10 +109,13 @@ def delays() -> Topology:
     clock of its partition, goes to ``late-departures``. ``idle=0``: the data ends, so silence is the end.
     """
     t = Topology("demo-delays")
-    flights = t.stream("departures", schema=DEPARTURE, key="origin", time="scheduled", idle=0)
-    known = flights.join(t.table("planes", key="tailnum", schema=PLANE), on="tailnum", how="left")
+    columns = [name for name in DEPARTURE if name not in ("dest", "air_time")]
+    flights = t.stream("departures", schema=DEPARTURE, columns=columns, key="origin", time="scheduled", idle=0)
+    planes_now = t.table("planes", key="tailnum", schema=PLANE)
+    known = flights.repartition("tailnum", name="by-plane").join(planes_now, on="tailnum", how="left", name="known")
     hours = (
-        known.group_by("origin")
+        known.repartition("origin", name="by-origin")
+        .group_by("origin", name="hours")
         .window(tumbling("1h", grace=GRACE))
         .aggregate(
             departures=agg.count(),
@@ -125,7 +130,7 @@ def delays() -> Topology:
         "late-departures", key="origin"
     )
     weather = t.stream("weather", schema=WEATHER, key="origin", idle=0)
-    hours.suppress().join_asof(weather, on="origin", tolerance="2h").to("airport-hours", key="origin")
+    hours.suppress().join_asof(weather, on="origin", tolerance="2h", name="reported").to("airport-hours", key="origin")
     return t
 
 
@@ -134,7 +139,8 @@ def worst() -> Topology:
     t = Topology("demo-worst")
     flights = t.stream("flights", schema={"dest": pl.String(), "arr_delay": pl.Int64()})
     landed = flights.filter(col("arr_delay").is_not_null())
-    landed.group_by("dest").aggregate(flights=agg.count(), delay=agg.mean("arr_delay")).to("worst-airports")
+    by_airport = landed.repartition("dest", name="by-airport").group_by("dest", name="airports")
+    by_airport.aggregate(flights=agg.count(), delay=agg.mean("arr_delay")).to("worst-airports")
     return t
 
 
@@ -144,13 +150,14 @@ def rotations() -> Topology:
     That is: ``departed < departed_next < departed + air_time``. No flight of the data is in the air for 12 hours.
     """
     t = Topology("demo-rotations")
-    flights = t.stream("departures", schema=DEPARTURE, key="origin", time="departed", idle=0)
+    departed = t.stream("departures", schema=DEPARTURE, key="origin", time="departed", idle=0)
+    flights = departed.repartition("tailnum", name="by-plane")
     first = flights.filter(col("air_time").is_not_null()).select(
         "tailnum", "carrier", "flight", "origin", "dest", "departed",
         landed=col("departed") + pl.duration(minutes=col("air_time")),
     )  # fmt: skip
     second = flights.select("tailnum", "carrier", "flight", "origin", "departed")
-    pairs = first.join(second, on="tailnum", after="12h", suffix="_next")
+    pairs = first.join(second, on="tailnum", after="12h", suffix="_next", name="pairs")
     pairs.filter((col("departed") < col("departed_next")) & (col("departed_next") < col("landed"))).to(
         "impossible-rotations", key="tailnum"
     )
@@ -185,12 +192,21 @@ async def run(store: ObjectStore, namespace: str, *, limit: int | None, on_progr
     async with await Namespace.open(store, namespace) as log:
         refuse_others(log, [topic for job in JOBS for topic in (*job.reads, *job.writes)])
         await _produce_missing(log, figures, limit, on_progress)
-        started = stopwatch_s()
-        truth = await asyncio.to_thread(check.expected, limit)
-        figures.raw_s = stopwatch_s() - started
-        for job in JOBS:
-            figures.jobs.append(await _run_job(log, job, truth, on_progress))
+        asked = asyncio.get_running_loop().create_task(asyncio.to_thread(_ask_duckdb, limit))
+        try:
+            for job in JOBS:
+                figures.jobs.append(await _run_job(log, job, on_progress))
+            truth, figures.raw_s = await asked
+        finally:
+            await asyncio.gather(asked, return_exceptions=True)
+        for job, done in zip(JOBS, figures.jobs, strict=True):
+            await _check(log, job, truth, done)
     return figures
+
+
+def _ask_duckdb(limit: int | None) -> tuple[check.Expected, float]:
+    started = stopwatch_s()
+    return check.expected(limit), stopwatch_s() - started
 
 
 async def _produce_missing(log: Namespace, figures: StreamFigures, limit: int | None, on_progress: Progress) -> None:
@@ -205,29 +221,54 @@ async def _produce_missing(log: Namespace, figures: StreamFigures, limit: int | 
         figures.produce_s = stopwatch_s() - started
 
 
-async def _run_job(log: Namespace, job: Job, truth: check.Expected, on_progress: Progress) -> JobFigures:
+async def _run_job(log: Namespace, job: Job, on_progress: Progress) -> JobFigures:
     topology = job.build()
     figures = JobFigures(job=topology.job)
     started = stopwatch_s()
     await _begin(log, job, topology)
-    on_progress("run", topology.job, 0, 1)
     # The first run reads all; that a source has ended is noticed behind that, in this run or in the next one.
     for _ in range(DEMO_RUNS_MAX):
-        report = await run_once(topology, log)
+        report = await _watched(log, job, topology, on_progress)
         figures.records += report.records
         figures.rows_out += report.rows_out
         figures.commits += report.commits
         if not report.commits:
             break
-    on_progress("run", topology.job, 1, 1)
     figures.run_s = stopwatch_s() - started
+    return figures
+
+
+async def _watched(log: Namespace, job: Job, topology: Topology, on_progress: Progress) -> Report:
+    """A run of the job, while which ``on_progress`` hears how much of the sources is committed."""
+    running = asyncio.get_running_loop().create_task(run_once(topology, log))
+    total = sum(place.next for topic in job.reads for place in log.topic(topic).partitions)
+    try:
+        while not running.done():
+            await asyncio.wait([running], timeout=DEMO_LOOK_S)
+            on_progress("run", topology.job, sum(_committed(log, job, topology).values()), total)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    return running.result()
+
+
+def _committed(log: Namespace, job: Job, topology: Topology) -> dict[tuple[str, int], int]:
+    """How far the job has read its sources, as of the state that is known."""
+    try:
+        offsets = control.remains(log.state, topology.job).offsets
+    except NotFound:
+        return {}  # it never ran
+    return {place: offset for place, offset in offsets.items() if place[0] in job.reads}
+
+
+async def _check(log: Namespace, job: Job, truth: check.Expected, figures: JobFigures) -> None:
     started = stopwatch_s()
-    for topic, schema in outputs(topology):
+    for topic, schema in outputs(job.build()):
         found = await read_rows(log, topic, schema)
-        figures.compared[topic] = check.hold(topic, found, truth)
+        figures.written[topic] = found.height
+        figures.compared[topic] = await asyncio.to_thread(check.hold, topic, found, truth)
         figures.shown = figures.shown or check.most_telling(topic, found)
     figures.check_s = stopwatch_s() - started
-    return figures
 
 
 def outputs(topology: Topology) -> Iterator[tuple[str, Schema]]:
@@ -261,7 +302,8 @@ async def _begin(log: Namespace, job: Job, topology: Topology) -> None:
     """
     made_of = _made_of(log, job, topology)
     found = [log.state.named(topic) for topic in job.writes]
-    if all(topic is not None and topic.config.get(MADE_OF) == made_of for topic in found):
+    is_ours = all(topic is not None and topic.config.get(MADE_OF) == made_of for topic in found)
+    if is_ours and not _was_reset(log, job, topology):
         return
     for topic in job.writes:
         if log.state.named(topic) is not None:
@@ -273,6 +315,12 @@ async def _begin(log: Namespace, job: Job, topology: Topology) -> None:
         await control.reset(log, topology.job, places)
     for topic, config in job.writes.items():
         await log.create_topic(topic, PARTITIONS, {MARK: PACKAGE, MADE_OF: made_of, **config})
+
+
+def _was_reset(log: Namespace, job: Job, topology: Topology) -> bool:
+    """Whether somebody made the job begin anew, as ``headwater streams reset`` does, which lets its outputs stay."""
+    has_written = any(place.next for topic in job.writes for place in log.topic(topic).partitions)
+    return has_written and not any(_committed(log, job, topology).values())
 
 
 def _made_of(log: Namespace, job: Job, topology: Topology) -> str:

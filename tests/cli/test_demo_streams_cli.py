@@ -20,7 +20,7 @@ def test_the_streams_demo_prints_a_table_for_each_job_and_leaves_a_clean_namespa
     ):
         assert word in first.text
     second = hw("demo", "streams", "--limit", "3000")
-    assert (0, 3) == (second.code, second.text.count("done before"))
+    assert (0, 3) == (second.code, second.text.count("Done before."))
     assert hw("verify").code == 0
 
 

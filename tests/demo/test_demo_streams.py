@@ -17,6 +17,7 @@ from headwater.demo.streams_source import departures, planes
 from headwater.log.batch import encode_arrow
 from headwater.log.namespace import Namespace
 from headwater.store.memory import MemoryStore
+from headwater.streams.runner import control
 
 LIMIT = 3_000  # flights, and weather reports
 FOUND = {"airport-hours": 171, "late-departures": 33, "worst-airports": 89, "impossible-rotations": 0}
@@ -83,6 +84,20 @@ def test_a_beginning_that_was_interrupted_is_done_again() -> None:
     again = demo(store)
     assert FOUND == compared(again)
     assert [True, False, False] == [job.records > 0 for job in again.jobs]
+
+
+def test_a_job_that_was_reset_by_hand_begins_anew_with_empty_outputs() -> None:
+    store = MemoryStore()
+    demo(store)
+
+    async def reset() -> None:
+        async with await Namespace.open(store) as log:
+            await control.reset(log, "demo-worst", {("flights", partition): 0 for partition in range(6)})
+
+    asyncio.run(reset())
+    again = demo(store)
+    assert FOUND == compared(again)
+    assert [False, True, False] == [job.records > 0 for job in again.jobs]
 
 
 def test_a_row_that_nobody_wrote_is_found_in_the_topic() -> None:
