@@ -361,7 +361,7 @@ async def _left(world: River, log: Namespace, job: Job) -> tuple[Kept, dict[TP, 
         copy = await restore(log, making, number, None, offload=inline)
         copy.task.restored(copy.progress)
         kept.states[number] = streams_judge.state_of(copy.task, streams_judge.unlogged(job))
-        kept.progress[number] = streams_judge.time_of(copy.task.progress())
+        kept.progress[number] = streams_judge.time_of(job, copy.task.progress())
     return kept, inputs
 
 

@@ -72,7 +72,7 @@ def reference(job: Job, play: Play, inputs: Mapping[TP, list[Chunk]], time_ms: i
             break
     for number, computer in computers.items():
         kept.states[number] = state_of(computer.task, unlogged(job))
-        kept.progress[number] = time_of(computer.task.progress())
+        kept.progress[number] = time_of(job, computer.task.progress())
     return kept
 
 
@@ -135,9 +135,16 @@ def _plain(rows: pl.DataFrame) -> list[dict[str, Any]]:
     return rows.select(sorted(rows.columns)).to_dicts()
 
 
-def time_of(progress: Mapping[str, Any]) -> dict[str, Any]:
-    """How far event time has come in a task."""
-    return {name: progress[name] for name in ("feeds", "watermarks")}
+def time_of(job: Job, progress: Mapping[str, Any]) -> dict[str, Any]:
+    """How far event time has come in a task; without that of global tables, which each life of a task reads anew.
+
+    A job that has read nothing but them has nothing to commit, so no changelog need know of it.
+    """
+    tables = {name for names in job.tables.values() for name in names}
+    return {
+        what: {name: said for name, said in progress[what].items() if name not in tables}
+        for what in ("feeds", "watermarks")
+    }
 
 
 # -- comparing ------------------------------------------------------------------------------------------
