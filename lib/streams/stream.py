@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -12,86 +12,13 @@ from headwater.streams import model
 from headwater.streams.agg import Aggregate as Agg
 from headwater.streams.agg import count as count_rows
 from headwater.streams.duration import Duration, millis
+from headwater.streams.flowing import Flowing, Keys, Row, as_is, columns_of, shown
 from headwater.streams.frames import LATE, WINDOW_END, WINDOW_START
-from headwater.streams.model import Emit, Format, How, Schema, Window
+from headwater.streams.model import Emit, How, Schema, Window
 from headwater.streams.typing import MOMENT, check_columns, inferred, schema_of
 
 if TYPE_CHECKING:
     from headwater.streams.topology import Topology
-
-Keys: TypeAlias = "str | tuple[str, ...] | list[str]"
-Row: TypeAlias = "dict[str, Any]"
-
-
-def columns_of(given: Keys | None) -> tuple[str, ...]:
-    """One name or several, as a tuple."""
-    if given is None:
-        return ()
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-class Flowing:
-    """What streams and tables share: a place in a topology, and columns."""
-
-    def __init__(self, topology: Topology, node: str) -> None:
-        self._topology = topology
-        self._node = node
-
-    @property
-    def node(self) -> model.Node:
-        """The node whose rows these are."""
-        return self._topology.nodes[self._node]
-
-    @property
-    def schema(self) -> Schema:
-        """The columns, with their Polars types."""
-        return dict(self.node.schema)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._node!r}, {self.schema})"
-
-    def to(self, topic: str, *, key: Keys | None = None, format: Format = "json", name: str = "") -> None:  # noqa: A002
-        """Write every row to ``topic``: ``key`` columns as its key, all columns as its value.
-
-        Of a table the key is the table's, and a row that is gone becomes a tombstone.
-        """
-        keys = columns_of(key) or self._sink_key()
-        check_columns(keys, self.node.schema, f"The key for topic {topic!r}")
-        self._topology.add(
-            model.Sink, "to", name, parents=(self._node,), schema=self.schema, topic=topic, format=format, key=keys
-        )
-
-    def _sink_key(self) -> tuple[str, ...]:
-        return ()
-
-    def _filtered(self, expr: pl.Expr, name: str) -> str:
-        made = self._topology.named("filter", name)
-        node = self.node
-        found = inferred(node.schema, lambda frame: frame.select(expr.alias("it")), f"Filter {made!r}")
-        if found["it"] != pl.Boolean():
-            raise InvalidRequest(f"Filter {made!r} needs a Boolean; this expression is {found['it']}.")
-        return self._topology.add(model.Filter, "filter", made, parents=(self._node,), expr=expr, **_as_is(node))
-
-    def _selected(self, exprs: tuple[Any, ...], named: dict[str, Any], keep: bool, name: str) -> str:
-        made = self._topology.named("with_columns" if keep else "select", name)
-        given = tuple([_expr(each) for each in exprs] + [_value(each).alias(as_) for as_, each in named.items()])
-        node = self.node
-        schema = inferred(
-            node.schema, lambda frame: frame.with_columns(given) if keep else frame.select(given), f"Select {made!r}"
-        )
-        schema_of(schema, f"select {made!r}")
-        kept = _keys_after(node, given, keep, schema)
-        return self._topology.add(
-            model.Select,
-            "select",
-            made,
-            parents=(self._node,),
-            schema=schema,
-            keys=kept,
-            is_table=node.is_table,
-            exprs=given,
-            keep=keep,
-        )
 
 
 class Stream(Flowing):
@@ -154,8 +81,8 @@ class Stream(Flowing):
         for other in others:
             if dict(other.node.schema) != dict(self.node.schema):
                 raise InvalidRequest(
-                    f"merge needs the same columns: {self._node!r} has {_shown(self.node.schema)} and "
-                    f"{other._node!r} has {_shown(other.node.schema)}."
+                    f"merge needs the same columns: {self._node!r} has {shown(self.node.schema)} and "
+                    f"{other._node!r} has {shown(other.node.schema)}."
                 )
         same = {stream.node.keys for stream in streams}
         return Stream(
@@ -178,7 +105,7 @@ class Stream(Flowing):
             if found["it"] != pl.Boolean() or branch in ("", LATE):
                 raise InvalidRequest(f"Branch {branch!r} of {made!r} needs a name and a Boolean expression.")
         self._topology.add(
-            model.Split, "split", made, parents=(self._node,), branches=tuple(branches.items()), **_as_is(self.node)
+            model.Split, "split", made, parents=(self._node,), branches=tuple(branches.items()), **as_is(self.node)
         )
         return {branch: self._output(made, branch) for branch in branches}
 
@@ -367,54 +294,45 @@ class Grouped:
         self, *, name: str = "", store: str = "", emit: Emit = "update", memory_max: int = 0, **aggs: Agg
     ) -> Table:
         """A row for each group (and window): ``total=agg.sum("x")``. A windowed table can be ``suppress``-ed."""
-        topology, window = self._parent._topology, self._window
-        made = topology.named("aggregate", name or self._name)
+        made = self._parent._topology.named("aggregate", name or self._name)
         if not aggs:
             raise InvalidRequest(f"Aggregate {made!r} has no aggregate: aggregate(n=agg.count()).")
-        if emit == "final" and window is None:
+        if emit == "final" and self._window is None:
             raise InvalidRequest(f"Aggregate {made!r} has no window, so its results are never final.")
-        schema = self._schema(made, aggs)
-        parent = topology.partitioned(self._parent._node, self._by)
-        node = topology.add(
-            model.Aggregate,
-            "aggregate",
-            made,
-            parents=(parent,),
-            schema=schema,
-            keys=topology.nodes[parent].keys,
-            is_table=emit == "update",
-            by=self._by,
-            aggs=tuple(aggs.items()),
-            window=window,
-            emit=emit,
-            store=store,
-            memory_max=memory_max,
-        )
-        return Table(topology, node, (*self._by, *((WINDOW_START,) if window else ())))
+        schema, given = self._schema(made, aggs), tuple(aggs.items())
+        return self._grouped(model.Aggregate, made, schema, emit, store, aggs=given, memory_max=memory_max)
 
     def reduce(self, fn: Callable[[Row, Row], Row], *, name: str = "", store: str = "", emit: Emit = "update") -> Table:
         """Groups folded by ``fn(row so far, next row)``, in order of arrival. A Python call for each row: slow."""
-        topology, window = self._parent._topology, self._window
-        made = topology.named("reduce", name or self._name)
+        made = self._parent._topology.named("reduce", name or self._name)
         if self._parent.node.is_table:
             raise InvalidRequest(f"Reduce {made!r}: the rows of a table can be taken back, and a fold cannot.")
-        schema = {**self._parent.schema, **({WINDOW_START: MOMENT, WINDOW_END: MOMENT} if window else {})}
+        return self._grouped(model.Reduce, made, {**self._parent.schema, **self._times()}, emit, store, fn=fn)
+
+    def _grouped(
+        self, make: type[model.Node], made: str, schema: Schema, emit: Emit, store: str, **fields: Any
+    ) -> Table:
+        """A node that keeps something of each group, behind a repartition if need be."""
+        topology, window = self._parent._topology, self._window
         parent = topology.partitioned(self._parent._node, self._by)
         node = topology.add(
-            model.Reduce,
-            "reduce",
+            make,
+            make.__name__.lower(),
             made,
             parents=(parent,),
             schema=schema,
             keys=topology.nodes[parent].keys,
             is_table=emit == "update",
             by=self._by,
-            fn=fn,
             window=window,
             emit=emit,
             store=store,
+            **fields,
         )
         return Table(topology, node, (*self._by, *((WINDOW_START,) if window else ())))
+
+    def _times(self) -> Schema:
+        return {WINDOW_START: MOMENT, WINDOW_END: MOMENT} if self._window else {}
 
     def _schema(self, made: str, aggs: Mapping[str, Agg]) -> Schema:
         parent = self._parent.node
@@ -433,9 +351,8 @@ class Grouped:
             lambda frame: frame.group_by(self._by).agg(partial).select(*self._by, *final),
             f"Aggregate {made!r}",
         )
-        times = {WINDOW_START: MOMENT, WINDOW_END: MOMENT} if self._window else {}
         by = {name: found.pop(name) for name in self._by}
-        return {**by, **times, **found}
+        return {**by, **self._times(), **found}
 
 
 class Table(Flowing):
@@ -541,37 +458,3 @@ class GlobalTable(Flowing):
     def __init__(self, topology: Topology, node: str, key: tuple[str, ...]) -> None:
         super().__init__(topology, node)
         self.key = key
-
-
-def _as_is(node: model.Node) -> dict[str, Any]:
-    return {"schema": dict(node.schema), "keys": node.keys, "is_table": node.is_table}
-
-
-def _expr(given: Any) -> pl.Expr:
-    return pl.col(given) if isinstance(given, str) else _value(given)
-
-
-def _value(given: Any) -> pl.Expr:
-    return given if isinstance(given, pl.Expr) else pl.lit(given)
-
-
-def _keys_after(node: model.Node, exprs: tuple[pl.Expr, ...], keep: bool, schema: Schema) -> tuple[str, ...]:
-    """The columns that still decide the partition: those that come through unchanged."""
-    made: dict[str, pl.Expr] = {}
-    for expr in exprs:
-        for name in inferred(node.schema, lambda frame, it=expr: frame.select(it), "select"):  # type: ignore[misc]
-            made[name] = expr
-    for key in node.keys:
-        if key not in made:
-            if not keep:
-                return ()
-        elif not made[key].meta.eq(pl.col(key)):
-            return ()
-    return node.keys
-
-
-def _shown(schema: Schema) -> str:
-    return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
-
-
-__all__ = ["Flowing", "GlobalTable", "Grouped", "Stream", "Table"]

@@ -24,10 +24,11 @@ from headwater.limits import NAME_BYTES_MAX
 from headwater.log import keys as names
 from headwater.streams import model
 from headwater.streams.duration import Duration, millis
+from headwater.streams.flowing import Keys, columns_of
 from headwater.streams.joining import joined_schema
 from headwater.streams.model import Format, Node, Schema, Spec
 from headwater.streams.plan import changelog_topic
-from headwater.streams.stream import GlobalTable, Keys, Stream, Table, columns_of
+from headwater.streams.stream import GlobalTable, Stream, Table
 from headwater.streams.typing import BYTES, check_columns, schema_of
 
 
