@@ -177,6 +177,17 @@ class Coordinator:
         renewal = self.leases.renew(group, member.id, session_ms=member.session_ms)
         await to_the_end([renewal, self._watch(group, member.id)])
 
+    async def bury(self, group: str) -> None:
+        """Expel members whose sessions are over, for who is about to say whether a group has any.
+
+        Members watch over each other, so this matters where none is left.
+
+        Cost: nothing if all have come by this process within their sessions; else 1 LIST, and 1 commit if any is lost.
+        """
+        known = _members(self.namespace.state, group)
+        if not all(self.leases.heard(group, member.id, session_ms=member.session_ms) for member in known):
+            await self._expel_lost(group, "")
+
     async def expel(self, group: str, reasons: Mapping[str, str]) -> list[str]:
         """Have members leave, for reasons that are for people; those who left by this call. One intent each."""
 

@@ -97,6 +97,11 @@ class Leases:
         self._note(group, member, _Seen(now_s - lease.age_ms / 1_000, now_s, ours=False))
         return lease.age_ms / 1_000 >= interval_s * (1 - EARLY)
 
+    def heard(self, group: str, member: str, *, session_ms: int) -> bool:
+        """Whether the member came by this process within its session. Costs nothing; a no says nothing."""
+        seen = self._seen.get((group, member))
+        return seen is not None and 0 <= self.chain.clock.elapsed_s() - seen.heard_s <= session_ms / 1_000
+
     async def look(self, group: str, member: str) -> Lease | None:
         """How old the lease is; None if there is none. Cost: 1 HEAD."""
         key = keys.lease_key(group, member)

@@ -16,6 +16,7 @@ from headwater.sim.loop import sim_loop
 from tests.kafka.helpers_kafka_groups import (
     COMMIT,
     CONSUMER,
+    CONSUMER_DESCRIBE,
     DELETE,
     DELETE_OFFSETS,
     DESCRIBE,
@@ -333,5 +334,62 @@ def test_groups_without_members_are_deleted(version: int) -> None:
             (each["group_id"], each["error_code"]) for each in answer["results"]
         ]
         assert ["g", "k"] == [row[0] for row in await listed(one)]
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("kind", ["classic", "consumer"])
+def test_of_members_that_all_died_admins_hear_no_more_once_their_sessions_are_over(kind: str) -> None:
+    async def main() -> None:
+        place = Place()
+        one, admin = await place.gateway(t=1), await place.gateway()
+        if kind == "classic":
+            await Classic(one).lead_alone()
+        else:
+            terms = {"rebalance_timeout": 60_000, "subscribed_topic_names": ["t"], "topic_partitions": []}
+            await ask(one, CONSUMER, group_id="g", member_id="m", **terms)
+        await admin.namespace.refresh()
+        assert [E.unknown_member_id] == await commit(admin, {"t": {0: 1}})
+        busy = (await ask(admin, DELETE, groups_names=["g"]))["results"]
+        assert [E.non_empty_group] == [each["error_code"] for each in busy]
+        await sim_loop().sleep(46.0)
+        api, field = (DESCRIBE, "groups") if kind == "classic" else (CONSUMER_DESCRIBE, "group_ids")
+        described = (await ask(admin, api, **{field: ["g"]}))["groups"][0]
+        assert ("Empty", []) == (described["group_state"], described["members"])
+        assert [E.none] == await commit(admin, {"t": {0: 1}})
+        gone = (await ask(admin, DELETE, groups_names=["g"]))["results"]
+        assert [E.none] == [each["error_code"] for each in gone]
+
+    simulate(main())
+
+
+def test_describing_members_that_this_gateway_serves_costs_one_get() -> None:
+    async def main() -> None:
+        place = Place()
+        one = await three_groups(place)
+        before = place.meters[0].counts.copy()
+        await ask(one, DESCRIBE, groups=["g", "a"])
+        asked = place.meters[0].counts - before
+        assert (1, 0, 0) == (asked.get, asked.list, asked.put)
+
+    simulate(main())
+
+
+def test_offsets_that_a_transaction_is_about_to_move_are_not_stable() -> None:
+    async def main() -> None:
+        place = Place()
+        one, two = await place.gateway(t=2), await place.gateway()
+        await commit(one, {"t": {0: 1, 1: 1}})
+        producer = await ask(one, 22, transactional_id="x", transaction_timeout=60_000)
+        who = {"producer_id": producer["producer_id"], "producer_epoch": producer["producer_epoch"]}
+        topics = places(one, 3, {"t": {0: 5}})
+        answer = await ask(one, 28, 3, transactional_id="x", group_id="g", topics=topics, **who)
+        assert [E.none] == codes_in(answer)
+        assert [1, 1] == offsets_in(await fetch(two, {"t": [0, 1]}))
+        found = await fetch(two, {"t": [0, 1]}, require_stable=True)
+        assert ([-1, 1], [E.unstable_offset_commit, E.none]) == (offsets_in(found), codes_in(found))
+        assert [-1, 1] == offsets_in(await fetch(two, None, 7, require_stable=True))
+        assert E.none == (await ask(one, 26, 3, transactional_id="x", committed=True, **who))["error_code"]
+        assert [5, 1] == offsets_in(await fetch(two, {"t": [0, 1]}, require_stable=True))
 
     simulate(main())

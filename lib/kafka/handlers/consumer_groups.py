@@ -25,6 +25,7 @@ from headwater.groups.describe import TP, named, phase_of
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
     Refusal,
+    bury_in,
     check_may,
     check_standing,
     coordinator_of,
@@ -215,6 +216,7 @@ async def consumer_group_describe(peer: Peer, request: Request) -> Answer:
     except HeadwaterError as error:
         shown = {"error_code": group_code(error), "error_message": error.message}
         return {"groups": [{"group_id": name, **shown} for name in names], "throttle_time": throttle_ms(error)}
+    await bury_in(peer, (name for name in names if peer.service.may("describe", "group", name)))
     return {"groups": [_described(peer, request, name) for name in names]}
 
 

@@ -13,7 +13,7 @@ from headwater.groups.classic import metadata_of
 from headwater.groups.describe import phase_of
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.admin import for_each
-from headwater.kafka.handlers.group_rules import check_may, group_code, operations_of, refused, throttle_ms
+from headwater.kafka.handlers.group_rules import bury_in, check_may, group_code, operations_of, refused, throttle_ms
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.log.state import Group, Member
 
@@ -59,6 +59,7 @@ async def describe_groups(peer: Peer, request: Request) -> Answer:
     except HeadwaterError as error:
         shown = {"error_code": group_code(error), "error_message": error.message}
         return {"groups": [{"group_id": name, **shown} for name in names], "throttle_time": throttle_ms(error)}
+    await bury_in(peer, (name for name in names if peer.service.may("describe", "group", name)))
     return {"groups": [_described(peer, request, name) for name in names]}
 
 
@@ -107,6 +108,8 @@ async def delete_groups(peer: Peer, request: Request) -> Answer:
 
     async def one(name: str) -> Fields:
         try:
+            if peer.service.may("delete", "group", name):
+                await bury_in(peer, [name])
             await peer.service.delete_group(name)
         except HeadwaterError as error:
             return {"group_id": name, "error_code": group_code(error, InvalidRequest=ErrorCode.invalid_group_id)}

@@ -16,6 +16,7 @@ from kio.schema.errors import ErrorCode
 from headwater.errors import Fenced, HeadwaterError, Indeterminate, InvalidRequest
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
+    bury_in,
     check_may,
     enter,
     group_code,
@@ -73,7 +74,10 @@ async def commit_code(peer: Peer, request: Request) -> ErrorCode:
     code = _commit_code(peer.namespace.state, request.fields, request.version)
     if code is ErrorCode.none:
         return code
-    return _commit_code(await peer.namespace.refresh(), request.fields, request.version)
+    await peer.namespace.refresh()
+    if _generation(request.fields) < 0:
+        await bury_in(peer, [request.fields["group_id"]])  # an admin moves the offsets of who is dead, perhaps
+    return _commit_code(peer.namespace.state, request.fields, request.version)
 
 
 def _commit_code(state: State, asked: Fields, version: int) -> ErrorCode:
@@ -357,6 +361,7 @@ async def offset_delete(peer: Peer, request: Request) -> Answer:
     group = asked["group_id"]
     try:
         await enter(peer, group, "delete", fresh=True)
+        await bury_in(peer, [group])
     except HeadwaterError as error:
         return refused(error)
     found = peer.namespace.state.groups.get(group)

@@ -7,7 +7,7 @@ the tip, since the member may have come here from another gateway a moment ago.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from kio.schema.errors import ErrorCode
@@ -17,10 +17,11 @@ from headwater.errors import HeadwaterError, InvalidRequest, Throttled
 from headwater.groups.coordinator import Coordinator
 from headwater.kafka.errors import code_of
 from headwater.kafka.model import Fields, Peer
-from headwater.limits import KAFKA_MEMBER_PENDING_MS, NAME_BYTES_MAX
+from headwater.limits import KAFKA_ADMIN_AT_ONCE, KAFKA_MEMBER_PENDING_MS, NAME_BYTES_MAX
 from headwater.log.operations import Operation
 from headwater.log.outcomes import UnknownMember
 from headwater.log.state import Group, Member, State
+from headwater.log.together import to_the_end
 
 GROUP_OPERATIONS: Final[Mapping[Operation, int]] = {"read": 3, "delete": 6, "describe": 8}
 NO_OPERATIONS: Final = -(2**31)  # "not asked for"
@@ -96,6 +97,21 @@ def check_may(peer: Peer, group: str, operation: Operation) -> None:
 def coordinator_of(peer: Peer) -> Coordinator:
     """The coordinator that this process is, for all groups of the listener's namespace."""
     return peer.namespace.shared(Coordinator)
+
+
+async def bury_in(peer: Peer, groups: Iterable[str]) -> None:
+    """Have the groups let go of members whose sessions are over, where no other member is left to see to it.
+
+    A store that does not answer is no reason to say nothing of a group. Cost: see ``Coordinator.bury``.
+    """
+    coordinator, state = coordinator_of(peer), peer.namespace.state
+    names = [name for name in groups if name in state.groups and state.groups[name].members]
+    for start in range(0, len(names), KAFKA_ADMIN_AT_ONCE):
+        some = names[start : start + KAFKA_ADMIN_AT_ONCE]
+        try:
+            await to_the_end([coordinator.bury(name) for name in some])
+        except HeadwaterError:
+            return
 
 
 def operations_of(peer: Peer, group: str, *, wanted: bool) -> int:
