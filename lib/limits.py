@@ -275,6 +275,6 @@ REGISTRY_REFERENCES_MAX = 200  # schemas that one refers to, and those refer to
 REGISTRY_SUBJECT_MAX = 249  # characters of a subject's name, as of a topic's
 REGISTRY_PARSED_MAX = 1_024  # definitions that a process keeps parsed
 REGISTRY_PROBLEMS_MAX = 100  # reasons that a refusal names
-REGISTRY_STEPS_MAX = 20_000  # pairs of types that one comparison looks at, at 20 us: unions in unions may ask for any number
+REGISTRY_STEPS_MAX = 20_000  # pairs of types that one comparison looks at, at 20 us: unions in unions ask for any number
 REGISTRY_TRIES_MAX = 20  # writes that others were faster than; each try is one of them gone
 REGISTRY_READ_BYTES = 4 * MIB  # what one read of the topic takes

@@ -22,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from headwater.limits import REGISTRY_PROBLEMS_MAX
 from headwater.registry.refusal import Steps, invalid_schema
 
@@ -85,7 +87,7 @@ class _Diff:
     def between(self, new: Node, old: Node, path: str) -> Iterator[str]:
         self.steps.take()
         (n, new_doc), (o, old_doc) = _target(new, self.new), _target(old, self.old)
-        if n is True or n == {} or o is False or (n == o and new_doc == old_doc):
+        if n is True or n == {} or o is False or (_alike(n, o) and _alike(new_doc, old_doc)):
             return
         if n is False:
             yield f"{path}: nothing fits any more"
@@ -195,6 +197,11 @@ class _Diff:
 
 
 _NONE: Final = object()
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two documents are the same JSON: Python alone takes true for 1."""
+    return a is b or (a == b and msgspec.json.encode(a) == msgspec.json.encode(b))
 
 
 def _lost_types(n: dict[str, Any], o: dict[str, Any]) -> list[str]:
@@ -316,7 +323,7 @@ def _below(node: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
             for place, found in enumerate(listed):
                 yield f"{path}/{word}/{place}", found
     for word in (*_ONE, "items"):
-        if word in node and not isinstance(node[word], list):
+        if word in node and not (word == "items" and isinstance(items, list)):
             yield f"{path}/{word}", node[word]
 
 

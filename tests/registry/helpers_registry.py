@@ -20,7 +20,7 @@ def record(*fields: tuple[str, object], name: str = "r", **more: object) -> dict
 
 USER = record(("name", "string"))
 GROWN = {**USER, "fields": [*USER["fields"], {"name": "age", "type": "int", "default": 0}]}
-BROKEN = {**USER, "fields": [*USER["fields"], {"name": "age", "type": "int"}]}
+BROKEN = record(("name", "int"))
 
 
 class Ask:
