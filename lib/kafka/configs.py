@@ -211,11 +211,23 @@ BROKER: Final[Mapping[str, Config]] = {
         _broker("log.retention.ms", LONG, _OURS.retention_ms, "What topics have without one of their own."),
         _broker("message.max.bytes", INT, BATCH_BYTES_MAX, "Bytes of one record batch."),
         _broker("min.insync.replicas", INT, 1, "The bucket keeps what was acknowledged."),
-        _broker("num.partitions", INT, 1, "What topics have that are created without a number."),
         _broker("offsets.topic.replication.factor", INT, 1, "Offsets lie in the bucket, and in no topic."),
         _broker("transaction.state.log.replication.factor", INT, 1, "Transactions lie in the bucket, in no topic."),
     )
 }
+
+
+def broker_configs(*, node: int, rack: str, listener: str, auto_create: bool, partitions: int) -> list[Config]:
+    """What one gateway says of itself: what holds for all of them, and its own settings."""
+    own = (
+        _broker("advertised.listeners", LIST, listener, "Where clients of this listener find the gateway."),
+        _broker("auto.create.topics.enable", BOOLEAN, auto_create, "Whether topics are made that clients ask for."),
+        _broker("broker.rack", STRING, rack, "The zone that the gateway runs in."),
+        _broker("node.id", INT, node, "What clients call the gateway."),
+        _broker("num.partitions", INT, partitions, "What topics have that are created without a number."),
+    )
+    return sorted((*BROKER.values(), *own), key=lambda config: config.name)
+
 
 CLUSTER: Final[Mapping[str, Config]] = {
     HISTORY: Config(

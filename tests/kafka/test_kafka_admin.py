@@ -8,6 +8,7 @@ import pytest
 from kio.schema.errors import ErrorCode as E
 
 from headwater.api.service import Service
+from headwater.kafka.gateway import Settings
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Fields, Peer
 from headwater.kafka.names import topic_uuid
@@ -119,6 +120,15 @@ def test_a_manual_assignment_says_how_many_partitions_there_are() -> None:
         known = peer(await opened(memory()))
         await created(known, topic("a", assignments=assigned([1], [2], [1, 2])))
         assert 3 == len(known.namespace.topic("a").partitions)
+
+    simulate(main())
+
+
+def test_a_topic_without_a_number_of_partitions_has_what_the_gateway_is_set_to() -> None:
+    async def main() -> None:
+        known = peer(await opened(memory()), settings=Settings(partitions_default=4))
+        await created(known, topic("a"))
+        assert 4 == len(known.namespace.topic("a").partitions)
 
     simulate(main())
 

@@ -122,6 +122,8 @@ def test_a_broker_says_what_holds_for_all_gateways() -> None:
             found["default.replication.factor"]["read_only"],
         )
         assert not found["history.retention.ms"]["read_only"]
+        own = found["advertised.listeners"]
+        assert ("TEST://127.0.0.1:9092", 4, True) == (own["value"], own["config_source"], own["read_only"])
         assert {} == await described(known, BROKER, "")
 
     simulate(main())

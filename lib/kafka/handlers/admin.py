@@ -90,7 +90,8 @@ async def _created(peer: Peer, topic: Fields, *, check_only: bool) -> Fields:
     name = _checked_name(topic["name"])
     if name in peer.namespace.state.names:
         raise Refusal(ErrorCode.topic_already_exists, f"Topic '{name}' already exists.")
-    count, kept = _wanted_partitions(topic), _wanted_configs(topic["configs"])
+    count = _wanted_partitions(topic, peer.gateway.settings.partitions_default)
+    kept = _wanted_configs(topic["configs"])
     if check_only:
         if name.startswith(INTERNAL) or not peer.service.may("create", "cluster"):
             peer.service.check("create", "topic", name)
@@ -122,7 +123,7 @@ def _checked_name(name: str) -> str:
         raise Refusal(ErrorCode.invalid_topic_exception, error.message) from error
 
 
-def _wanted_partitions(topic: Fields) -> int:
+def _wanted_partitions(topic: Fields, default: int) -> int:
     count, factor, assignments = topic["num_partitions"], topic["replication_factor"], topic["assignments"]
     if assignments:
         if count != -1 or factor != -1:
@@ -133,9 +134,9 @@ def _wanted_partitions(topic: Fields) -> int:
         text = "Replication factor must be larger than 0, or -1 to use the default value."
         raise Refusal(ErrorCode.invalid_replication_factor, text)
     if count == 0 or count < -1 or count > PARTITION_MAX:
-        text = f"A topic has 1 to {PARTITION_MAX} partitions (-1: 1), not {count}."
+        text = f"A topic has 1 to {PARTITION_MAX} partitions (-1: {default}), not {count}."
         raise Refusal(ErrorCode.invalid_partitions, text)
-    return 1 if count == -1 else int(count)
+    return default if count == -1 else int(count)
 
 
 def _assigned(assignments: Sequence[Fields]) -> int:

@@ -76,10 +76,28 @@ def _listed(peer: Peer, kind: int, name: str) -> list[Fields]:
     if not name:
         return [each for each in ours if each["config_source"] == configs.FROM_CLUSTER]
     _check_broker(name)
-    return [described(config, None, read_only=True) for config in configs.BROKER.values()] + ours
+    return [_fixed(config) for config in _of_gateway(peer)] + ours
 
 
-def described(config: Config, value: str | None, *, cluster: bool = False, read_only: bool = False) -> Fields:
+def _of_gateway(peer: Peer) -> list[Config]:
+    settings = peer.gateway.settings
+    return configs.broker_configs(
+        node=peer.gateway.node_id,
+        rack=settings.rack,
+        listener=f"{peer.name}://{peer.address.host}:{peer.address.port}",
+        auto_create=settings.auto_create,
+        partitions=settings.partitions_default,
+    )
+
+
+def _fixed(config: Config) -> Fields:
+    """What was said when the gateway was started, or cannot be otherwise."""
+    synonym = {"name": config.name, "value": config.default, "source": configs.FROM_BROKER}
+    found = {"read_only": True, "is_default": False, "config_source": configs.FROM_BROKER, "synonyms": [synonym]}
+    return described(config, None) | found
+
+
+def described(config: Config, value: str | None, *, cluster: bool = False) -> Fields:
     """One config as answers have it: with its present value, where that comes from, and what stands behind it."""
     chain = [{"name": config.broker or config.name, "value": config.default, "source": configs.FROM_DEFAULT}]
     if value is not None:
@@ -88,7 +106,7 @@ def described(config: Config, value: str | None, *, cluster: bool = False, read_
     return {
         "name": config.name,
         "value": config.default if value is None else value,
-        "read_only": read_only,
+        "read_only": False,
         "is_default": value is None,
         "config_source": chain[0]["source"],
         "is_sensitive": False,
