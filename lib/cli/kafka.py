@@ -15,7 +15,7 @@ import click
 
 from headwater.cli.settings import Command, Settings, pass_settings
 from headwater.errors import InvalidRequest
-from headwater.limits import KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX
+from headwater.limits import KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX, KAFKA_REBALANCE_DELAY_MS
 
 if TYPE_CHECKING:
     from headwater.kafka.gateway import Gateway, Listener
@@ -47,6 +47,13 @@ if TYPE_CHECKING:
 )
 @click.option("--auto-create", is_flag=True, help="Make topics that clients ask for (auto.create.topics.enable).")
 @click.option("--partitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="… with so many.")
+@click.option(
+    "--rebalance-delay-ms",
+    type=click.IntRange(0, 60_000),
+    default=KAFKA_REBALANCE_DELAY_MS,
+    show_default=True,
+    help="How long an empty group waits for more members (group.initial.rebalance.delay.ms).",
+)
 @click.option("--scram-file", type=click.Path(exists=True, dir_okay=False), help="SCRAM credentials as JSON.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="PEM: certificate chain and key.")
 @click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False), help="PEM: who signs clients' certificates.")
@@ -81,6 +88,7 @@ def _gateway(settings: Settings, given: dict[str, Any]) -> Gateway:
             linger_ms=given["linger_ms"],
             auto_create=given["auto_create"],
             partitions_default=given["partitions"],
+            rebalance_delay_ms=given["rebalance_delay_ms"],
             scram=scram,
         ),
         clock=clock,

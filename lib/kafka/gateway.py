@@ -26,6 +26,7 @@ from headwater.kafka import connection as connections
 from headwater.kafka.connection import Connection
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Address, Peer
+from headwater.kafka.sessions import FetchSessions
 from headwater.kafka.shelf import Shelf
 from headwater.limits import (
     KAFKA_CACHE_BYTES,
@@ -34,6 +35,7 @@ from headwater.limits import (
     KAFKA_IDLE_S,
     KAFKA_LINGER_MS,
     KAFKA_LINGER_MS_MAX,
+    KAFKA_REBALANCE_DELAY_MS,
     KAFKA_SLOW_S,
     KAFKA_STOP_S,
     KAFKA_TICK_S,
@@ -77,7 +79,9 @@ class Settings:
     """How a gateway behaves. ``node_id`` is what clients call it; several gateways may share one address and one id.
 
     ``auto_create`` makes topics that a client asks for (Kafka: auto.create.topics.enable), with
-    ``partitions_default`` partitions. ``rack`` is the zone that the gateway runs in.
+    ``partitions_default`` partitions. ``rack`` is the zone that the gateway runs in. An empty group of the classic
+    protocol waits ``rebalance_delay_ms`` for more members (Kafka: group.initial.rebalance.delay.ms): those that come
+    later cost it another rebalance.
     """
 
     node_id: int = 1
@@ -86,6 +90,7 @@ class Settings:
     cache_bytes: int = KAFKA_CACHE_BYTES
     auto_create: bool = False
     partitions_default: int = 1
+    rebalance_delay_ms: int = KAFKA_REBALANCE_DELAY_MS
     scram: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -117,6 +122,7 @@ class Gateway:
         self.connections_max = connections_max
         self.paused: set[Connection] = set()
         self.quotas = Quotas(self.clock)
+        self.sessions = FetchSessions(self.rng)
         self._options = options or Options(linger_ms=self.settings.linger_ms)
         self._namespaces: dict[str, asyncio.Future[Namespace]] = {}
         self._shelves: dict[str, Shelf] = {}

@@ -9,6 +9,7 @@ import pytest
 from kio.schema.errors import ErrorCode as E
 
 from headwater.api.service import Service
+from headwater.kafka.gateway import Settings
 from headwater.kafka.handlers.group_rules import is_pending, new_member_id
 from headwater.log.operations import AclRule
 from headwater.sim.latency import S3_STANDARD, ZERO, Profile
@@ -348,3 +349,58 @@ def test_who_may_not_read_a_group_takes_no_part_in_it(api: int) -> None:
         assert E.group_authorization_failed == answer["error_code"]
 
     simulate(main())
+
+
+def test_a_client_that_was_cut_off_while_it_waited_joins_again_under_its_id() -> None:
+    async def main() -> None:
+        place = Place()
+        one = await Classic(await place.gateway()).lead_alone()
+        two = Classic(await place.gateway())
+        told = await two.ask(JOIN, **{**TERMS, "member_id": ""})
+        two.member = told["member_id"]
+        cut_off = asyncio.ensure_future(two.join())
+        await sim_loop().sleep(1.0)
+        cut_off.cancel()
+        await asyncio.gather(cut_off, return_exceptions=True)
+        assert E.rebalance_in_progress is await one.beat()
+        again = Classic(await place.gateway(), member=two.member)
+        assert [E.none] * 2 == await asyncio.gather(again.join(), one.join())
+        assert again.joined is not None and one.joined is not None
+        assert (two.member, 2) == (again.member, len(one.joined["members"]))
+
+    simulate(main())
+
+
+def test_who_is_cut_off_for_good_while_it_waits_holds_nobody_up_longer_than_its_session() -> None:
+    async def main() -> None:
+        place = Place()
+        one = await Classic(await place.gateway()).lead_alone()
+        gone = asyncio.ensure_future(Classic(await place.gateway()).join(session_timeout=6_000))
+        await sim_loop().sleep(1.0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        began_s = sim_loop().time()
+        assert E.none is await one.join()
+        assert b"1" == (await one.sync(given={one.member: b"1"}))["assignment"]
+        while await one.beat() is E.none:
+            await sim_loop().sleep(0.5)
+        assert E.none is await one.join()
+        assert one.joined is not None and 1 == len(one.joined["members"])
+        assert sim_loop().time() - began_s < 12.0
+
+    simulate(main())
+
+
+def test_an_empty_group_waits_for_more_members_as_long_as_the_gateway_says() -> None:
+    async def main() -> None:
+        place = Place()
+        one = Classic(await place.gateway())
+        one.peer.gateway.settings = Settings(rebalance_delay_ms=5_000)
+        began_s = sim_loop().time()
+        assert E.none is await one.join()
+        assert 5.0 <= sim_loop().time() - began_s < 5.5
+
+    simulate(main())
+
+
+TERMS: dict[str, Any] = {"session_timeout": 10_000, "protocol_type": "consumer", "protocols": [{"name": "range"}]}

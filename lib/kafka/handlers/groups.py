@@ -29,7 +29,7 @@ from headwater.kafka.handlers.group_rules import (
     told_apart,
 )
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
-from headwater.limits import KAFKA_GROUP_STALE_MS, KAFKA_REBALANCE_DELAY_MS, SESSION_MS_MAX, SESSION_MS_MIN
+from headwater.limits import KAFKA_GROUP_STALE_MS, SESSION_MS_MAX, SESSION_MS_MIN
 from headwater.log import keys
 from headwater.log.state import State
 
@@ -107,7 +107,7 @@ async def _join(peer: Peer, request: Request) -> Joined:
         instance=asked["group_instance_id"] or "",
         session_ms=session_ms,
         rebalance_ms=rebalance_ms,
-        delay_ms=min(KAFKA_REBALANCE_DELAY_MS, rebalance_ms),
+        delay_ms=min(peer.gateway.settings.rebalance_delay_ms, rebalance_ms),
         client=tidy(request.client),
     )
 
