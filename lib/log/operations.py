@@ -147,7 +147,7 @@ class EndReserve(Op, frozen=True):
 
     Without ``bump`` the producer goes on under its epoch and sequences, as Kafka's clients did before KIP-890. A
     repetition changes nothing and is answered the same; with the other ``commit`` it is refused as ``ended``. With
-    ``after`` it is for the transaction that follows so many ends of this producer, and refused as ``stale`` in another.
+    ``after`` it comes after so many ends and moves of offsets of this producer, and is refused as ``stale`` later.
     """
 
     pid: Count

@@ -2,7 +2,7 @@
 
 Whoever asks again, because no answer came, asks with a new intent; the first one may still be under way, and be
 committed when the producer's next transaction is open. A new epoch keeps it out (KIP-890). Producers that keep their
-epoch are protected by how many transactions they have ended: an intent of an earlier one is refused as ``stale``.
+epoch are protected by how many steps they have gone: an intent that comes after fewer is refused as ``stale``.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ class Reserving:
         def wishes(after: int) -> list[ops.AnyOp]:
             return [
                 ops.ReserveOffsets(
-                    pid=self.pid, epoch=self.epoch, timeout_ms=self.timeout_ms, offsets=commit, after=after
+                    pid=self.pid, epoch=self.epoch, timeout_ms=self.timeout_ms, offsets=commit, after=after + number
                 )
-                for commit in commits
+                for number, commit in enumerate(commits)
             ]
 
         for _ in range(RESERVING_TRIES_MAX):
             try:
-                await self._commit(wishes(self._ends))
+                await self._commit(wishes(self._steps))
                 return
             except Conflict as error:
-                # We did not know yet of all that this producer has ended; the refusal has told us.
+                # We did not know yet of every step of this producer; the refusal has told us.
                 if error.data.get("reason") != "stale":
                     raise
                 last = error
@@ -77,7 +77,7 @@ class Reserving:
             wishes: list[ops.AnyOp] = []
             if begun:
                 wishes.append(ops.Reserve(pid=self.pid, epoch=self.epoch, timeout_ms=self.timeout_ms))
-            end = ops.EndReserve(pid=self.pid, epoch=self.epoch, commit=commit, bump=bump, after=self._ends)
+            end = ops.EndReserve(pid=self.pid, epoch=self.epoch, commit=commit, bump=bump, after=self._steps)
             try:
                 outcome = await self._commit([*wishes, end])
                 return outcome.values["pid"], outcome.values["epoch"]
@@ -104,8 +104,8 @@ class Reserving:
         return self.namespace.state.producers.get(self.pid)
 
     @property
-    def _ends(self) -> int:
-        return self._producer.ends if self._producer is not None else 0
+    def _steps(self) -> int:
+        return self._producer.steps if self._producer is not None else 0
 
     @property
     def _has_ended(self) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from headwater.errors import Conflict, Corrupt, Fenced, HeadwaterError, Indeterminate, NotFound
@@ -38,20 +37,22 @@ RETRIES = 6
 
 def cast(world: World) -> list[tuple[str, Act]]:
     """Who plays in this world."""
+    from headwater.sim import reservers
+
     plan = world.plan
     kinds: list[Act] = [plain_writer, idempotent_writer, transactional_writer]
     found: list[tuple[str, Act]] = [(f"writer{i}", world.rng.choice(kinds)) for i in range(plan.writers)]
     found += [(f"reader{i}", reader) for i in range(plan.readers)]
     found += [(f"pipe{i}", _pipeline(i % 2)) for i in range(plan.pipelines)]
     found += [(f"member{i}", member) for i in range(plan.members)]
-    found += [(f"reserver{i}", reserver) for i in range(plan.reservers)]
+    found += [(f"reserver{i}", reservers.reserver) for i in range(plan.reservers)]
     found += [(f"busybody{i}", busybody) for i in range(plan.busybodies)]
     return found
 
 
 async def plain_writer(world: World, process: Process, log: Namespace) -> None:
     """Appends without a producer id; exactly once by the intent's own identity. Some ask for what cannot be."""
-    rng, names = rng_of(world, process), _names(process)
+    rng, names = rng_of(world, process), names_of(process)
     while not world.over():
         if rng.random() < 0.1:
             await _ask_the_impossible(world, process, log, names)
@@ -69,8 +70,8 @@ async def plain_writer(world: World, process: Process, log: Namespace) -> None:
 
 async def idempotent_writer(world: World, process: Process, log: Namespace) -> None:
     """Appends under sequence numbers; what is indeterminate is sent again under the same number."""
-    rng, names = rng_of(world, process), _names(process)
-    producer = await _producer(world, log, "")
+    rng, names = rng_of(world, process), names_of(process)
+    producer = await producer_of(world, log, "")
     while producer is not None and not world.over():
         tp, uids = rng.choice(INPUTS), names(rng.randint(1, 3))
         call = world.history.append(process.name, f"pid{producer.id}", tp, uids, epoch=producer.epoch)
@@ -86,7 +87,7 @@ async def idempotent_writer(world: World, process: Process, log: Namespace) -> N
                 sent = True
             except HeadwaterError as error:
                 alarm(error)
-                _not_applied(world, call, error, sent)
+                not_applied(world, call, error, sent)
                 break
             sent = True
         else:
@@ -96,22 +97,22 @@ async def idempotent_writer(world: World, process: Process, log: Namespace) -> N
                 await _send_again(producer, tp, batch, sequence, found.base_offset)
         else:
             # Something may be missing in the sequence: go on under a new identity.
-            producer = await _producer(world, log, "")
+            producer = await producer_of(world, log, "")
         await rest(world, process, rng)
 
 
 async def transactional_writer(world: World, process: Process, log: Namespace) -> None:
     """Transactions over both input partitions and a group's offsets; several may fight for one id."""
-    rng, names = rng_of(world, process), _names(process)
+    rng, names = rng_of(world, process), names_of(process)
     tid = rng.choice(["shared", process.name.split(".")[0]])
-    producer = await _producer(world, log, tid)
+    producer = await producer_of(world, log, tid)
     while producer is not None and not world.over():
         sends = tuple((tp, tuple(names(rng.randint(1, 2)))) for tp in rng.sample(INPUTS, rng.randint(1, 2)))
         group, marks = f"marks-{tid}", ((INPUTS[0], rng.randint(0, 9)),)
         what = Transaction(producer=f"pid{producer.id}", sends=sends, epoch=producer.epoch, group=group, offsets=marks)
         call = world.history.invoke(process.name, what)
         if not await _transact(world, producer, call, sends, group, dict(marks), abort=rng.random() < 0.2):
-            producer = await _producer(world, log, tid)
+            producer = await producer_of(world, log, tid)
         await rest(world, process, rng)
 
 
@@ -143,7 +144,7 @@ def _pipeline(number: int) -> Act:
         source, target, group = INPUTS[number], OUTPUTS, f"pipe{number}"
         if not any(p.group == group for p in world.history.pipelines):
             world.history.declare(Pipeline(group=group, inputs=(source,), outputs=OUTPUTS, prefix=f"{group}:"))
-        producer = await _producer(world, log, group)
+        producer = await producer_of(world, log, group)
         while producer is not None and not world.over():
             try:
                 call = world.history.invoke(process.name, OffsetFetch(group=group, tp=source))
@@ -171,7 +172,7 @@ def _pipeline(number: int) -> Act:
             )
             call = world.history.invoke(process.name, what)
             if not await _transact(world, producer, call, sends, group, {source: got.next}, abort=False):
-                producer = await _producer(world, log, group)
+                producer = await producer_of(world, log, group)
             await rest(world, process, rng)
 
     return act
@@ -213,46 +214,6 @@ async def _take_over(log: Namespace, group: str, me: str, tp: TP) -> int | None:
     await log.writer.commit(ops=[*wishes, ops.JoinGroup(group=group, member=me, topics=[tp[0]])])
     mine = log.state.groups[group].members.get(me)
     return mine.owned.get(log.topic(tp[0]).id, {}).get(tp[1]) if mine else None
-
-
-async def reserver(world: World, process: Process, log: Namespace) -> None:
-    """Takes offsets first and opens or voids them later, as the gateway's transactions will."""
-    rng, names, tid = rng_of(world, process), _names(process), process.name.split(".")[0]
-    producer = await _producer(world, log, tid)
-    while producer is not None and not world.over():
-        uids = names(rng.randint(1, 3))
-        what = Transaction(producer=f"pid{producer.id}", sends=((HELD, tuple(uids)),), epoch=producer.epoch)
-        call = world.history.invoke(process.name, what)
-        batch = world.pack(uids)
-        numbered = replace(batch, producer_id=producer.id, producer_epoch=producer.epoch)
-        commit = rng.random() < 0.7
-        try:
-            topic = (await log.find_topic(HELD[0])).id
-            reserve = ops.Reserve(pid=producer.id, epoch=producer.epoch, timeout_ms=rng.choice([500, 60_000]))
-            held = await log.writer.commit([AppendRequest(topic=topic, partition=0, batch=numbered)], [reserve])
-            await rest(world, process, rng)
-        except HeadwaterError as error:
-            alarm(error)
-            # Nothing of it is readable before the end is committed, and from here on it never will be.
-            world.history.fail(call, type(error).__name__)
-            producer = await _producer(world, log, tid)
-            continue
-
-        async def end(
-            token: str, producer: Producer = producer, commit: bool = commit, base: int = held.bases[0]
-        ) -> int:
-            op = ops.EndReserve(pid=producer.id, epoch=producer.epoch, commit=commit)
-            producer.adopt(await log.writer.commit(ops=[op], token=token))
-            return base
-
-        if commit:
-            settled = await settle(world, call, end)
-        else:
-            world.history.fail(call, "Aborted")
-            settled = await _quietly(end)
-        if not settled:
-            producer = await _producer(world, log, tid)
-        await rest(world, process, rng)
 
 
 async def busybody(world: World, process: Process, log: Namespace) -> None:
@@ -325,7 +286,7 @@ async def settle(world: World, call: int, send: Callable[[str], Awaitable[Append
             await world.loop.sleep(0.5)
         except HeadwaterError as error:
             alarm(error)
-            _not_applied(world, call, error, bool(token))
+            not_applied(world, call, error, bool(token))
             return False
         else:
             world.history.ok(call, found.base_offset if isinstance(found, Appended) else found)
@@ -334,7 +295,7 @@ async def settle(world: World, call: int, send: Callable[[str], Awaitable[Append
     return False
 
 
-def _not_applied(world: World, call: int, error: HeadwaterError, sent_before: bool) -> None:
+def not_applied(world: World, call: int, error: HeadwaterError, sent_before: bool) -> None:
     """A definite refusal ends a call as failed; if an earlier sending is in doubt, some refusals decide nothing."""
     if sent_before and not isinstance(error, NotFound | Conflict):
         world.history.unknown(call, type(error).__name__)
@@ -381,7 +342,7 @@ async def _transact(
             alarm(error)
             # A transaction's own identity is remembered, so even after a doubtful sending a refusal is the truth,
             # unless it comes from a check that runs before the log is asked.
-            _not_applied(world, call, error, sent)
+            not_applied(world, call, error, sent)
             return False
         else:
             world.history.ok(call, tuple(append.base_offset for append in placed))
@@ -390,7 +351,7 @@ async def _transact(
     return False
 
 
-async def _producer(world: World, log: Namespace, tid: str) -> Producer | None:
+async def producer_of(world: World, log: Namespace, tid: str) -> Producer | None:
     """A producer, however long it takes; None when the world ends first."""
     while not world.over():
         try:
@@ -433,15 +394,6 @@ def alarm(error: HeadwaterError) -> None:
         raise error
 
 
-async def _quietly(send: Callable[[str], Awaitable[object]]) -> bool:
-    try:
-        await send("")
-    except HeadwaterError as error:
-        alarm(error)
-        return False
-    return True
-
-
 async def rest(world: World, process: Process, rng: random.Random) -> None:
     """What an actor does between two acts; before and after it the process may be struck."""
     await process.checkpoint()
@@ -458,7 +410,7 @@ def rng_of(world: World, process: Process) -> random.Random:
     return random.Random(f"{world.plan.seed}-{process.name}")
 
 
-def _names(process: Process) -> Callable[[int], list[str]]:
+def names_of(process: Process) -> Callable[[int], list[str]]:
     """Uids that nobody else gives out."""
     count = 0
 

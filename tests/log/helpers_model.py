@@ -152,7 +152,7 @@ class Model(GroupModel):
         self.next_pid += 1
         self.producers[pid] = {
             "epoch": 0, "tid": tid, "sequences": {}, "open": set(), "deadline": 0, "last": self.time,
-            "groups": [], "timeout": timeout, "ended": None, "ends": 0,
+            "groups": [], "timeout": timeout, "ended": None, "steps": 0,
         }  # fmt: skip
         self.used.append(pid)
         return pid
@@ -222,7 +222,7 @@ class Model(GroupModel):
 
     def _ReserveOffsets(self, op: ops.ReserveOffsets) -> None:  # noqa: N802
         producer = self._fence(op.pid, op.epoch)
-        if op.after >= 0 and op.after != producer["ends"]:
+        if op.after >= 0 and op.after != producer["steps"]:
             raise No("stale")
         if not self._busy(op.pid):
             producer["deadline"] = self.time + op.timeout_ms
@@ -230,6 +230,7 @@ class Model(GroupModel):
         if op.offsets.group not in producer["groups"]:
             producer["groups"].append(op.offsets.group)
         producer["ended"] = None
+        producer["steps"] += 1
         self.touched.append(op.pid)
 
     def _EndReserve(self, op: ops.EndReserve) -> None:  # noqa: N802
@@ -242,9 +243,9 @@ class Model(GroupModel):
                 raise No("ended")
             self._answer(op.pid)
             return
-        if op.after >= 0 and op.after != producer["ends"]:
+        if op.after >= 0 and op.after != producer["steps"]:
             raise No("stale")
-        producer["ends"] += 1
+        producer["steps"] += 1
         self._close(op.pid, "open" if op.commit else "gap")
         if op.bump:
             self._end_with(op.pid, (op.pid, op.epoch, how))
@@ -331,7 +332,7 @@ class Model(GroupModel):
                     self.producers[pid]["tid"],
                     self.producers[pid]["last"],
                     sorted(self.producers[pid]["open"]),
-                    *(self.producers[pid][name] for name in ("groups", "deadline", "timeout", "ended", "ends")),
+                    *(self.producers[pid][name] for name in ("groups", "deadline", "timeout", "ended", "steps")),
                     {place: (e, b[-5:]) for place, (e, b) in self.producers[pid]["sequences"].items()},
                 )
                 for pid in self.used
@@ -377,7 +378,7 @@ def seen(state: State) -> dict[str, Any]:
                 producer.deadline_ms,
                 producer.timeout_ms,
                 (producer.ended.pid, producer.ended.epoch, producer.ended.how) if producer.ended else None,
-                producer.ends,
+                producer.steps,
                 {
                     (topic, partition): (known.epoch, known.batches)
                     for topic, places in producer.sequences.items()
@@ -472,8 +473,8 @@ class Maker:
         )
 
     def _after(self, pid: int) -> int:
-        ends = self.model.producers.get(pid, {"ends": 0})["ends"]
-        return self.rng.choice([-1, ends, ends, ends, max(0, ends - 1)])
+        steps = self.model.producers.get(pid, {"steps": 0})["steps"]
+        return self.rng.choice([-1, steps, steps, steps, max(0, steps - 1)])
 
     def _op(self) -> ops.AnyOp:
         rng = self.rng

@@ -149,7 +149,7 @@ class Producer(Struct, forbid_unknown_fields=True):
     timeout_ms: int = 0  # of its transactions, as its owner wanted; 0: each says its own
     groups: list[str] = []
     ended: Ended | None = None
-    ends: int = 0  # transactions that it has ended under any epoch
+    steps: int = 0  # ends, and moves of offsets, under any epoch: a request that comes late knows of fewer
 
     @property
     def is_busy(self) -> bool:

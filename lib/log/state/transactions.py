@@ -70,6 +70,7 @@ def _reserve_offsets(change: Change, op: ReserveOffsets) -> None:
     if held > TRANSACTION_OFFSETS_MAX:
         raise Refused("too_many", f"A transaction moves at most {TRANSACTION_OFFSETS_MAX} offsets, not {held}.")
     change.set(producer, "ended", None)
+    change.set(producer, "steps", producer.steps + 1)
     change.touched.append(producer)
 
 
@@ -103,7 +104,7 @@ def _end_reserve(change: Change, op: EndReserve) -> None:
         return
     _check_after(producer, op.after)
     _end(change, producer, commit=op.commit)
-    change.set(producer, "ends", producer.ends + 1)
+    change.set(producer, "steps", producer.steps + 1)
     ended = Ended(producer.id, producer.epoch, how)
     if op.bump:
         _bump_at_the_end(change, producer, ended)
@@ -113,9 +114,9 @@ def _end_reserve(change: Change, op: EndReserve) -> None:
 
 
 def _check_after(producer: Producer, after: int) -> None:
-    """Without a new epoch a late request of one transaction would join the next."""
-    if after not in (-1, producer.ends):
-        raise Refused("stale", f"Producer {producer.id} has ended {producer.ends} transactions by now, not {after}.")
+    """Without a new epoch a late request of one transaction would join the next, or undo what came after it."""
+    if after not in (-1, producer.steps):
+        raise Refused("stale", f"Producer {producer.id} has gone {producer.steps} steps by now, not {after}.")
 
 
 def _is_repetition(change: Change, producer: Producer, how: str) -> bool:
