@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections import Counter
-from typing import Any
-
 import pytest
 
 pytest.importorskip("polars")
@@ -13,22 +9,16 @@ pytest.importorskip("polars")
 from headwater.sim.streams import simulate
 from headwater.sim.streams_jobs import PLAYS
 from headwater.sim.streams_plan import StreamsPlan
-from headwater.sim.sweep import judge
+from tests.sim.helpers_worlds import missing, played
 
 SEEDS = len(PLAYS)
-
-
-@functools.cache
-def played(seed: int) -> dict[str, Any]:
-    """The verdict on a world, which each process plays once."""
-    return judge(seed, "streams")
 
 
 # One worker plays them all, or two would play most of them twice.
 @pytest.mark.xdist_group("streams-world")
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_seed_keeps_every_promise(seed: int) -> None:
-    assert [] == played(seed)["violations"]
+    assert [] == played("streams", seed)["violations"]
 
 
 FOUND = {
@@ -40,14 +30,11 @@ FOUND = {
 
 @pytest.mark.parametrize("seed", FOUND, ids=lambda seed: f"{seed}: {FOUND[seed]}")
 def test_a_seed_that_found_a_bug_finds_none_any_more(seed: int) -> None:
-    assert [] == played(seed)["violations"]
+    assert [] == played("streams", seed)["violations"]
 
 
 @pytest.mark.xdist_group("streams-world")
 def test_things_really_happen() -> None:
-    deeds: Counter[str] = Counter()
-    for seed in range(SEEDS):
-        deeds.update(played(seed).get("deeds", {}))
     wanted = {
         *("commits", "commits: Fenced", "commits: Indeterminate", "commits without input"),
         *("tasks taken", "restores", "restores of state", "restores from standbys"),
@@ -55,7 +42,7 @@ def test_things_really_happen() -> None:
         *("runs to the end", "runs cut off", "workers stopped"),
         *("upkeep: archive", "upkeep: collect"),
     }
-    assert set() == {deed for deed in wanted if not deeds[deed]}
+    assert set() == missing("streams", range(SEEDS), wanted)
 
 
 def test_the_same_seed_gives_the_same_history_twice() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +12,9 @@ pytest.importorskip("polars")
 from headwater.errors import Fenced
 from headwater.log import operations as ops
 from headwater.log.outcomes import UnknownMember
-from headwater.sim.sweep import judge
 from headwater.streams.runner import changelog, committing, computing, stepping
 from headwater.streams.task import Task
-
-Plant = Callable[[pytest.MonkeyPatch], None]
+from tests.sim.helpers_worlds import Plant, expect_notice
 
 
 def forget_the_changelog(patch: pytest.MonkeyPatch) -> None:
@@ -208,8 +205,4 @@ PLANTS: dict[Plant, int] = {
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    for seed in range(PLANTS[plant]):
-        if judge(seed, "streams")["violations"]:
-            return
-    pytest.fail(f"{PLANTS[plant]} seeds did not notice: {plant.__doc__}")
+    expect_notice("streams", plant, PLANTS[plant], monkeypatch)

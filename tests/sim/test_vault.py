@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,37 +14,28 @@ from headwater.log.chain import Chain
 from headwater.log.lookup import Lookup
 from headwater.log.reader import Fetched, Reader
 from headwater.log.state import Archive, State
-from headwater.sim.sweep import judge
 from headwater.sim.vault import VaultPlan, plan_of, simulate
+from tests.sim.helpers_worlds import Plant, expect_notice, missing, played
 
 SEEDS = 30
-
-
-@functools.cache
-def played(seed: int) -> dict[str, Any]:
-    """The verdict on a world, which each process plays once."""
-    return judge(seed, "archive")
 
 
 # One worker plays them all, or two would play most of them twice.
 @pytest.mark.xdist_group("vault")
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_seed_keeps_every_promise(seed: int) -> None:
-    assert [] == played(seed)["violations"]
+    assert [] == played("archive", seed)["violations"]
 
 
 @pytest.mark.xdist_group("vault")
 def test_things_really_happen() -> None:
-    deeds: Counter[str] = Counter()
-    for seed in range(SEEDS):
-        deeds.update(played(seed).get("deeds", {}))
     wanted = {
         *("made archive", "made files", "made boundary", "branches", "looks at the past", "looks refused"),
         *("deleted archive", "deleted segment", "deleted manifest", "deleted snapshot", "deleted index"),
         *("archive: files", "archive: merged", "archive: pages", "compact: dropped", "compact: tombstones"),
         *("retain: trimmed", "collect: raised"),
     }
-    assert set() == {deed for deed in wanted if not deeds[deed]}
+    assert set() == missing("archive", range(SEEDS), wanted)
 
 
 def test_the_same_seed_gives_the_same_history_twice() -> None:
@@ -66,8 +54,6 @@ def test_plans_cover_every_kind_of_life() -> None:
 
 
 # -- planted bugs -----------------------------------------------------------------------------------------
-
-Plant = Callable[[pytest.MonkeyPatch], None]
 
 
 def _upkeep(name: str) -> Any:
@@ -354,8 +340,4 @@ PLANTS: dict[Plant, int] = {
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    for seed in range(PLANTS[plant]):
-        if judge(seed, "archive")["violations"]:
-            return
-    pytest.fail(f"{PLANTS[plant]} seeds did not notice: {plant.__doc__}")
+    expect_notice("archive", plant, PLANTS[plant], monkeypatch)

@@ -1,0 +1,37 @@
+"""What the tests of worlds share: verdicts that are played once a process, deeds that never happened, plants."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from headwater.sim.sweep import judge
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+@functools.cache
+def played(world: str, seed: int) -> dict[str, Any]:
+    """The verdict on a world, which each process plays once."""
+    return judge(seed, world)
+
+
+def missing(world: str, seeds: Iterable[int], wanted: Iterable[str]) -> set[str]:
+    """The deeds of ``wanted`` that none of the worlds of ``seeds`` has seen."""
+    deeds: Counter[str] = Counter()
+    for seed in seeds:
+        deeds.update(played(world, seed).get("deeds", {}))
+    return {deed for deed in wanted if not deeds[deed]}
+
+
+def expect_notice(world: str, plant: Plant, seeds: int, patch: pytest.MonkeyPatch) -> None:
+    """Plant a bug, and fail unless one of so many worlds is judged wrong for it."""
+    plant(patch)
+    for seed in range(seeds):
+        if judge(seed, world)["violations"]:
+            return
+    pytest.fail(f"{seeds} seeds did not notice: {plant.__doc__}")
