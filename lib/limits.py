@@ -278,4 +278,4 @@ REGISTRY_PROBLEMS_MAX = 100  # reasons that a refusal names
 REGISTRY_STEPS_MAX = 20_000  # pairs of types that one comparison looks at, 20 us each: unions in unions have any number
 REGISTRY_TRIES_MAX = 20  # writes that others were faster than; each try is one of them gone
 REGISTRY_READ_BYTES = 4 * MIB  # what one read of the topic takes
-KAFKA_SESSIONS_MAX = 1_000  # fetch sessions that one gateway remembers, as in Kafka (max.incremental.fetch.session.cache.slots)
+KAFKA_SESSIONS_MAX = 1_000  # fetch sessions that one gateway remembers, as in Kafka

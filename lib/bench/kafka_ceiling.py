@@ -88,7 +88,7 @@ class Bare(asyncio.BufferedProtocol):
                 log = self.logs.setdefault((topic["name"], part["index"]), [])
                 base = log[-1][1] if log else 0
                 count = sum(header.count for header in kafka2.headers_of(part["records"]))
-                log.append((base, base + count, part["records"]))
+                log.append((base, base + count, bytes(part["records"])))  # as a store in memory keeps them
                 rows.append({"index": part["index"], "base_offset": base})
             responses.append({"name": topic["name"], "partition_responses": rows})
         return {"responses": responses}

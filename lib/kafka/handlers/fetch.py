@@ -18,6 +18,7 @@ from headwater.kafka.errors import code_of
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import topic_by_uuid
+from headwater.kafka.sessions import NoSession
 from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX
 from headwater.log.state import Topic
 from headwater.types import Buffer
@@ -44,9 +45,12 @@ async def fetch(peer: Peer, request: Request) -> Answer:
 
 async def _fetch(peer: Peer, request: Request) -> Fields:
     asked = request.fields
-    if asked["session_epoch"] > 0:
-        # Nobody was given a session: each fetch says in full what it wants (KIP-227 allows that).
-        return {"error_code": ErrorCode.fetch_session_id_not_found}
+    try:
+        session = peer.gateway.sessions.begin(asked)
+    except NoSession as error:
+        return {"error_code": error.code}
+    if session is not None:
+        asked = {**asked, "topics": session.topics()}
     clock = peer.gateway.clock
     deadline_s = clock.elapsed_s() + min(max(asked["max_wait"], 0), FETCH_WAIT_MS_MAX) / 1_000
     if peer.namespace.chain.age_s() > POLL_S_MAX:
@@ -59,7 +63,9 @@ async def _fetch(peer: Peer, request: Request) -> Fields:
         left_s = deadline_s - clock.elapsed_s()
         if failed or size >= max(asked["min_bytes"], 0) or left_s <= 0:
             await _pay(peer, size)
-            return answer
+            if session is None:
+                return answer
+            return {"session_id": session.id, "responses": session.news(answer["responses"])}
         if not await chain.grown(seen, min(poll_s, left_s)) and chain.age_s() >= poll_s / 2:
             await peer.namespace.refresh()
         poll_s = min(poll_s * 1.5, POLL_S_MAX)
