@@ -117,6 +117,36 @@ def test_a_consumer_finds_the_offset_of_a_time(kafka: Any) -> None:
     assert ([0, 6, 19, -1], 0, 20) == (found, low, high)
 
 
+def test_the_offset_of_the_newest_time_is_found_in_the_archive_too(kafka: Any) -> None:
+    from confluent_kafka.admin import AdminClient, OffsetSpec
+
+    from headwater.upkeep.archiver import archive
+
+    kafka.create_topic("orders", 1, **{"archive.ms": "1"})
+    producer = confluent_kafka.Producer({"bootstrap.servers": kafka.bootstrap})
+    for time in (1_000, 3_000, 2_000):
+        producer.produce("orders", b"x", timestamp=time)
+        producer.flush(10)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    place = confluent_kafka.TopicPartition("orders", 0)
+
+    def newest() -> tuple[int, int]:
+        (future,) = admin.list_offsets({place: OffsetSpec.max_timestamp()}).values()
+        found = future.result(10)
+        return found.offset, found.timestamp
+
+    assert (1, 3_000) == newest()
+
+    async def put_away() -> None:
+        await archive(await kafka.gateway.namespace("default"))
+
+    kafka.run(put_away())
+    namespace = kafka.run(kafka.gateway.namespace("default"))
+    assert 3 == namespace.topic("orders").partitions[0].archived
+    assert (1, 3_000) == newest()
+    assert [b"x"] * 3 == [value for _, value in confluent_read(kafka, "orders", 1, 3)]
+
+
 def confluent_write(
     running: Any, topic: str, count: int, *, compression: str = "none", idempotent: bool = False
 ) -> dict[int, list[int]]:

@@ -45,15 +45,9 @@ async def _offset(peer: Peer, topic: str, asked: Fields) -> Fields:
     if when < MAX_TIMESTAMP:
         return answer  # as in Kafka without tiers: nothing
     try:
-        if when == MAX_TIMESTAMP:
-            wanted = _newest(place)
-            found = (
-                None
-                if wanted is None
-                else await peer.namespace.reader.offset_at(topic, asked["partition_index"], wanted)
-            )
-        else:
-            found = await peer.namespace.reader.offset_at(topic, asked["partition_index"], when)
+        number = asked["partition_index"]
+        time_ms = await _newest(peer, topic, number, place) if when == MAX_TIMESTAMP else when
+        found = None if time_ms is None else await peer.namespace.reader.offset_at(topic, number, time_ms)
     except HeadwaterError as error:
         return answer | {"error_code": code_of(error, Unavailable=ErrorCode.kafka_storage_error)}
     if found is None:
@@ -61,9 +55,15 @@ async def _offset(peer: Peer, topic: str, asked: Fields) -> Fields:
     return answer | {"offset": found[0], "timestamp": found[1], "leader_epoch": LEADER_EPOCH}
 
 
-def _newest(place: Partition) -> int | None:
-    """The largest timestamp that batches in the state speak of; None for an empty partition."""
-    times = [entry.max for entry in place.tail if entry.codec != "gap"]
+async def _newest(peer: Peer, topic: str, partition: int, place: Partition) -> int | None:
+    """The largest timestamp in the partition, None if it is empty (KIP-734). Cost: the whole index, and no record."""
+    lookup, number = peer.namespace.lookup, peer.namespace.topic(topic).id
+    times = [file.max async for file in lookup.files(number, partition, place.start)]
+    async for entry in lookup.entries(number, partition, place.hot):
+        if entry.base >= place.stable_end:
+            break
+        if entry.codec != "gap":
+            times.append(entry.max)
     return max(times, default=None)
 
 
