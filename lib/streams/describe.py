@@ -40,7 +40,7 @@ def described(spec: Spec) -> str:
 def stages(nodes: Mapping[str, Node]) -> list[list[str]]:
     """The nodes of each sub-topology: what is connected without a repartition. A repartition is in both that it joins.
 
-    Upstream ones come first.
+    Upstream ones come first, but where rows come back to a stage that they have left.
     """
     home: dict[str, int] = {}
     merged: dict[int, int] = {}
@@ -61,7 +61,22 @@ def stages(nodes: Mapping[str, Node]) -> list[list[str]]:
         if isinstance(node, Repartition):
             found.setdefault(root(home[node.parents[0]]), []).append(name)
         found.setdefault(root(home[name]), []).append(name)
-    return [list(dict.fromkeys(found[stage])) for stage in sorted(found)]
+    above: dict[int, set[int]] = {stage: set() for stage in found}
+    for name, node in nodes.items():
+        if isinstance(node, Repartition):
+            above[root(home[name])].add(root(home[node.parents[0]]))
+    return [list(dict.fromkeys(found[stage])) for stage in _upstream_first(above)]
+
+
+def _upstream_first(above: Mapping[int, set[int]]) -> list[int]:
+    """Stages behind those that they read; of those that are free, and of those in a circle, the oldest first."""
+    ordered: list[int] = []
+    waiting = sorted(above)
+    while waiting:
+        free = (stage for stage in waiting if above[stage] <= {*ordered, stage})
+        ordered.append(next(free, waiting[0]))
+        waiting.remove(ordered[-1])
+    return ordered
 
 
 def children_of(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
