@@ -17,7 +17,7 @@ from tests.kafka.helpers_peer import ask, peer
 from tests.log.helpers import blob, memory, opened, simulate
 
 CREATE, DELETE, TRIM, GROW = 19, 20, 21, 37
-LOG_DIRS, ELECT, REASSIGN, REASSIGNMENTS = 35, 43, 45, 46
+MOVE, LOG_DIRS, ELECT, REASSIGN, REASSIGNMENTS = 34, 35, 43, 45, 46
 
 
 def topic(name: str, count: int = -1, factor: int = -1, **more: Any) -> Fields:
@@ -276,6 +276,8 @@ def test_who_has_no_right_is_refused_by_the_code_of_the_thing() -> None:
         assert gone[2]["name"] is None
         trim = [{"name": "t", "partitions": [{"partition_index": 0, "offset": 0}]}]
         assert denied == (await ask(ann, TRIM, topics=trim))["topics"][0]["partitions"][0]["error_code"]
+        moved = await ask(ann, MOVE, dirs=[{"path": "/ns", "topics": [{"name": "t", "partitions": [0]}]}])
+        assert cluster == moved["results"][0]["partitions"][0]["error_code"]
         for api, more in (
             (LOG_DIRS, {"topics": None}),
             (ELECT, {"topic_partitions": None}),
@@ -317,6 +319,20 @@ def test_the_bucket_is_one_directory_with_the_bytes_of_each_partition(version: i
     simulate(main())
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_partitions_stay_in_their_directory(version: int) -> None:
+    async def main() -> None:
+        known = peer(await opened(memory()))
+        await known.namespace.create_topic("t")
+        topics = [{"name": "t", "partitions": [0, 1]}]
+        dirs = [{"path": "/ns", "topics": topics}, {"path": "/elsewhere", "topics": topics}]
+        (found,) = (await ask(known, MOVE, version, dirs=dirs))["results"]
+        codes = [E.none, E.unknown_topic_or_partition, E.log_dir_not_found, E.log_dir_not_found]
+        assert ("t", codes) == (found["topic_name"], [each["error_code"] for each in found["partitions"]])
+
+    simulate(main())
+
+
 @pytest.mark.parametrize("version", range(3))
 def test_no_election_is_ever_needed(version: int) -> None:
     async def main() -> None:
@@ -339,9 +355,10 @@ def test_nothing_is_reassigned() -> None:
             {"partition_index": 0, "replicas": [2]},
             {"partition_index": 1, "replicas": None},
             {"partition_index": 2, "replicas": None},
+            {"partition_index": 0, "replicas": [known.gateway.node_id]},
         ]
         found = (await ask(known, REASSIGN, topics=[{"name": "t", "partitions": partitions}]))["responses"]
-        codes = [E.invalid_replica_assignment, E.no_reassignment_in_progress, E.unknown_topic_or_partition]
+        codes = [E.invalid_replica_assignment, E.no_reassignment_in_progress, E.unknown_topic_or_partition, E.none]
         assert codes == [each["error_code"] for each in found[0]["partitions"]]
         listed = await ask(known, REASSIGNMENTS, topics=None)
         assert (E.none, []) == (listed["error_code"], listed["topics"])
@@ -352,6 +369,6 @@ def test_nothing_is_reassigned() -> None:
 def test_every_version_that_the_schema_has_is_served() -> None:
     from headwater.kafka import schema
 
-    ours = [17, 19, 20, 21, 29, 30, 31, 32, 33, 35, 36, 37, 43, 44, 45, 46, 48, 49, 50, 51, 74]
+    ours = [17, 19, 20, 21, 29, 30, 31, 32, 33, 34, 35, 36, 37, 43, 44, 45, 46, 48, 49, 50, 51, 74]
     served = {api: (table()[api].first, table()[api].last) for api in ours}
     assert {api: schema.versions(api) for api in ours} == served

@@ -16,7 +16,7 @@ from headwater.log.operations import AclRule
 from tests.kafka.helpers_peer import ask, peer
 from tests.log.helpers import memory, opened, simulate
 
-OURS = [17, 19, 20, 21, 29, 30, 31, 32, 33, 35, 36, 37, 43, 44, 45, 46, 48, 49, 50, 51, 74]
+OURS = [17, 19, 20, 21, 29, 30, 31, 32, 33, 34, 35, 36, 37, 43, 44, 45, 46, 48, 49, 50, 51, 74]
 WIDTHS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
 NAMES = ["t", "u", "ann", "retention.ms", "cleanup.policy", "min.insync.replicas", "compact", "1", "", "PLAIN", "user"]
 

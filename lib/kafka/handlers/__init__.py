@@ -26,6 +26,7 @@ FAMILIES: Final = (
     "transaction_views",
     "admin",
     "admin_configs",
+    "admin_replicas",
     "acls",
     "client_quotas",
     "access",

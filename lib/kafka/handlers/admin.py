@@ -1,4 +1,4 @@
-"""Topics from outside: made, grown, trimmed, deleted; and what Kafka's tools ask about disks, leaders and replicas.
+"""Topics from outside: made, grown, trimmed, deleted.
 
 Requests name many topics: each is a commit of its own, a few at a time, and gets an error of its own. There are no
 replicas to place, so a replication factor and manual assignments are checked for sense and say how many partitions
@@ -23,8 +23,7 @@ from headwater.kafka.handlers import Api
 from headwater.kafka.model import Fields, Peer, Request
 from headwater.kafka.names import topic_by_uuid, topic_uuid
 from headwater.limits import KAFKA_ADMIN_AT_ONCE, PARTITION_MAX
-from headwater.log.state import State, Topic
-from headwater.upkeep.retention import bytes_at_most
+from headwater.log.state import State
 
 T = TypeVar("T")
 
@@ -299,104 +298,6 @@ def _trim_code(error: HeadwaterError, name: str, index: int, state: State) -> Er
     return code_of(error, **UNDECIDED, InvalidRequest=ErrorCode.offset_out_of_range)
 
 
-# -- disks, leaders, replicas ----------------------------------------------------------------------------
-
-
-async def describe_log_dirs(peer: Peer, request: Request) -> Fields:
-    """DescribeLogDirs (KIP-113): one directory, the bucket, with the stored bytes of each partition, or a few more:
-    what lies behind index pages is known to the fold as a sum alone.
-    """
-    state = await peer.service.enter()
-    if not peer.service.may("describe", "cluster"):
-        return {"error_code": ErrorCode.cluster_authorization_failed, "results": []}
-    wanted = request.fields["topics"]
-    if wanted is None:
-        topics = [_sizes(topic, range(len(topic.partitions))) for topic in state.topics.values()]
-    else:
-        known = [(state.named(each["topic"]), each["partitions"]) for each in wanted]
-        topics = [_sizes(topic, partitions) for topic, partitions in known if topic is not None]
-    place = {"error_code": ErrorCode.none, "log_dir": f"/{peer.namespace.name}", "topics": topics}
-    return {"error_code": ErrorCode.none, "results": [place]}
-
-
-def _sizes(topic: Topic, partitions: Sequence[int]) -> Fields:
-    return {
-        "name": topic.name,
-        "partitions": [
-            {
-                "partition_index": number,
-                "partition_size": bytes_at_most(topic.partitions[number]),
-                "offset_lag": 0,
-                "is_future_key": False,
-            }
-            for number in dict.fromkeys(partitions)
-            if 0 <= number < len(topic.partitions)
-        ],
-    }
-
-
-async def elect_leaders(peer: Peer, request: Request) -> Fields:
-    """ElectLeaders (KIP-183, KIP-460): every gateway leads every partition, so no election is ever needed."""
-    state = await peer.service.enter()
-    if not peer.service.may("alter", "cluster"):
-        return {"error_code": ErrorCode.cluster_authorization_failed, "replica_election_results": []}
-    wanted = request.fields["topic_partitions"]
-    if wanted is None:  # all that need one: Kafka leaves out those that need none
-        return {"error_code": ErrorCode.none, "replica_election_results": []}
-
-    def elected(name: str, number: int) -> Fields:
-        topic = state.named(name)
-        if topic is None or not 0 <= number < len(topic.partitions):
-            code, text = ErrorCode.unknown_topic_or_partition, "There is no such partition."
-        else:
-            code, text = ErrorCode.election_not_needed, "Every gateway leads every partition."
-        return {"partition_id": number, "error_code": code, "error_message": text}
-
-    results = [
-        {"topic": each["topic"], "partition_result": [elected(each["topic"], number) for number in each["partitions"]]}
-        for each in wanted
-    ]
-    return {"error_code": ErrorCode.none, "replica_election_results": results}
-
-
-async def alter_partition_reassignments(peer: Peer, request: Request) -> Fields:
-    """AlterPartitionReassignments (KIP-455): there is nothing to move, and so nothing to take back either."""
-    state = await peer.service.enter()
-    allow = request.fields["allow_replication_factor_change"]
-    if not peer.service.may("alter", "cluster"):
-        text = "Only who may alter the cluster reassigns partitions."
-        return {
-            "allow_replication_factor_change": allow,
-            "error_code": ErrorCode.cluster_authorization_failed,
-            "error_message": text,
-        }
-
-    def reassigned(name: str, each: Fields) -> Fields:
-        number, topic = each["partition_index"], state.named(name)
-        if topic is None or not 0 <= number < len(topic.partitions):
-            code, text = ErrorCode.unknown_topic_or_partition, "There is no such partition."
-        elif each["replicas"] is None:
-            code, text = ErrorCode.no_reassignment_in_progress, "Nothing is being reassigned."
-        else:
-            code, text = ErrorCode.invalid_replica_assignment, "The log lies in a bucket; no broker has a part of it."
-        return {"partition_index": number, "error_code": code, "error_message": text}
-
-    responses = [
-        {"name": topic["name"], "partitions": [reassigned(topic["name"], each) for each in topic["partitions"]]}
-        for topic in request.fields["topics"]
-    ]
-    return {"allow_replication_factor_change": allow, "error_code": ErrorCode.none, "responses": responses}
-
-
-async def list_partition_reassignments(peer: Peer, request: Request) -> Fields:
-    """ListPartitionReassignments (KIP-455): there are none, ever."""
-    await peer.service.enter()
-    if not peer.service.may("describe", "cluster"):
-        text = "Only who may describe the cluster sees reassignments."
-        return {"error_code": ErrorCode.cluster_authorization_failed, "error_message": text, "topics": []}
-    return {"error_code": ErrorCode.none, "topics": []}
-
-
 def _twice(names: Iterable[str]) -> set[str]:
     return {name for name, count in Counter(names).items() if count > 1}
 
@@ -405,9 +306,5 @@ APIS: Final = {
     19: Api(2, 7, create_topics),
     20: Api(1, 6, delete_topics),
     21: Api(0, 2, delete_records),
-    35: Api(1, 5, describe_log_dirs),
     37: Api(0, 3, create_partitions),
-    43: Api(0, 2, elect_leaders),
-    45: Api(0, 1, alter_partition_reassignments),
-    46: Api(0, 0, list_partition_reassignments),
 }
