@@ -55,6 +55,8 @@ def _work(
 
 
 def _print(figures: StreamFigures, settings: Settings) -> None:
+    from headwater.cli.output import amount
+
     if figures.produced:
         click.echo(f"Made {', '.join(figures.produced)} in {figures.produce_s:.1f} s.")
     for job in figures.jobs:
@@ -62,8 +64,8 @@ def _print(figures: StreamFigures, settings: Settings) -> None:
         _PRINTERS[job.job](job)
     rows = sum(sum(job.compared.values()) for job in figures.jobs)
     click.echo(
-        f"\nDuckDB read the raw files in {figures.raw_s:.1f} s: each of the {rows:,} rows of the jobs is the one that "
-        "it finds, and no other is there."
+        f"\nDuckDB read the raw files in {figures.raw_s:.1f} s. It finds {amount(rows, 'row')}: the jobs have given "
+        "these and no other."
     )
     at = where(settings)
     click.echo(
@@ -76,10 +78,13 @@ def _print(figures: StreamFigures, settings: Settings) -> None:
 
 
 def _print_delays(job: JobFigures) -> None:
+    from headwater.cli.output import amount
+
     hours, late = job.compared["airport-hours"], job.compared["late-departures"]
     click.echo(
-        f"Delays per origin and hour of schedule, with planes and weather: {hours:,} hours. {late:,} flights left when "
-        f"their hour had been over for 2 h, too late for it: late-departures. {_took(job)} The worst hours:\n"
+        f"Delays per origin and hour of schedule, with planes and weather: {amount(hours, 'hour')}, the worst first. "
+        f"{amount(late, 'flight')} left when the hour had been over for 2 h, too late for it: late-departures. "
+        f"{_took(job)}"
     )
     columns = ["origin", "hour", "departures", "mean delay", "worst", "seats", "oldest plane", "°F", "mph", "miles"]
     rows = [
@@ -94,20 +99,24 @@ def _print_delays(job: JobFigures) -> None:
 
 
 def _print_worst(job: JobFigures) -> None:
+    from headwater.cli.output import amount
+
     airports, updates = job.compared["worst-airports"], job.written["worst-airports"]
     click.echo(
-        f"The worst airports to fly to, a running table of {airports}, updated {updates:,} times. {_took(job)} As it "
-        "stands:\n"
+        f"The worst airports to fly to, as they stand in a running table of {amount(airports, 'row')} and "
+        f"{amount(updates, 'update')}. {_took(job)}"
     )
     rows = [[row["dest"], row["flights"], f"{row['delay']:.1f} min"] for row in job.shown]
     _table(["airport", "flights", "mean delay at arrival"], rows)
 
 
 def _print_rotations(job: JobFigures) -> None:
+    from headwater.cli.output import amount
+
     pairs = job.compared["impossible-rotations"]
     click.echo(
-        f"One tail number, two flights: {pairs} pairs of which the second left while the first was in the air. "
-        f"{_took(job)}{' The boldest:' if job.shown else ''}\n"
+        f"One tail number, two flights: {amount(pairs, 'pair')} of which the second left while the first was in the "
+        f"air, the boldest first. {_took(job)}"
     )
     rows = [
         [
@@ -146,4 +155,5 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, left: Se
     from headwater.cli.output import print_table
 
     if rows:
+        click.echo()
         print_table(columns, rows, left=left)

@@ -135,9 +135,12 @@ def delays() -> Topology:
 
 
 def worst() -> Topology:
-    """The running mean of arrival delays per destination: a table, whose updates are the topic."""
+    """The running mean of arrival delays per destination: a table, whose updates are the topic.
+
+    Nothing waits for time, so ``idle=-1``: a run that finds all read has nothing else to look after.
+    """
     t = Topology("demo-worst")
-    flights = t.stream("flights", schema={"dest": pl.String(), "arr_delay": pl.Int64()})
+    flights = t.stream("flights", schema={"dest": pl.String(), "arr_delay": pl.Int64()}, idle=-1)
     landed = flights.filter(col("arr_delay").is_not_null())
     by_airport = landed.repartition("dest", name="by-airport").group_by("dest", name="airports")
     by_airport.aggregate(flights=agg.count(), delay=agg.mean("arr_delay")).to("worst-airports")

@@ -17,6 +17,7 @@ from headwater.demo.streams_source import departures, planes
 from headwater.log.batch import encode_arrow
 from headwater.log.namespace import Namespace
 from headwater.store.memory import MemoryStore
+from headwater.streams.model import Source
 from headwater.streams.runner import control
 
 LIMIT = 3_000  # flights, and weather reports
@@ -100,6 +101,24 @@ def test_a_job_that_was_reset_by_hand_begins_anew_with_empty_outputs() -> None:
     assert [False, True, False] == [job.records > 0 for job in again.jobs]
 
 
+@pytest.mark.parametrize("looks", [1, 2, 5])
+def test_a_run_that_was_cut_off_anywhere_is_taken_up_and_nothing_counts_twice(
+    looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "DEMO_LOOK_S", 0.02)
+    store, seen = MemoryStore(), 0
+
+    def cut_off(what: str, *_: object) -> None:
+        nonlocal seen
+        seen += what == "run"
+        if seen == looks:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run(store, "default", limit=LIMIT, on_progress=cut_off))
+    assert FOUND == compared(demo(store))
+
+
 def test_a_row_that_nobody_wrote_is_found_in_the_topic() -> None:
     store = MemoryStore()
     demo(store)
@@ -159,6 +178,13 @@ def test_somebody_elses_topic_of_that_name_is_not_touched() -> None:
     asyncio.run(other())
     with pytest.raises(NotOurs, match="'planes'"):
         demo(store)
+
+
+@pytest.mark.parametrize("job", streams.JOBS, ids=lambda job: job.build().job)
+def test_no_job_waits_for_the_clock_on_the_wall(job: streams.Job) -> None:
+    """With a minute of patience for a silent source, a run a minute later was not done but had that to note."""
+    nodes = job.build().build().nodes.values()
+    assert {node.idle for node in nodes if isinstance(node, Source) and node.kind == "stream"} <= {0, -1}
 
 
 def test_departures_come_as_they_leave_and_not_as_they_are_scheduled() -> None:
