@@ -22,6 +22,7 @@ from headwater.api.routes import GROUPS, body_schema
 from headwater.api.service_base import ServiceBase
 from headwater.log.operations import Operation
 from headwater.registry import decide, records, refusal
+from headwater.registry.columns import give_columns
 from headwater.registry.decide import Decision, Wanted
 from headwater.registry.fold import Registry
 from headwater.registry.ledger import Ledger
@@ -113,6 +114,7 @@ async def register(call: Call) -> Response:
     """Make a schema the next version of a subject, if it is compatible; it keeps its id if it has one."""
     subject, wanted = call.parts["subject"], _wanted(call)
     made = await _change(call, "write", lambda registry: decide.register(registry, subject, wanted))
+    await give_columns(call.namespace, made)
     return _answer(call, _whole(made))
 
 

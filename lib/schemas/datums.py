@@ -2,7 +2,8 @@
 
 A value is a datum, or a datum framed as Confluent's serializers do it: a zero byte, four bytes of a schema's id, and
 the datum. The id is the version of the topic's schema. Bare datums do not say what wrote them, so they are of version 1
-and nothing else: later versions are framed. Five bytes that look like a frame are one.
+and nothing else: later versions are framed. Five bytes that look like a frame are one. A topic whose schema is bound
+to a schema registry has the registry's ids in its frames (``framing``).
 
 ``fastavro`` reads all values of a batch in one call, as one Avro array. Behind each stands a mark that depends on all
 of them, so a value that is too short or too long cannot hide behind its neighbours. Logical types are left out, since
@@ -22,7 +23,7 @@ from typing import Any, Final
 from headwater.errors import InvalidRequest
 from headwater.limits import SCHEMAS_MAX
 from headwater.log.state import Schema
-from headwater.schemas import documents
+from headwater.schemas import documents, framing
 from headwater.schemas.misfit import Misfit
 
 _FRAME: Final = 5  # bytes: a zero and the id
@@ -38,6 +39,8 @@ def check(schemas: Sequence[Schema], items: Sequence[bytes | None]) -> None:
     """Raise ``Misfit`` for the first value that is not a datum of its version. None, a tombstone, always is."""
     for version, numbers, datums in grouped(schemas, items):
         if version is None:
+            if framing.bound(schemas):
+                continue
             raise unknown(schemas, items, numbers[0])
         try:
             decode(version.definition, datums)
@@ -49,6 +52,8 @@ def grouped(
     schemas: Sequence[Schema], items: Sequence[bytes | None]
 ) -> list[tuple[Schema | None, list[int], list[bytes]]]:
     """Values by the version that wrote them: (version, row numbers, datums). None: there is no such version."""
+    if framing.bound(schemas):
+        return framing.grouped(schemas, items)
     by_version = {each.version: each for each in schemas}
     found: dict[int, tuple[list[int], list[bytes]]] = {}
     for row, item in enumerate(items):
@@ -84,6 +89,8 @@ def decode(definition: str, datums: Sequence[bytes]) -> list[dict[str, Any]]:
 def unknown(schemas: Sequence[Schema], items: Sequence[bytes | None], row: int) -> Misfit:
     """The misfit of a frame that names no version."""
     version = int.from_bytes((items[row] or b"")[1:_FRAME], "big")
+    if framing.bound(schemas):
+        return Misfit(row, "", "it names no version of the schema by an id of the schema registry")
     return Misfit(row, "", f"it is framed with version {version}, and the versions are 1 to {schemas[-1].version}")
 
 

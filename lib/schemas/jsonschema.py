@@ -14,12 +14,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from headwater.limits import COLUMN_DEPTH_MAX, COLUMN_FIELDS_MAX
+from headwater.schemas.framing import ID
 from headwater.schemas.shape import Member, Shape, check_member, refuse
 
 _ANNOTATIONS: Final = frozenset(
     {
         *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
         *("$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "contentMediaType"),
+        ID,
     }
 )
 _STRUCTURE: Final = frozenset(

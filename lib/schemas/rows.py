@@ -16,7 +16,7 @@ import msgspec
 
 from headwater.errors import InvalidRequest
 from headwater.log.state import Schema
-from headwater.schemas import datums, documents, texts, typed
+from headwater.schemas import datums, documents, framing, texts, typed
 from headwater.schemas.compile import arrow_schema
 
 if TYPE_CHECKING:
@@ -30,12 +30,14 @@ def encode_row(version: Schema, row: Any) -> bytes:
     if version.format == "avro":
         plain = row if isinstance(row, dict) else texts.plain(row)
         whole = {**{each.name: None for each in version.columns if each.nullable}, **plain}
-        value = datums.framed(version.version, _written(_writer(version.definition), whole))
+        value = datums.framed(framing.id_of(version) or version.version, _written(_writer(version.definition), whole))
     else:
         try:
             value = _encode(row)
         except (TypeError, ValueError, OverflowError, msgspec.EncodeError) as error:
             raise InvalidRequest(f"The value cannot be written as JSON: {error}") from error
+        if framing.id_of(version):
+            value = framing.framed(version, value)
     typed.check([version], [value])
     return value
 
@@ -49,6 +51,8 @@ def decode_value(versions: Sequence[Schema], data: bytes) -> dict[str, Any]:
     newest = versions[-1]
     if newest.format != "avro":
         lenient = texts.lenient(newest.columns)
+        if framing.bound(versions):
+            (data,) = (value or b"" for value in framing.unframed(versions, [data]))
         try:
             found: dict[str, Any] = texts.plain(lenient.decode(data))
         except texts.UNFIT as error:
@@ -79,6 +83,8 @@ def encode_table(version: Schema, table: pa.Table | pa.RecordBatch) -> pa.Array[
 
     rows = _cast(version, table).to_pylist(maps_as_pydicts="strict")
     values = list(map(_encode, rows)) if version.format != "avro" else _datums_of(version, rows)
+    if version.format != "avro" and framing.id_of(version):
+        values = [framing.framed(version, value) for value in values]
     typed.check([version], values)
     return pa.array(values, pa.binary())
 
@@ -116,7 +122,7 @@ def _datums_of(version: Schema, rows: Sequence[dict[str, Any]]) -> list[bytes]:
         written = _written(_marked(version.definition), [{"value": row, "end": mark} for row in rows])
         parts = written[len(datums.varint(len(rows))) : -1].split(mark)
         if len(parts) == len(rows) + 1:  # otherwise some value holds the mark itself
-            return [datums.framed(version.version, part) for part in parts[:-1]]
+            return [datums.framed(framing.id_of(version) or version.version, part) for part in parts[:-1]]
         attempt += 1
 
 

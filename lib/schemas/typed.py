@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headwater.log.state import Schema
-from headwater.schemas import datums, texts
+from headwater.schemas import datums, framing, texts
 from headwater.schemas.misfit import Misfit
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ def check(
     try:
         if versions[-1].format == "avro":
             datums.check(versions, values)
+        elif framing.bound(versions):
+            for version, numbers, texted in framing.grouped(versions, values):
+                _check_texts(version, numbers, texted)
         else:
             texts.check(versions[-1], values)
     except Misfit as misfit:
@@ -79,8 +82,19 @@ def typed(
     if newest.format == "avro":
         made = _of_datums(versions, items, strict=strict)
     else:
+        items = framing.unframed(versions, items) if framing.bound(versions) else items
         made = build.of_texts(newest.columns, texts.fitting(newest.columns, items))
     return pa.RecordBatch.from_arrays(made.flatten(), schema=build.nullable(newest.columns))
+
+
+def _check_texts(version: Schema | None, numbers: Sequence[int], values: Sequence[bytes]) -> None:
+    """Check JSON values by the version that they name, if any. Raises ``Misfit`` with the row among all values."""
+    if version is None:
+        return
+    try:
+        texts.check(version, values)
+    except Misfit as misfit:
+        raise Misfit(numbers[misfit.row], misfit.field, misfit.what) from None
 
 
 def _of_datums(versions: Sequence[Schema], items: Sequence[bytes | None], *, strict: bool) -> Any:
