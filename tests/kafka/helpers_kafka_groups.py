@@ -8,6 +8,7 @@ from typing import Any
 from kio.schema.errors import ErrorCode as E
 
 from headwater.kafka.model import Fields, Peer
+from headwater.log.options import Options
 from headwater.sim.faults import SimBucket
 from headwater.sim.latency import ZERO, Profile
 from headwater.sim.loop import sim_loop
@@ -35,7 +36,7 @@ class Place:
         seed = len(self.meters) + 1
         meter = MeteredStore(network(self.bucket, profile=self.profile, seed=seed))
         self.meters.append(meter)
-        namespace = await opened(meter, seed=seed)
+        namespace = await opened(meter, seed=seed, options=Options(threads=False))
         for name, count in topics.items():
             await namespace.create_topic(name, count)
         return peer(namespace, principal)

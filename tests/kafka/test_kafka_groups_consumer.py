@@ -329,6 +329,17 @@ def test_a_pattern_is_matched_to_the_topics_that_there_are() -> None:
     simulate(main())
 
 
+@pytest.mark.parametrize("name", ["", None])
+def test_members_that_know_a_topic_by_its_id_alone_ask_for_its_name(name: str | None) -> None:
+    async def main() -> None:
+        one = await Place().gateway(t=2)
+        uuid = topic_uuid(one.namespace, 1)
+        found = (await ask(one, 3, topics=[{"topic_id": uuid, "name": name}]))["topics"][0]
+        assert (E.none, "t", 2) == (found["error_code"], found["name"], len(found["partitions"]))
+
+    simulate(main())
+
+
 # -- offsets and describe --------------------------------------------------------------------------------------------
 
 

@@ -131,7 +131,7 @@ def _visible(peer: Peer) -> list[Topic]:
 
 async def _asked_topic(peer: Peer, asked: Fields, request: Request) -> Fields:
     name, uuid = asked["name"], asked.get("topic_id", bytes(16))
-    if name is None:
+    if name is None or uuid != bytes(16):  # Java names what it knows by its id alone ""
         found = topic_by_uuid(peer.namespace, uuid)
         if found is None or not peer.service.may("describe", "topic", found.name):
             return {"error_code": ErrorCode.unknown_topic_id, "topic_id": uuid, "name": None}

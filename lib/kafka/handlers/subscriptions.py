@@ -7,7 +7,10 @@ whatever the pattern. A pattern must match the whole name, and never matches the
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 
 from kio.schema.errors import ErrorCode
 
@@ -61,16 +64,24 @@ async def subscription(peer: Peer, asked: Fields, before: Sequence[str] | None) 
     known = before or ()
     if pattern is None:
         pattern = pattern_of(known)
-    elif pattern:
-        _check(pattern)
     if not pattern and names is None and not pattern_of(known):
         return None
+    if pattern:
+        await _load(peer)
+    if asked["subscribed_topic_regex"]:
+        _check(pattern)
     found = _all(peer, names, pattern, known)
     if before is not None and pattern and found != list(before):
         # Another gateway may know of topics that we do not know yet: do not take back what it has found.
         await peer.namespace.refresh()
         found = _all(peer, names, pattern, known)
     return found
+
+
+async def _load(peer: Peer) -> None:
+    """RE2 comes with pyarrow, and a gateway should not stand still while that is imported."""
+    if peer.namespace.chain.options.threads and "pyarrow.compute" not in sys.modules:
+        await asyncio.to_thread(import_module, "pyarrow.compute")
 
 
 def _check(pattern: str) -> None:
