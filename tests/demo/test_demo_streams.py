@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
@@ -22,6 +24,16 @@ from headwater.streams.runner import control
 
 LIMIT = 3_000  # flights, and weather reports
 FOUND = {"airport-hours": 171, "late-departures": 33, "worst-airports": 89, "impossible-rotations": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _files_are_read_once() -> Iterator[None]:
+    """Every run reads the raw files twice, once for the log and once for DuckDB; a module of tests may remember."""
+    sources, found = functools.cache(load), functools.cache(check.expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "load", lambda limit: list(sources(limit)))
+        patch.setattr(check, "expected", found)
+        yield
 
 
 def demo(store: MemoryStore, limit: int | None = LIMIT) -> StreamFigures:
