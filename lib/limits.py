@@ -63,6 +63,7 @@ REBALANCE_MS = 300_000  # how long a member may hold on to what it is to release
 HEARTBEAT_MS = 15_000  # a lease is renewed this often: 4 PUTs a minute, three tries in a session of 45 s
 HEARTBEAT_FLUX_MS = 1_000  # … but who waits for a partition, or is to give one up, asks this often: 1 GET each
 GROUP_POLL_MS_MIN, GROUP_POLL_MS_MAX = 50, 1_000  # pauses of a classic member that waits for others: 1 GET each
+GROUP_BURY_S = 5.0  # whoever describes a group looks for dead members at most this often: 1 LIST
 LEASE_ORPHAN_MS = SESSION_MS_MAX + 3_600_000  # a lease of no member is deleted at this age: no joiner is that slow
 LEASES_KNOWN_MAX = 10_000  # members whose last renewal one process remembers; others cost it a HEAD
 SCHEMA_BYTES_MAX = 64 * KIB  # a topic schema as it was given
@@ -262,6 +263,7 @@ KAFKA_STRANGER_BYTES_MAX = 512 * KIB  # a request before the client has said who
 KAFKA_SASL_BYTES_MAX = 16 * KIB  # one SASL message: tokens are about 100 bytes, SCRAM's messages less than 1 KiB
 SCRAM_ITERATIONS_MIN = 4_096  # of a SCRAM password's hash, as RFC 7677 asks for
 SCRAM_ITERATIONS_MAX = 16_384  # as in Kafka: clients compute them at every connection
+KAFKA_EXPIRE_MAX = 100  # overdue transactions that a gateway ends at each tick, by 1 commit each
 KAFKA_TRANSACTIONS_MAX = 10_000  # producers that began a transaction here and reserved nothing yet; a hint, see its use
 KAFKA_TRIES_MAX = 3  # how often a gateway asks for the outcome of a commit before it says that it is unknown
 

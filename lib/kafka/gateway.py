@@ -11,6 +11,7 @@ import asyncio
 import random
 import ssl
 import sys
+import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -31,6 +32,7 @@ from headwater.kafka.shelf import Shelf
 from headwater.limits import (
     KAFKA_CACHE_BYTES,
     KAFKA_CONNECTIONS_MAX,
+    KAFKA_EXPIRE_MAX,
     KAFKA_HELD_BYTES_MAX,
     KAFKA_IDLE_S,
     KAFKA_LINGER_MS,
@@ -42,8 +44,10 @@ from headwater.limits import (
 )
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
+from headwater.log.reserving import expire_overdue
 from headwater.store.base import ObjectStore
 
+NODE_IDS = 1_000_000  # enough that few gateways hardly share one, few enough to be read aloud
 Auth = Literal["none", "sasl", "tls"]
 
 
@@ -76,7 +80,9 @@ class Listening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a gateway behaves. ``node_id`` is what clients call it; several gateways may share one address and one id.
+    """How a gateway behaves. ``node_id`` is what clients call it, by default a number made of its advertised address.
+
+    So gateways behind one address are one node to their clients, and those at different addresses are different ones.
 
     ``auto_create`` makes topics that a client asks for (Kafka: auto.create.topics.enable), with
     ``partitions_default`` partitions. ``rack`` is the zone that the gateway runs in. An empty group of the classic
@@ -84,7 +90,7 @@ class Settings:
     later cost it another rebalance.
     """
 
-    node_id: int = 1
+    node_id: int | None = None
     rack: str = ""
     linger_ms: float = KAFKA_LINGER_MS
     cache_bytes: int = KAFKA_CACHE_BYTES
@@ -133,8 +139,10 @@ class Gateway:
 
     @property
     def node_id(self) -> int:
-        """What clients call this gateway."""
-        return self.settings.node_id
+        """What clients call this gateway, once it listens."""
+        if self.settings.node_id is not None:
+            return self.settings.node_id
+        return 1 + zlib.crc32(self.bootstrap.encode()) % NODE_IDS
 
     @property
     def bootstrap(self) -> str:
@@ -274,9 +282,12 @@ class Gateway:
         return lambda: Connection(self, listening)
 
     async def _watching(self) -> None:
-        """Let go of clients that are silent, or that began a request and do not go on."""
+        """Let go of clients that are silent, or that began a request and do not go on; end what is overdue."""
         while True:
             await self.clock.sleep(KAFKA_TICK_S)
+            for opened in self._namespaces.values():
+                if opened.done() and not opened.cancelled() and opened.exception() is None:
+                    self.keep(self._expire(opened.result()))
             now_s = self.now_s()
             for known in list(self.connections):
                 silent_s = now_s - known.heard_s
@@ -284,6 +295,15 @@ class Gateway:
                     known.close("it began a request and did not go on with it")
                 elif silent_s > KAFKA_IDLE_S and not known.is_busy:
                     known.close()
+
+    async def _expire(self, namespace: Namespace) -> None:
+        """Void transactions whose time is up, as far as this gateway knows of them: nobody reads past an open one."""
+        try:
+            await expire_overdue(namespace, KAFKA_EXPIRE_MAX)
+        except HeadwaterError as error:
+            self._log(
+                f"headwater: kafka: overdue transactions could not be ended, and will be later: {error.message}\n"
+            )
 
 
 def _subject(certificate: Mapping[str, Any] | None) -> str:

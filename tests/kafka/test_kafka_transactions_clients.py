@@ -11,7 +11,6 @@ import pytest
 from aiokafka.errors import ProducerFenced
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from headwater.errors import Conflict
 from headwater.store.memory import MemoryStore
 
 # -- confluent-kafka ---------------------------------------------------------------------------------------
@@ -142,31 +141,27 @@ def test_confluent_kafka_reads_processes_and_writes_exactly_once(serve: Any, pro
     assert [f"f{n}".encode() for n in range(40)] == written(running, "out", 40)
 
 
-def test_a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced(kafka: Any) -> None:
-    from headwater.log import operations as ops
-
-    kafka.create_topic("orders", 1)
-    made = producer(kafka, "t", **{"transaction.timeout.ms": 1_000, "message.timeout.ms": 1_000})
+def test_a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headwater.kafka.gateway.KAFKA_TICK_S", 0.1)
+    running = serve()
+    running.create_topic("orders", 1)
+    made = producer(running, "t", **{"transaction.timeout.ms": 1_000, "message.timeout.ms": 1_000})
     made.begin_transaction()
     made.produce("orders", b"late")
     made.flush(10)
 
-    async def expire() -> None:
-        namespace = await kafka.gateway.namespace("default")
-        known = next(iter(namespace.state.producers.values()))
-        assert 1_000 == known.timeout_ms
-        while True:
-            try:
-                await namespace.writer.commit(ops=[ops.ExpireReserve(pid=known.id)])
-                return
-            except Conflict:
-                await asyncio.sleep(0.1)  # its time is not up by the clock of the store, which is a real one here
+    async def until_it_is_over() -> None:
+        namespace = await running.gateway.namespace("default")
+        while any(known.is_busy for known in namespace.state.producers.values()):
+            await asyncio.sleep(0.05)
 
-    kafka.run(expire())
+    running.run(until_it_is_over())
     with pytest.raises(KafkaException) as caught:
         made.commit_transaction(20)
     assert not caught.value.args[0].retriable()
-    assert [] == written(kafka, "orders", 0)
+    assert [] == written(running, "orders", 0)
 
 
 # -- aiokafka ----------------------------------------------------------------------------------------------
