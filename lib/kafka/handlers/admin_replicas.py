@@ -66,7 +66,7 @@ async def alter_replica_log_dirs(peer: Peer, request: Request) -> Fields:
                 elif place["path"] != _directory(peer):
                     code = ErrorCode.log_dir_not_found
                 else:
-                    code = _there(state, topic["name"], number)
+                    code = _missing(state, topic["name"], number)
                 found.setdefault(topic["name"], []).append({"partition_index": number, "error_code": code})
     return {"results": [{"topic_name": name, "partitions": partitions} for name, partitions in found.items()]}
 
@@ -81,7 +81,7 @@ async def elect_leaders(peer: Peer, request: Request) -> Fields:
         return {"error_code": ErrorCode.none, "replica_election_results": []}
 
     def elected(name: str, number: int) -> Fields:
-        if _there(state, name, number):
+        if _missing(state, name, number):
             code, text = ErrorCode.unknown_topic_or_partition, "There is no such partition."
         else:
             code, text = ErrorCode.election_not_needed, "Every gateway leads every partition."
@@ -108,7 +108,7 @@ async def alter_partition_reassignments(peer: Peer, request: Request) -> Fields:
 
     def reassigned(name: str, each: Fields) -> Fields:
         number, code, text = each["partition_index"], ErrorCode.none, ""
-        if _there(state, name, number):
+        if _missing(state, name, number):
             code, text = ErrorCode.unknown_topic_or_partition, "There is no such partition."
         elif each["replicas"] == [peer.gateway.node_id]:
             pass  # that is where it is
@@ -134,8 +134,8 @@ async def list_partition_reassignments(peer: Peer, request: Request) -> Fields:
     return {"error_code": ErrorCode.none, "topics": []}
 
 
-def _there(state: State, name: str, number: int) -> ErrorCode:
-    """Whether there is such a partition."""
+def _missing(state: State, name: str, number: int) -> ErrorCode:
+    """The error of a partition that is not there, or none."""
     topic = state.named(name)
     is_there = topic is not None and 0 <= number < len(topic.partitions)
     return ErrorCode.none if is_there else ErrorCode.unknown_topic_or_partition
