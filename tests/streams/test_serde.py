@@ -90,6 +90,71 @@ def test_whether_a_record_fits_does_not_depend_on_its_neighbours(values: list[st
     assert [dead.error for each in alone for dead in each.dead] == [dead.error for dead in found.dead]
 
 
+VALUES = (
+    *("1", "-0", "1.0", "1.5", "1e3", "1e400", "01", "NaN", "tru", "true", "null", "", '"12"', '"x"', '"a", "v": "x"'),
+    *("9223372036854775808", "-9223372036854775809", "18446744073709551616", r'"\ud800"', r'"\q"', r'"\u0041"'),
+    *(
+        "[1]",
+        "[1.5]",
+        '["x"]',
+        "[",
+        "{}",
+        '{"v":1}',
+        '{"v":1.5}',
+        '{"v":',
+        "[" * 2_000 + "]" * 2_000,
+        "1}{",
+        '1, "v":"x"',
+    ),
+)
+TYPES = (
+    pl.Int64(),
+    pl.Int32(),
+    pl.UInt64(),
+    pl.Float64(),
+    pl.Boolean(),
+    pl.String(),
+    pl.List(pl.Int64()),
+    pl.Decimal(),
+)
+
+
+@pytest.mark.parametrize("dtype", [*TYPES, pl.Struct({"v": pl.Int64()})], ids=str)
+def test_values_are_judged_together_as_each_is_alone(dtype: pl.DataType) -> None:
+    values = [f'{{"v":{value}}}' for value in VALUES for _ in range(3)]
+    schema = {"v": dtype}
+    alone = [serde.decode(source(schema=schema), (), placed(value)) for value in values]
+    found = serde.decode(source(schema=schema), (), placed(*values, "poison"))
+    assert [dead.value for each in alone for dead in each.dead] == [dead.value for dead in found.dead][:-1]
+    assert [dead.error for each in alone for dead in each.dead] == [dead.error for dead in found.dead][:-1]
+    assert pl.concat([each.frame.select("v") for each in alone]).equals(found.frame.select("v"))
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64(), pl.UInt64(), pl.Int8(), pl.UInt32()], ids=str)
+@pytest.mark.parametrize("fraction", ["1.5", "-0.5", "1e-3", "9007199254740993.5"])
+def test_a_fraction_is_refused_by_an_integer_column_and_not_truncated(dtype: pl.DataType, fraction: str) -> None:
+    found = serde.decode(source(schema={"v": dtype}), (), placed('{"v":1}', f'{{"v":{fraction}}}', '{"v":3}'))
+    assert [1, 3] == found.frame.get_column("v").to_list()
+    assert [11] == [each.offset for each in found.dead]
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_poison_costs_one_look_at_each_record_and_no_search(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    read = pl.read_ndjson
+
+    def counted(*args: Any, **kwargs: Any) -> pl.DataFrame:
+        calls.append(1)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(pl, "read_ndjson", counted)
+    values = ['{"v":1.5}' if number % every == 0 else '{"v":1}' for number in range(1_000)]
+    found = serde.decode(source(), (), placed(*values))
+    assert 1_000 - len(range(0, 1_000, every)) == found.frame.height
+    assert len(range(0, 1_000, every)) == len(found.dead)
+    assert len(calls) <= 2
+
+
 @pytest.mark.parametrize(
     "dtype", [pl.Int8(), pl.Int16(), pl.Int32(), pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.Float32()]
 )
