@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     help="What clients are told to connect to, as host:port or name=host:port. Default: where it listens.",
 )
-@click.option("--node-id", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True, help="Kafka's broker.id.")
+@click.option(
+    "--node-id",
+    type=click.IntRange(0, 2**31 - 1),
+    help="Kafka's broker.id. Default: a number made of the advertised address.",
+)
 @click.option("--rack", default="", help="The zone that this gateway runs in (Kafka's broker.rack).")
 @click.option(
     "--linger-ms",
