@@ -42,7 +42,7 @@ _DELETED: Final = {
     "deleted_only": "the same",
 }
 _NORMALIZE: Final = {"normalize": "without effect: what says the same is the same always"}
-_FORMAT: Final = {"format": "how to write the schema; only as it is kept", "reference_format": "the same"}
+_FORMAT: Final = {"format": "`serialized`: Protobuf as a descriptor in base64", "reference_format": "without effect"}
 
 
 class SchemaBody(Struct, frozen=True):
@@ -95,18 +95,19 @@ async def list_versions(call: Call) -> Response:
 
 async def show_version(call: Call) -> Response:
     """One version of a subject."""
-    return _answer(call, _whole(await _version(call)))
+    found, registry = await _version(call)
+    return _answer(call, _whole(_formatted(call, registry, found)))
 
 
 async def show_version_schema(call: Call) -> Response:
     """The text of one version."""
-    return _text(call, await _version(call))
+    found, registry = await _version(call)
+    return _text(call, _formatted(call, registry, found))
 
 
 async def list_referrers(call: Call) -> Response:
     """The ids of the schemas that refer to one version."""
-    found = await _version(call)
-    registry = await call.namespace.shared(Ledger).refresh()
+    found, registry = await _version(call)
     return _answer(call, _page(call, registry.referrers(found.subject, found.version)))
 
 
@@ -165,7 +166,7 @@ async def show_types(call: Call) -> Response:
 async def show_schema(call: Call) -> Response:
     """The schema of an id."""
     found, registry = await _with_id(call)
-    body = _content(found[0])
+    body = _content(_formatted(call, registry, found[0]))
     if _flag(call, "fetchMaxId"):
         body["maxId"] = registry.id_max
     return _answer(call, body)
@@ -173,7 +174,8 @@ async def show_schema(call: Call) -> Response:
 
 async def show_schema_text(call: Call) -> Response:
     """The text of the schema of an id."""
-    return _text(call, (await _with_id(call))[0][0])
+    found, registry = await _with_id(call)
+    return _text(call, _formatted(call, registry, found[0]))
 
 
 async def list_id_subjects(call: Call) -> Response:
@@ -288,16 +290,15 @@ def _topic(subject: str) -> str:
     return subject
 
 
-async def _version(call: Call) -> Version:
+async def _version(call: Call) -> tuple[Version, Registry]:
     registry = await _entered(call, "describe")
-    _check_format(call)
-    return decide.version_of(registry, call.parts["subject"], call.parts["version"], deleted=_flag(call, "deleted"))
+    subject, version = call.parts["subject"], call.parts["version"]
+    return decide.version_of(registry, subject, version, deleted=_flag(call, "deleted")), registry
 
 
 async def _with_id(call: Call) -> tuple[list[Version], Registry]:
     """The versions of an id that the principal may see; with ``subject`` those of one subject."""
     registry = await _entered(call)
-    _check_format(call)
     text, subject = call.parts["id"], call.request.query.get("subject", "")
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
     found = [each for each in registry.with_id(number) if _may(call, each.subject)]
@@ -307,11 +308,14 @@ async def _with_id(call: Call) -> tuple[list[Version], Registry]:
     return found, registry
 
 
-def _check_format(call: Call) -> None:
-    """Refuse a format that the schema is not kept in: a Protobuf descriptor is ``serialized`` as it was sent."""
+def _formatted(call: Call, registry: Registry, version: Version) -> Version:
+    """The version, with its text in the format that is asked for: a Protobuf descriptor is ``serialized``."""
     wanted = call.request.query.get("format", "")
     if wanted not in ("", "default", "serialized"):
         raise Refusal(422, f"The format {wanted[:40]!r} is not made here; leave it out.")
+    if wanted != "serialized" or version.schema_type != "PROTOBUF":
+        return version
+    return decide.serialized(registry, version)
 
 
 def _wanted(call: Call) -> Wanted:

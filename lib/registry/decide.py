@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import msgspec
+
 from headwater.limits import (
     REGISTRY_BYTES_MAX,
     REGISTRY_REFERENCES_MAX,
     REGISTRY_SUBJECT_MAX,
     REGISTRY_VERSIONS_MAX,
 )
-from headwater.registry import compatibility, definitions, records, refusal
+from headwater.registry import compatibility, definitions, protobuf, protowire, records, refusal
 from headwater.registry.definitions import Definition
 from headwater.registry.fold import Registry
 from headwater.registry.records import ALL, Level, Mode, Reference, SchemaType, Version
@@ -103,6 +105,14 @@ def definition_of(registry: Registry, kind: SchemaType, text: str, references: S
     return definitions.parsed(kind, text, _referred(registry, references, {}, set()))
 
 
+def serialized(registry: Registry, version: Version) -> Version:
+    """A Protobuf version with its text as a descriptor in base64, and as it is if it was sent so."""
+    if protowire.parse(version.schema) is not None:
+        return version
+    file = definition_of(registry, version.schema_type, version.schema, version.references).parsed
+    return msgspec.structs.replace(version, schema=protobuf.serialized(file))
+
+
 # -- writing -------------------------------------------------------------------------------------------------
 
 
@@ -186,9 +196,7 @@ def delete_version(registry: Registry, subject: str, wanted: str, *, permanent: 
             f"Subject '{subject}' Version {found.version} was soft deleted. Set permanent=true to delete permanently",
         )
     _check_unreferred(registry, found)
-    gone = Version(
-        found.subject, found.version, found.id, found.schema, found.schema_type, found.references, deleted=True
-    )
+    gone = msgspec.structs.replace(found, deleted=True)
     return Decision(answer=found.version, writes=(records.schema_record(gone),))
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from msgspec import structs
+
 from headwater.registry import records
 from headwater.registry.definitions import identity
 from headwater.registry.records import ALL, Config, Deleted, Given, Level, Mode, Moded, Version
@@ -125,7 +127,7 @@ class Registry:
         found = self.subjects.get(subject, {})
         for number, version in found.items():
             if number <= until.version and not version.deleted:
-                found[number] = _softly_deleted(version)
+                found[number] = structs.replace(version, deleted=True)
 
 
 def fold(found: Iterable[Record]) -> Registry:
@@ -144,12 +146,6 @@ def plain(registry: Registry) -> Mapping[str, object]:
         "modes": registry.modes,
         "id_max": registry.id_max,
     }
-
-
-def _softly_deleted(version: Version) -> Version:
-    return Version(
-        version.subject, version.version, version.id, version.schema, version.schema_type, version.references, True
-    )
 
 
 def _set(known: dict[str, V], subject: str, value: V | None) -> None:

@@ -22,6 +22,7 @@ class Field:
     type: str
     label: str = ""  # "", "optional", "required" or "repeated"
     oneof: str = ""
+    group: bool = False  # written between two tags, as proto2 could
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class File:
     imports: list[str] = field(default_factory=list)
     messages: dict[str, Message] = field(default_factory=dict)
     enums: dict[str, dict[str, int]] = field(default_factory=dict)
+    imported_enums: frozenset[str] = frozenset()  # those of its imports, by their full names
 
     def defines(self, name: str) -> bool:
         """Whether a type of that full name is in this file."""
@@ -52,7 +54,7 @@ def rendered(file: File) -> str:
     for name, message in sorted(file.messages.items()):
         lines.append(f"message {name}")
         lines += [
-            f" {each.number} {each.label} {each.type} {each.name} {each.oneof}"
+            f" {each.number} {each.label} {'group ' * each.group}{each.type} {each.name} {each.oneof}"
             for _, each in sorted(message.fields.items())
         ]
     for name, constants in sorted(file.enums.items()):

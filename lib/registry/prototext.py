@@ -200,7 +200,8 @@ class _Parser:
     def _group(self, label: str, oneof: str, scope: str, message: Message, depth: int) -> None:
         at, name = self.at, self._name()
         self._expect("=")
-        self._add(message, Field(name=name.lower(), number=self._number(), type=name, label=label, oneof=oneof))
+        number = self._number()
+        self._add(message, Field(name=name.lower(), number=number, type=name, label=label, oneof=oneof, group=True))
         while self._peek() != "{":
             self._next()
         self.tokens[self.at - 1] = self.tokens[at]  # its body is that of a message of its name

@@ -79,6 +79,7 @@ def _field(found: dict[int, list[Any]], oneofs: list[str], entries: dict[str, st
         type=kind,
         label="optional" if optional else label,
         oneof="" if optional or 9 not in found else oneofs[found[9][-1]],
+        group=found.get(5) == [10],
     )
 
 

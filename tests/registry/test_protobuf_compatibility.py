@@ -6,7 +6,15 @@ import base64
 from contextlib import suppress
 
 import pytest
-from google.protobuf import api_pb2, descriptor_pb2, struct_pb2, type_pb2
+from google.protobuf import (
+    api_pb2,
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    struct_pb2,
+    timestamp_pb2,
+    type_pb2,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -143,6 +151,31 @@ def test_a_text_and_its_descriptor_are_the_same_schema() -> None:
     message ListValue { repeated Value values = 1; }"""
     assert identity("PROTOBUF", text, ()) == identity("PROTOBUF", descriptor(struct_pb2), ())
     assert identity("PROTOBUF", text, ()) != identity("PROTOBUF", text.replace("= 6", "= 7"), ())
+
+
+def test_a_text_becomes_the_descriptor_that_protobuf_would_make() -> None:
+    pool = descriptor_pool.DescriptorPool()
+    for other in (timestamp_pb2.DESCRIPTOR,):
+        pool.AddSerializedFile(other.serialized_pb)
+    text = RICH.replace('import "other.proto";', "")
+    made = descriptor_pb2.FileDescriptorProto()
+    made.ParseFromString(base64.b64decode(protobuf.serialized(protobuf.parse(text, {}))))
+    pool.Add(made)  # which checks every name and number
+    order = message_factory.GetMessageClass(pool.FindMessageTypeByName("shop.v1.Order"))
+    value = order(id="x", count=0, lines=[{"what": "w", "kind": "LOW"}], cash={}, message="m")
+    value.by_name["k"].what = "v"
+    again = order.FromString(value.SerializeToString())
+    assert (True, "cash", "v", -1) == (
+        again.HasField("count"), again.WhichOneof("pay"), again.by_name["k"].what, again.lines[0].kind,
+    )  # fmt: skip
+    assert identity("PROTOBUF", text, ()) == identity("PROTOBUF", protobuf.serialized(protobuf.parse(text, {})), ())
+
+
+@pytest.mark.parametrize("module", [api_pb2, struct_pb2, type_pb2, timestamp_pb2], ids=lambda each: each.__name__)
+def test_a_descriptor_that_was_read_is_written_again_alike(module: object) -> None:
+    first = protobuf.parse(descriptor(module), {})
+    second = protobuf.parse(protobuf.serialized(first), {})
+    assert first == second
 
 
 BODIES = [

@@ -121,6 +121,19 @@ def test_protobuf_values_go_round(client: SchemaRegistryClient) -> None:
     assert (409, 409) == code_of(refused)
 
 
+def test_python_reads_by_a_protobuf_schema_that_others_registered_as_text() -> None:
+    from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
+
+    text = 'syntax = "proto3"; package shop; message User { string name = 1; int32 age = 2; }'
+    user = message_class(("name", 1, 9), ("age", 2, 5))
+    with running() as url:
+        with SchemaRegistryClient({"url": url}) as others:  # which remembers the text
+            number = others.register_schema("users-value", Schema(text, "PROTOBUF"))
+        written = b"\0" + number.to_bytes(4, "big") + b"\0" + user(name="ada", age=36).SerializeToString()
+        with SchemaRegistryClient({"url": url}) as client:
+            assert user(name="ada", age=36) == ProtobufDeserializer(user, {}, client)(written, VALUE)
+
+
 def test_the_client_manages_subjects_as_with_a_registry_of_its_own(client: SchemaRegistryClient) -> None:
     first = client.register_schema("s", Schema(AVRO, "AVRO"))
     assert first == client.register_schema("s", Schema(AVRO, "AVRO"))
