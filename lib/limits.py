@@ -215,6 +215,7 @@ STREAMS_RECENT_ROWS_MIN = 1 << 16  # rows of a store that are put before they ar
 STREAMS_PAGES_MIN = 16  # pages that a store's memory holds at least: what one page goes above its bound
 STREAMS_PAGE_BYTES_MIN = 64 * KIB  # a page is not cut below this: a file a page, read and written at once
 STREAMS_PAIRS_MAX = 1 << 20  # pairs that a join of streams puts out in one frame, so that a hot key costs no memory
+STREAMS_LEVEL_ROWS_MIN = 1 << 15  # rows of a level of a join's buffer that are copied rather than searched by themselves: about 1 ms
 STREAMS_QUERY_ROWS_MAX = 100_000  # rows of one answer to an interactive query
 STREAMS_STEPS_MAX = 8  # steps that one worker computes at once: each holds a decoded micro-batch
 STREAMS_TIMER_CALLS_MAX = 1_000  # calls of one event-time timer in one step: time may jump by years

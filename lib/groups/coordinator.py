@@ -19,8 +19,15 @@ from typing import TYPE_CHECKING
 from headwater.errors import Conflict, Fenced
 from headwater.groups.checks import check_member, check_subscription, check_terms
 from headwater.groups.describe import TP, named, unsettled
-from headwater.groups.leases import Leases, overdue, renewal_ms
-from headwater.limits import HEARTBEAT_FLUX_MS, OFFSETS_RETENTION_MS, REBALANCE_MS, SESSION_MS
+from headwater.groups.leases import Lease, Leases, overdue, renewal_ms
+from headwater.limits import (
+    GROUP_BURY_S,
+    HEARTBEAT_FLUX_MS,
+    LEASES_KNOWN_MAX,
+    OFFSETS_RETENTION_MS,
+    REBALANCE_MS,
+    SESSION_MS,
+)
 from headwater.log import keys
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
@@ -58,6 +65,7 @@ class Coordinator:
     def __init__(self, namespace: Namespace) -> None:
         self.namespace = namespace
         self.leases = Leases(namespace.chain)
+        self._looked_s: dict[str, float] = {}
 
     async def heartbeat(
         self,
@@ -182,11 +190,52 @@ class Coordinator:
 
         Members watch over each other, so this matters where none is left.
 
-        Cost: nothing if all have come by this process within their sessions; else 1 LIST, and 1 commit if any is lost.
+        Cost: nothing if all have come by this process within their sessions, or if it has just looked; else 1 LIST,
+        and 1 commit if any is lost.
         """
-        known = _members(self.namespace.state, group)
-        if not all(self.leases.heard(group, member.id, session_ms=member.session_ms) for member in known):
+        if not self.hears(group) and self.may_look(group):
             await self._expel_lost(group, "")
+
+    async def bury_all(self) -> None:
+        """``bury`` for all groups at once. Cost: nothing, or 1 LIST for each 1,000 leases, and 1 commit."""
+        if all(self.hears(group) for group in self.namespace.state.groups) or not self.may_look(""):
+            return
+        members = self.everybody()
+        lost = self.lost(members, await self.leases.all())
+        await to_the_end([self.expel(group, reasons) for group, reasons in lost.items()])
+
+    def everybody(self) -> dict[str, list[Member]]:
+        """The members of all groups as of now. To be taken before leases are listed: see ``lost``."""
+        return {name: list(group.members.values()) for name, group in self.namespace.state.groups.items()}
+
+    def lost(self, members: Mapping[str, Sequence[Member]], leases: Mapping[str, Lease]) -> dict[str, dict[str, str]]:
+        """Whom to expel, and why, by group.
+
+        ``leases`` are all that there are. They were listed after the members were known, so whoever has no lease among
+        them has none (see ``admit``); of one who joined meanwhile the list says nothing.
+        """
+        now_ms = self.now_ms()
+        found: dict[str, dict[str, str]] = {}
+        for group, known in members.items():
+            for member in known:
+                if reason := overdue(member, leases.get(keys.lease_key(group, member.id)), now_ms):
+                    found.setdefault(group, {})[member.id] = reason
+        return found
+
+    def hears(self, group: str) -> bool:
+        """Whether all members have come by this process within their sessions."""
+        known = _members(self.namespace.state, group)
+        return all(self.leases.heard(group, member.id, session_ms=member.session_ms) for member in known)
+
+    def may_look(self, group: str) -> bool:
+        """Whether nobody has looked for the dead of a group ("": of all groups) a moment ago. Then you do."""
+        now_s = self.namespace.chain.clock.elapsed_s()
+        if 0 <= now_s - self._looked_s.get(group, float("-inf")) < GROUP_BURY_S:
+            return False
+        if len(self._looked_s) >= LEASES_KNOWN_MAX:
+            self._looked_s.clear()
+        self._looked_s[group] = now_s
+        return True
 
     async def expel(self, group: str, reasons: Mapping[str, str]) -> list[str]:
         """Have members leave, for reasons that are for people; those who left by this call. One intent each."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from headwater.errors import Conflict, NotFound
 from headwater.groups.coordinator import Coordinator
-from headwater.groups.leases import overdue
 from headwater.limits import LEASE_ORPHAN_MS, MANIFEST_INTENTS_MAX, OFFSETS_RETENTION_MS
 from headwater.log import keys
 from headwater.log import operations as ops
@@ -34,15 +33,10 @@ async def sweep(coordinator: Coordinator, *, idle_ms: int = OFFSETS_RETENTION_MS
     Cost: 2 GETs, 1 LIST for each 1,000 leases, 1 commit for each 2,000 things to change.
     """
     namespace = coordinator.namespace
-    state = await namespace.refresh()
-    # The members are older than the list, so whoever has no lease in it has none (see ``Coordinator.admit``).
+    await namespace.refresh()
+    known = coordinator.everybody()
     found, now_ms = await coordinator.leases.all(), coordinator.now_ms()
-    lost: dict[str, dict[str, str]] = {}
-    for group in state.groups.values():
-        leases = {name: found.get(keys.lease_key(group.name, name)) for name in group.members}
-        reasons = {name: overdue(member, leases[name], now_ms) for name, member in group.members.items()}
-        if gone := {name: reason for name, reason in reasons.items() if reason}:
-            lost[group.name] = gone
+    lost = coordinator.lost(known, found)
     left = await to_the_end(coordinator.expel(name, reasons) for name, reasons in lost.items())
     state = await namespace.refresh()
     ended = await _try(coordinator, _overdue_joins(state, now_ms))

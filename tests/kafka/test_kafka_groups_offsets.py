@@ -353,6 +353,7 @@ def test_of_members_that_all_died_admins_hear_no_more_once_their_sessions_are_ov
         busy = (await ask(admin, DELETE, groups_names=["g"]))["results"]
         assert [E.non_empty_group] == [each["error_code"] for each in busy]
         await sim_loop().sleep(46.0)
+        assert [("g", "Empty")] == [(row[0], row[2]) for row in await listed(admin)]
         api, field = (DESCRIBE, "groups") if kind == "classic" else (CONSUMER_DESCRIBE, "group_ids")
         described = (await ask(admin, api, **{field: ["g"]}))["groups"][0]
         assert ("Empty", []) == (described["group_state"], described["members"])

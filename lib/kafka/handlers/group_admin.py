@@ -13,7 +13,15 @@ from headwater.groups.classic import metadata_of
 from headwater.groups.describe import phase_of
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.admin import for_each
-from headwater.kafka.handlers.group_rules import bury_in, check_may, group_code, operations_of, refused, throttle_ms
+from headwater.kafka.handlers.group_rules import (
+    bury_in,
+    check_may,
+    coordinator_of,
+    group_code,
+    operations_of,
+    refused,
+    throttle_ms,
+)
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.log.state import Group, Member
 
@@ -25,6 +33,7 @@ async def list_groups(peer: Peer, request: Request) -> Answer:
     asked = request.fields
     try:
         state = await peer.service.enter()
+        await coordinator_of(peer).bury_all()
     except HeadwaterError as error:
         return refused(error)
     states = {name.lower() for name in asked["states_filter"]}
