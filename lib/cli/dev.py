@@ -44,7 +44,8 @@ def dev(settings: Settings, host: str, port: int, auth: str, namespaces: str | N
     """Serve the HTTP interface of all functions on one port, with maintenance, until Ctrl-C.
 
     What is asked for goes the way of a deployed function's requests. Ctrl-C finishes the requests and writes that
-    are in flight. With --json the first line says where the server listens.
+    are in flight. With --json the first line says where the server listens. Below /registry it is a Confluent schema
+    registry, as in schema.registry.url=http://127.0.0.1:8087/registry.
     """
     if reload:
         return _reloading()
