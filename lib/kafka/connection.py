@@ -188,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._failed(pending, request, error)
             else:
                 if isinstance(answer, Later):
-                    self._spawn_later(self._finish(pending, request, answer))
+                    self._spawn_later(self._finish(pending, request, answer), answer)
                     return
                 self._done(pending, request, answer)
         self._flush()
@@ -292,10 +292,11 @@ class Connection(asyncio.BufferedProtocol):
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
         return asyncio.get_running_loop().create_task(coroutine)
 
-    def _spawn_later(self, coroutine: Any) -> None:
+    def _spawn_later(self, coroutine: Any, later: Later) -> None:
         task = self._spawn(coroutine)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
+        task.add_done_callback(lambda _: later.answer.close())  # one that was cancelled before it began waits for ever
 
 
 def _pieces(parts: list[Buffer]) -> Iterator[Buffer]:
