@@ -2,7 +2,8 @@
 
 Each is deterministic as the engine promises it: what its sinks and its state hold at the end is a function of the
 input log alone. So tables that streams meet are written before the job begins, folds in Python do not care for order,
-and no source ever counts as idle.
+and no source ever counts as idle. Where one does, in ``idling``, all that is promised of its rows is that each counts
+once: a window holds it, or it is late.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from headwater.streams import Topology, agg, col, hopping, session, sliding, tum
 from headwater.streams.process import Processor, ProcessorContext
 
 JOB = "job"
+IDLING = "idling"
 DEAD = "dead"
 DISORDER_MS = 2_000
 BUCKET_MS = 5_000
@@ -43,6 +45,7 @@ class Play:
     grows: str = ""
     dead: bool = False
     poison: bool = False
+    timeless: bool = False  # wall time has its part in it, so that a model alone can judge it
 
     @property
     def sinks(self) -> tuple[str, ...]:
@@ -327,6 +330,20 @@ def add(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return {"k": old["k"], "v": old["v"] + new["v"], "id": max(old["id"], new["id"])}
 
 
+def idling() -> Topology:
+    """Windows of streams whose silent partitions hold nothing back: which rows are late is a matter of luck."""
+    made = Topology(JOB)
+    rows = made.stream(
+        "in", schema=ROW, format="json", key=("k",), time="ts", out_of_order=f"{DISORDER_MS}ms", idle="1s", name="in"
+    )
+    counted = (
+        rows.group_by("g").window(tumbling("10s", grace="1s")).aggregate(n=agg.count(), name="windows", emit="final")
+    )
+    counted.to("out", key=("g", "window_start"), format="json")
+    counted.late.to("late", key=("k",), format="json")
+    return made
+
+
 def slid() -> Topology:
     """Each row with the ten seconds before it."""
     made = Topology(JOB)
@@ -360,4 +377,5 @@ PLAYS: dict[str, Play] = {
     "two tables": Play(build=two_tables, streams=(), live=("live", "live2"), latest=("newest",)),
     "reduced": Play(build=reduced, latest=("newest",), grows="id"),
     "slid": Play(build=slid, rows=("out",)),
+    IDLING: Play(build=idling, rows=("out", "late"), timeless=True),
 }

@@ -5,7 +5,7 @@ The reference of ``streams_judge`` shares the operators with what it judges. The
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ import msgspec
 from headwater.log.chunk import Chunk
 from headwater.sim.checker import Violation
 from headwater.sim.chronicle import rows_of
-from headwater.sim.streams_jobs import DISORDER_MS
+from headwater.sim.streams_jobs import DISORDER_MS, IDLING
 from headwater.sim.streams_judge import TP, Kept, latest_of
 from headwater.sim.streams_plan import StreamsPlan
 
@@ -24,9 +24,14 @@ NEVER = -(2**62)
 
 
 def compare(plan: StreamsPlan, found: Kept, inputs: Mapping[TP, list[Chunk]]) -> list[Violation]:
-    """How what a job has left differs from what its topology means; nothing for those that have no model."""
+    """How what a job has left differs from what its topology means; nothing for those that have no model,
+
+    nor for a job that was brought back, whose outputs are there more than once.
+    """
     judge = MODELS.get(plan.play)
-    return [] if judge is None else [Violation("model", detail) for detail in judge(plan, found, inputs)]
+    if judge is None or plan.repeats:
+        return []
+    return [Violation("model", detail) for detail in judge(plan, found, inputs)]
 
 
 class Stamped:
@@ -124,7 +129,30 @@ def _of_table(plan: StreamsPlan, found: Kept, inputs: Mapping[TP, list[Chunk]]) 
     yield from _unlike("counts", sorted((row["label"], row["n"]) for row in values), sorted(counts.items()))
 
 
-MODELS = {"tumbled": _tumbled, "hopped": _hopped, "pairs": _pairs, "of table": _of_table}
+def _idling(plan: StreamsPlan, found: Kept, inputs: Mapping[TP, list[Chunk]]) -> Iterable[str]:
+    """A window is given once, and each row is in one or late; whatever time the silent partitions let it be."""
+    wanted: Counter[tuple[Any, int]] = Counter()
+    for row, _ in Stamped(plan, "in", inputs).rows:
+        wanted[row["g"], row["ts"] // 10_000 * 10_000] += 1
+    held: Counter[tuple[Any, int]] = Counter()
+    given: Counter[tuple[Any, int]] = Counter()
+    for row in _rows(found, "out"):
+        at = row["g"], _ms(row["window_start"])
+        held[at] += row["n"]
+        given[at] += 1
+    for row in _rows(found, "late"):
+        held[row["g"], row["ts"] // 10_000 * 10_000] += 1
+    if twice := [at for at, times in given.items() if times > 1]:
+        yield f"windows that were given more than once: {twice[:3]}"
+    if much := held - wanted:
+        yield f"rows that were never sent: {list(much.items())[:3]}"
+    # What the last record of all opens stays open.
+    ended = {at: count for at, count in (wanted - held).items() if plan.ends and at[0] != "end"}
+    if ended:
+        yield f"rows that are in no window and not late: {list(ended.items())[:3]}"
+
+
+MODELS = {"tumbled": _tumbled, "hopped": _hopped, "pairs": _pairs, "of table": _of_table, IDLING: _idling}
 
 
 def _rows(found: Kept, topic: str) -> Iterable[Row]:

@@ -12,13 +12,15 @@ from headwater.log import small
 from headwater.log.options import Options
 from headwater.sim.faults import Burst, Faults
 from headwater.sim.latency import S3_EXPRESS, S3_STANDARD
-from headwater.sim.streams_jobs import DISORDER_MS, PLAYS, Play
+from headwater.sim.streams_jobs import DISORDER_MS, IDLING, PLAYS, Play
 from headwater.sim.world import Plan
 from headwater.types import Record
 
 KEYS = 6
 GROUPS = 3
 START_MS = 1_700_000_000_000  # event time has nothing to do with anybody's clock
+DEEDS = ("pause", "reset", "restart", "spill", "idle")  # what is done to a job, or where it runs, beside the usual
+STORING = ("enriched", "everywhere", "looked up", "of table", "of tables", "two tables")  # plays whose state spills
 END_MS = 3_600_000  # how far beyond all others the last record of a partition lies
 
 
@@ -45,15 +47,18 @@ class StreamsPlan:
     keepers: int
     archive: bool
     limits: dict[str, int]  # bounds of ``headwater.limits`` that are to bite
+    deed: str = ""  # one of ``DEEDS``
 
     @classmethod
     def draw(cls, seed: int) -> StreamsPlan:
-        """The plan of a seed: the plays take turns."""
-        rng = random.Random(f"streams-{seed}")
-        names = list(PLAYS)
+        """The plan of a seed: the plays take turns, and every other world has a deed."""
+        rng, deeds = random.Random(f"streams-{seed}"), random.Random(f"streams-deeds-{seed}")
+        names = [name for name in PLAYS if name != IDLING]
+        deed = deeds.choice(DEEDS) if deeds.random() < 0.5 else ""
+        pages = {"STREAMS_PAGE_BYTES_MIN": deeds.choice([1, 300])} if deed == "spill" else {}
         return cls(
             seed=seed,
-            play=names[seed % len(names)],
+            play={"idle": IDLING, "spill": deeds.choice(STORING)}.get(deed, names[seed % len(names)]),
             partitions=rng.choice([1, 2, 2, 3, 4]),
             workers=rng.choice([1, 2, 3, 3]),
             once=rng.choice([0.0, 0.3, 1.0]),
@@ -78,8 +83,15 @@ class StreamsPlan:
                 "STREAMS_LANE_BYTES": rng.choice([300, 2_000, 1 << 23]),
                 "STREAMS_TICK_MS": rng.choice([200, 1_000]),
                 "STREAMS_POLL_MS": rng.choice([500, 10_000]),
+                **pages,
             },
+            deed=deed,
         )
+
+    @property
+    def repeats(self) -> bool:
+        """Whether outputs may be written again: they stay when a job is brought back to an earlier state."""
+        return self.deed in ("reset", "restart")
 
     @property
     def of(self) -> Play:

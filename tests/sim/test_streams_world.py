@@ -8,7 +8,7 @@ pytest.importorskip("polars")
 
 from headwater.sim.streams import simulate
 from headwater.sim.streams_jobs import PLAYS
-from headwater.sim.streams_plan import StreamsPlan
+from headwater.sim.streams_plan import DEEDS, StreamsPlan
 from tests.sim.helpers_worlds import missing, played
 
 SEEDS = len(PLAYS)
@@ -41,6 +41,7 @@ def test_things_really_happen() -> None:
         *("snapshots", "snapshots restored", "trims"),
         *("runs to the end", "runs cut off", "workers stopped"),
         *("upkeep: archive", "upkeep: collect"),
+        *("pauses", "pauses held", "resets", "savepoints", "restarts", "pages spilled", "sources idle"),
     }
     assert set() == missing("streams", range(SEEDS), wanted)
 
@@ -54,5 +55,17 @@ def test_the_same_seed_gives_the_same_history_twice() -> None:
 def test_plans_cover_every_kind_of_life() -> None:
     plans = [StreamsPlan.draw(seed) for seed in range(300)]
     assert set(PLAYS) == {plan.play for plan in plans}
-    for name in ("partitions", "workers", "once", "standbys", "batch_bytes", "ends", "keepers", "archive", "poison"):
+    for name in (
+        "partitions",
+        "workers",
+        "once",
+        "standbys",
+        "batch_bytes",
+        "ends",
+        "keepers",
+        "archive",
+        "poison",
+        "deed",
+    ):
         assert 1 < len({getattr(plan, name) for plan in plans}), name
+    assert {"", *DEEDS} == {plan.deed for plan in plans}

@@ -12,7 +12,8 @@ pytest.importorskip("polars")
 from headwater.errors import Fenced
 from headwater.log import operations as ops
 from headwater.log.outcomes import UnknownMember
-from headwater.streams.runner import changelog, committing, computing, stepping
+from headwater.streams.runner import changelog, committing, computing, control, once, stepping
+from headwater.streams.state import spill
 from headwater.streams.task import Task
 from tests.sim.helpers_worlds import Plant, expect_notice
 
@@ -186,6 +187,57 @@ def let_two_commits_fly(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(stepping.TaskRunner, "_settled", settled)
 
 
+def work_on_in_a_pause(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether the job is paused."""
+    for module in (once, stepping):
+        patch.setattr(module, "is_paused", lambda state, changelog: False)
+
+
+def reset_offsets_alone(patch: pytest.MonkeyPatch) -> None:
+    """A reset job begins anew, and still has the state that it had."""
+    original = control.settle
+
+    async def settle(namespace: Any, appends: Any, changes: Any) -> Any:
+        return await original(namespace, appends, [op for op in changes if not isinstance(op, ops.TrimLog)])
+
+    patch.setattr(control, "settle", settle)
+
+
+def restart_offsets_alone(patch: pytest.MonkeyPatch) -> None:
+    """A job that is brought back reads from there again, into the state that it has now."""
+
+    async def replace_nothing(*given: Any) -> list[Any]:
+        return []
+
+    patch.setattr(control, "_replace", replace_nothing)
+
+
+def forget_what_lay_in_repartition_topics(patch: pytest.MonkeyPatch) -> None:
+    """What was on its way at the commit that a job is brought back to is not sent again."""
+
+    async def forget(namespace: Any, past: Any, then: Any, name: str, offsets: Any, changes: Any) -> list[Any]:
+        topic = namespace.topic(name)
+        for number, place in enumerate(topic.partitions):
+            offsets[name, number] = place.next
+            changes.append(ops.TrimLog(topic=topic.id, partition=number, before=place.next))
+        return []
+
+    patch.setattr(control, "_reappend", forget)
+
+
+def lose_pages_that_were_changed_after_they_were_spilled(patch: pytest.MonkeyPatch) -> None:
+    """A page is written once; what changed in it since is not."""
+    original = spill.Pages._made
+
+    def made(self: Any, old: Any, frame: Any) -> Any:
+        pages = original(self, replace(old, file=None), frame)
+        if old.file is not None and len(pages) == 1:
+            pages[0].file = old.file
+        return pages
+
+    patch.setattr(spill.Pages, "_made", made)
+
+
 PLANTS: dict[Plant, int] = {
     forget_the_changelog: 60,
     commit_outputs_before_offsets: 60,
@@ -200,6 +252,11 @@ PLANTS: dict[Plant, int] = {
     hear_marks_before_their_rows: 60,
     read_the_last_record_again: 60,
     let_two_commits_fly: 60,
+    work_on_in_a_pause: 60,
+    reset_offsets_alone: 60,
+    restart_offsets_alone: 60,
+    forget_what_lay_in_repartition_topics: 60,
+    lose_pages_that_were_changed_after_they_were_spilled: 60,
 }
 
 
