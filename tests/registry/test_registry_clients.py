@@ -15,7 +15,11 @@ from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSe
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from headwater.api import routes
+from headwater.api.auth import Authenticator
 from headwater.api.server import Server
+from headwater.api.service import Service
+from headwater.clock import SystemClock
+from headwater.log.namespace import Namespace
 from headwater.store.memory import MemoryStore
 from tests.api.helpers_http import Log, app_over
 
@@ -30,13 +34,14 @@ JSON = '{"title": "User", "type": "object", "properties": {"name": {"type": "str
 
 
 @contextmanager
-def running() -> Iterator[str]:
+def running(store: MemoryStore | None = None, **how: Any) -> Iterator[str]:
     """The base URL of a server in a thread of its own; no mistake of ours may be logged."""
     log, started, url = Log(), threading.Event(), []
     loop = asyncio.new_event_loop()
 
     async def main() -> None:
-        async with Server(app_over(MemoryStore(), routes=routes.table(routes.EVERYTHING), log=log)) as server:
+        made = app_over(store or MemoryStore(), routes=routes.table(routes.EVERYTHING), log=log, **how)
+        async with Server(made) as server:
             url.append(server.url)
             stop.append(asyncio.Event())
             started.set()
@@ -174,3 +179,28 @@ def test_modes_and_levels_are_set_through_the_client(client: SchemaRegistryClien
     client.update_mode("s", "READWRITE")
     assert 1 == client.register_schema("s", Schema(AVRO, "AVRO"))
     assert "BACKWARD" == client.get_compatibility()
+
+
+def test_the_client_logs_in_with_a_token() -> None:
+    store = MemoryStore()
+
+    async def key() -> str:
+        namespace = await Namespace.open(store, "default")
+        _, token = await Service(namespace).create_key("ann")
+        await namespace.close()
+        return token
+
+    token = asyncio.run(key())
+    bearer = {
+        "bearer.auth.credentials.source": "STATIC_TOKEN",
+        "bearer.auth.logical.cluster": "any",
+        "bearer.auth.identity.pool.id": "any",
+    }
+    auth = Authenticator("token", clock=SystemClock())
+    with running(store, auth=auth) as url:
+        with SchemaRegistryClient({"url": url, "bearer.auth.token": token, **bearer}) as client:
+            assert 1 == client.register_schema("s", Schema(AVRO, "AVRO"))
+        for wrong in ({}, {"bearer.auth.token": "nonsense", **bearer}):
+            with SchemaRegistryClient({"url": url, **wrong}) as client, pytest.raises(SchemaRegistryError) as refused:
+                client.get_subjects()
+            assert 401 == refused.value.http_status_code
