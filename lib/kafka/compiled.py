@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 from headwater.errors import InvalidRequest
-from headwater.kafka.model import Fields
+from headwater.kafka.messages import Fields
 from headwater.kafka.schema import Field, Struct, others
 from headwater.types import Buffer
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, cast
 from kio.schema.index import api_key_map, schema_name_map
 from kio.static.constants import EntityType
 
-from headwater.kafka.model import Fields
+from headwater.kafka.messages import Fields
 
 Direction = Literal["request", "response"]
 

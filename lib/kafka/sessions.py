@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from kio.schema.errors import ErrorCode
 
 from headwater.errors import InvalidRequest
-from headwater.kafka.model import Fields
+from headwater.kafka.messages import Fields
 from headwater.limits import KAFKA_SESSIONS_MAX
 
 FINAL, INITIAL = -1, 0  # epochs: of a fetch without a session, and of one that asks for a new one

@@ -12,7 +12,7 @@ from typing import Final
 
 from headwater.kafka import compiled, schema
 from headwater.kafka.compiled import Decoder, Encoder, Malformed
-from headwater.kafka.model import Fields, Request
+from headwater.kafka.messages import Fields, Request
 from headwater.types import Buffer
 
 __all__ = ["Malformed", "answer", "peek", "request"]
