@@ -112,6 +112,7 @@ class Connection(asyncio.BufferedProtocol):
         self._gateway.connections.discard(self)
         self._may_write.set()
         self._waiting.clear()
+        self._answers.clear()
         self._outgoing.clear()
         for task in [*self._later, *([self._worker] if self._worker else [])]:
             task.cancel()
