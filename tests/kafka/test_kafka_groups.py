@@ -36,12 +36,13 @@ def write(kafka: Any, topic: str, count: int, *, start: int = 0, partitions: int
     assert 0 == producer.flush(10)
 
 
+POLLED = threading.Condition()  # some consumer has polled
+
+
 def until(is_so: Callable[[], bool]) -> None:
-    """Wait for clients that work in threads of their own."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < end_s, "it never came about"
-        time.sleep(0.02)
+    """Wait for clients that poll in threads of their own."""
+    with POLLED:
+        assert POLLED.wait_for(is_so, PATIENCE_S), "it never came about"
 
 
 class Polling:
@@ -79,6 +80,8 @@ class Polling:
             if self._is_to_commit.is_set():
                 self.consumer.commit(asynchronous=False)
                 self._is_to_commit.clear()
+            with POLLED:
+                POLLED.notify_all()
         self.places = []
         self.consumer.close()
 
@@ -249,7 +252,9 @@ def test_kafka_pythons_members_share_partitions_and_its_admin_sees_them(kafka: A
     members = [kafka_python.KafkaConsumer("orders", client_id=f"c{n}", **terms) for n in range(2)]
     admin = kafka_python.KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     try:
-        until(lambda: [2, 2] == [len((member.poll(20) and []) or member.assignment()) for member in members])
+        end_s = time.monotonic() + PATIENCE_S
+        while [2, 2] != [len((member.poll(20) and []) or member.assignment()) for member in members]:
+            assert time.monotonic() < end_s, "they never shared the partitions"
         assert "g" in str(admin.list_groups())
         described = str(admin.describe_groups(["g"]))
         assert "c0" in described and "c1" in described and "Stable" in described
