@@ -1,9 +1,9 @@
 """Values that name their schema by the id that a schema registry gave it: a zero byte, four bytes of the id, the value.
 
 A topic's schema is *bound* to a registry if its definition says so, by a member of its root that means nothing to Avro
-or JSON Schema: ``"registry.id": 7``. Values framed with the id of a version are checked and read by that version.
-Whatever else is written to such a topic is let in and has no columns, since nobody asked for a check: a serializer
-registered its schema, and others may write with a schema that columns cannot express, or with none.
+or JSON Schema: ``"registry.id": 7``. Values framed with the id of a version are read by that version. Writing to such a
+topic checks nothing, since nobody asked for it: a serializer registered its schema, and has checked what it writes;
+others may write with a schema that columns cannot express, or with none. What does not fit has no columns.
 
 Without a binding Avro values are framed with the version's number, see ``datums``.
 

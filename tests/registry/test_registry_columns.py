@@ -53,7 +53,7 @@ def test_what_columns_cannot_express_is_registered_all_the_same() -> None:
     simulate(main())
 
 
-def test_values_without_a_frame_are_written_as_before() -> None:
+def test_any_value_is_written_as_before_the_registration() -> None:
     async def main() -> None:
         store = memory()
         namespace, ask = await opened(store), Ask(store, served=("ns",), namespace="ns")
@@ -63,7 +63,7 @@ def test_values_without_a_frame_are_written_as_before() -> None:
         )
         await namespace.refresh()
         assert framing.bound(namespace.topic("users").schemas)
-        values = [b"plain", b"\0\0\0\0\1" + json.dumps({"a": "x"}).encode(), None]
+        values = [b"plain", b"\0\0\0\0\1" + json.dumps({"a": "x"}).encode(), b"\0\0\0\0\1{", None]
         await namespace.append("users", 0, batch_of([Record(value=value, timestamp=1) for value in values]))
 
     simulate(main())
