@@ -312,6 +312,72 @@ def delete_the_stray(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Journal, "_slept", slept)
 
 
+def void_the_offsets_of_a_committed_transaction(patch: pytest.MonkeyPatch) -> None:
+    """A transaction's records become visible, and its offsets do not move."""
+    groups = _module("state.groups")
+    original = groups.release
+
+    def release(change: Any, name: str, pid: int, *, commit: bool) -> None:
+        original(change, name, pid, commit=False)
+
+    patch.setattr(groups, "release", release)
+
+
+def move_the_offsets_of_an_aborted_transaction(patch: pytest.MonkeyPatch) -> None:
+    """A transaction's offsets move although it was aborted."""
+    groups = _module("state.groups")
+    original = groups.release
+
+    def release(change: Any, name: str, pid: int, *, commit: bool) -> None:
+        original(change, name, pid, commit=True)
+
+    patch.setattr(groups, "release", release)
+
+
+def move_offsets_before_the_end(patch: pytest.MonkeyPatch) -> None:
+    """A transaction's offsets move when they come."""
+    groups = _module("state.groups")
+    original = groups.reserve
+
+    def reserve(change: Any, op: Any, pid: int) -> str:
+        name: str = original(change, op, pid)
+        groups.release(change, name, pid, commit=True)
+        return name
+
+    patch.setattr(groups, "reserve", reserve)
+
+
+def keep_the_first_word_on_a_place(patch: pytest.MonkeyPatch) -> None:
+    """What a transaction says again of the same place does not count."""
+    groups = _module("state.groups")
+    original = groups.reserve
+
+    def reserve(change: Any, op: Any, pid: int) -> str:
+        group = change.state.groups.get(op.group)
+        if group is not None and group.pending.get(pid):
+            return str(op.group)
+        return str(original(change, op, pid))
+
+    patch.setattr(groups, "reserve", reserve)
+
+
+def forget_how_a_transaction_ended(patch: pytest.MonkeyPatch) -> None:
+    """An end that is asked for again is a new one: its opposite is answered as if it had been done."""
+    patch.setattr(_module("state.transactions"), "_is_repetition", lambda change, producer, how: False)
+
+
+def commit_what_has_expired(patch: pytest.MonkeyPatch) -> None:
+    """A transaction whose time is up is opened, though its producer is told that it is fenced."""
+    transactions = _module("state.transactions")
+    original = transactions._end
+
+    def end(change: Any, producer: Any, *, commit: bool) -> None:
+        late = producer.is_busy and change.state.time_ms >= producer.deadline_ms
+        original(change, producer, commit=commit or late)
+
+    patch.setattr(transactions, "_end", end)
+
+
 PLANTS: dict[Plant, int] = {
     forget_intent_ids: 60,
     ignore_lateness: 100,
@@ -333,6 +399,12 @@ PLANTS: dict[Plant, int] = {
     answer_from_a_stale_state: 60,
     commit_before_the_bytes_are_stored: 60,
     delete_the_stray: 100,
+    void_the_offsets_of_a_committed_transaction: 60,
+    move_the_offsets_of_an_aborted_transaction: 60,
+    move_offsets_before_the_end: 60,
+    keep_the_first_word_on_a_place: 60,
+    forget_how_a_transaction_ended: 60,
+    commit_what_has_expired: 60,
 }
 
 
