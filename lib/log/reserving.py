@@ -43,18 +43,9 @@ class Reserving:
             Fenced, UnknownProducer: the producer is somebody else's by now; or the group's generation is over.
             Indeterminate: nobody knows whether they are kept; call again.
         """
-
-        def wishes(after: int) -> list[ops.AnyOp]:
-            return [
-                ops.ReserveOffsets(
-                    pid=self.pid, epoch=self.epoch, timeout_ms=self.timeout_ms, offsets=commit, after=after + number
-                )
-                for number, commit in enumerate(commits)
-            ]
-
         for _ in range(RESERVING_TRIES_MAX):
             try:
-                await self._commit(wishes(self._steps))
+                await self._commit(self.moving(commits))
                 return
             except Conflict as error:
                 # We did not know yet of every step of this producer; the refusal has told us.
@@ -74,12 +65,8 @@ class Reserving:
             Indeterminate: nobody knows; call again.
         """
         for _ in range(RESERVING_TRIES_MAX):
-            wishes: list[ops.AnyOp] = []
-            if begun:
-                wishes.append(ops.Reserve(pid=self.pid, epoch=self.epoch, timeout_ms=self.timeout_ms))
-            end = ops.EndReserve(pid=self.pid, epoch=self.epoch, commit=commit, bump=bump, after=self._steps)
             try:
-                outcome = await self._commit([*wishes, end])
+                outcome = await self._commit(self.ending(commit=commit, bump=bump, begun=begun))
                 return outcome.values["pid"], outcome.values["epoch"]
             except (Fenced, UnknownProducer) as error:
                 return self.ended(commit=commit, otherwise=error)
@@ -98,6 +85,21 @@ class Reserving:
         if known.how != ("commit" if commit else "abort"):
             raise Conflict(f"The transaction of producer {self.pid}, epoch {self.epoch}, ended otherwise: {known.how}.")
         return producer.id, producer.epoch
+
+    def moving(self, commits: Sequence[ops.CommitOffsets]) -> list[ops.AnyOp]:
+        """What ``move`` asks the fold for, now: it is refused after the next step."""
+        return [
+            ops.ReserveOffsets(
+                pid=self.pid, epoch=self.epoch, timeout_ms=self.timeout_ms, offsets=commit, after=self._steps + number
+            )
+            for number, commit in enumerate(commits)
+        ]
+
+    def ending(self, *, commit: bool, bump: bool, begun: bool = False) -> list[ops.AnyOp]:
+        """What ``end`` asks the fold for, now: it is refused after the next step."""
+        begin = [ops.Reserve(pid=self.pid, epoch=self.epoch, timeout_ms=self.timeout_ms)] if begun else []
+        end = ops.EndReserve(pid=self.pid, epoch=self.epoch, commit=commit, bump=bump, after=self._steps)
+        return [*begin, end]
 
     @property
     def _producer(self) -> Producer | None:

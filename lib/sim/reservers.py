@@ -100,6 +100,9 @@ async def _reserve(life: _Life, call: int, uids: list[str], marks: dict[TP, int]
         if marks:
             if life.rng.random() < 0.5:
                 await _move(life, {MARKED: life.rng.randint(100, 109)})  # the later word on the same place counts
+            if life.rng.random() < 0.2:
+                _delay(life, life.open.moving([await log.offsets_op(life.group, {MARKED: life.rng.randint(200, 209)})]))
+                await _move(life, {MARKED: life.rng.randint(300, 309)})
             await _move(life, marks)
         await actors.rest(life.world, life.process, life.rng)
     except HeadwaterError as error:
@@ -126,6 +129,8 @@ async def _end(life: _Life, call: int, *, commit: bool) -> bool:
     history, in_doubt = life.world.history, False
     if not commit:
         history.fail(call, "Aborted")
+    if life.rng.random() < 0.2:
+        _delay(life, life.open.ending(commit=commit, bump=life.bump))
     for _ in range(actors.RETRIES):
         before = life.open
         try:
@@ -147,6 +152,19 @@ async def _end(life: _Life, call: int, *, commit: bool) -> bool:
     if commit:
         history.unknown(call, "Indeterminate")
     return False
+
+
+def _delay(life: _Life, wishes: list[ops.AnyOp]) -> None:
+    """A request whose answer the client gave up: its intent is still under way, and comes through at any time."""
+
+    async def later() -> None:
+        await life.world.loop.sleep(life.rng.expovariate(1.0))
+        try:
+            await life.log.writer.commit(ops=wishes)
+        except HeadwaterError as error:
+            actors.alarm(error)
+
+    life.process.spawn(later(), name="later")
 
 
 async def _insist(life: _Life, before: Reserving, found: tuple[int, int], *, commit: bool) -> None:

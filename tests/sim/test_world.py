@@ -366,6 +366,11 @@ def forget_how_a_transaction_ended(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_module("state.transactions"), "_is_repetition", lambda change, producer, how: False)
 
 
+def let_late_requests_join_the_next_transaction(patch: pytest.MonkeyPatch) -> None:
+    """An end or a move that comes late counts for whatever is open by then."""
+    patch.setattr(_module("state.transactions"), "_check_after", lambda producer, after: None)
+
+
 def commit_what_has_expired(patch: pytest.MonkeyPatch) -> None:
     """A transaction whose time is up is opened, though its producer is told that it is fenced."""
     transactions = _module("state.transactions")
@@ -404,6 +409,7 @@ PLANTS: dict[Plant, int] = {
     move_offsets_before_the_end: 60,
     keep_the_first_word_on_a_place: 60,
     forget_how_a_transaction_ended: 60,
+    let_late_requests_join_the_next_transaction: 60,
     commit_what_has_expired: 60,
 }
 
