@@ -80,9 +80,17 @@ class Sessions(Operator):
             return self._open.clear(), self._open.clear()
         rows = pl.concat(self._waiting, rechunk=True).sort([*self._by, TIME], maintain_order=True)
         self._waiting = []
-        fresh = rows.with_columns(self._runs(pl.col(TIME), pl.col(TIME)))
-        partial = fresh.group_by([*self._by, _RUN], maintain_order=True).agg(
-            *self._sums.partial_exprs, pl.col(TIME).min().alias(START), pl.col(TIME).max().alias(LAST)
+        gone_by = (pl.col(TIME) - pl.col(TIME).shift(1)) > self._gap
+        begins = pl.any_horizontal(gone_by, *self._changes()).fill_null(value=True)
+        partial = (
+            rows.with_columns(begins.cum_sum().alias(_RUN))
+            .group_by(_RUN, maintain_order=True)
+            .agg(
+                *(pl.col(name).first() for name in self._by),
+                *self._sums.partial_exprs,
+                pl.col(TIME).first().alias(START),
+                pl.col(TIME).last().alias(LAST),
+            )
         )
         partial = partial.select(self._schema.keys())
         self._fresh.append(partial)
@@ -97,22 +105,43 @@ class Sessions(Operator):
             [mine.with_columns(_new=pl.lit(value=False)), partial.with_columns(_new=pl.lit(value=True))], rechunk=True
         )
         both = both.sort([*self._by, START], maintain_order=True)
-        both = both.with_columns(self._runs(pl.col(START), pl.col(LAST)))
-        after = both.group_by([*self._by, _RUN], maintain_order=True).agg(
+        both = both.with_columns(self._runs(both))
+        after = both.group_by(_RUN, maintain_order=True).agg(
+            *(pl.col(name).first() for name in self._by),
             *self._sums.merge_exprs,
             pl.col(START).min(),
             pl.col(LAST).max(),
             pl.col("_new").any(),
         )
-        touched = after.filter("_new").select(*self._by, _RUN)
-        before = both.filter(~pl.col("_new")).join(touched, on=[*self._by, _RUN], how="semi", nulls_equal=True)
+        touched = after.filter("_new").select(_RUN)
+        before = both.filter(~pl.col("_new")).join(touched, on=_RUN, how="semi", maintain_order="left")
         self._open = pl.concat([rest, after.select(self._schema.keys())])
         return before.select(self._schema.keys()), after.filter("_new").select(self._schema.keys())
 
-    def _runs(self, start: pl.Expr, last: pl.Expr) -> pl.Expr:
-        """A number for each run: it grows where more than a gap lies behind all that came before."""
-        before = last.cum_max().shift(1).over(self._by)
-        return ((start - before) > self._gap).fill_null(value=True).cum_sum().alias(_RUN)
+    def _changes(self) -> list[pl.Expr]:
+        """Where another group begins, of rows that are sorted by group."""
+        return [pl.col(name).ne_missing(pl.col(name).shift(1)) for name in self._by]
+
+    def _runs(self, sessions: pl.DataFrame) -> pl.Series:
+        """A number for each run of the sorted sessions: it grows with each group, and where more than a gap lies behind
+        all that came before in its group.
+
+        Group and time are packed into one integer, of which one pass over all groups finds the newest so far.
+        """
+        low, high = sessions.get_column(LAST).min(), sessions.get_column(LAST).max()
+        if not isinstance(low, int) or not isinstance(high, int):
+            return pl.Series(_RUN, [], dtype=pl.UInt32)
+        span = high - low + 1
+        group = pl.any_horizontal(pl.lit(value=False), *self._changes()).cum_sum().cast(pl.Int64)
+        numbered = sessions.select(START, LAST, group.alias("group"))
+        if span * (sessions.height + 1) < 1 << 63:
+            packed = pl.col("group") * span + (pl.col(LAST) - low)
+            before = packed.cum_max().shift(1) - pl.col("group") * span + low  # below ``low``: of another group
+            begins = (before < low) | (pl.col(START) - before > self._gap)
+        else:
+            before = pl.col(LAST).cum_max().shift(1).over("group")
+            begins = pl.col(START) - before > self._gap
+        return numbered.select(begins.fill_null(value=True).cum_sum().alias(_RUN)).to_series()
 
     def _results(self, sessions: pl.DataFrame, watermark: int) -> pl.DataFrame:
         return self._sums.results(sessions, watermark, (pl.col(START), pl.col(LAST) + self._gap))

@@ -18,6 +18,7 @@ from headwater.streams.ops.summing import Sums, chosen
 from headwater.streams.state.changes import weighted
 
 ROWS = "rows"
+_PLACE = "_place"
 
 
 class Sliding(Operator):
@@ -75,9 +76,24 @@ class Sliding(Operator):
         return weighted(rows, 1) if self._updates else rows
 
     def _rolled(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """For each of the sorted rows the sums of its window."""
-        windows = rows.rolling(TIME, period=f"{self._size + 1}i", group_by=self._by, closed="right")
-        return windows.agg(self._sums.partial_exprs)
+        """For each of the rows, sorted by time, the sums of its window.
+
+        Group and time are packed into one integer, with more than a window between two groups: so one pass rolls over
+        all of them, in a fraction of the time that it takes group by group.
+        """
+        low, high = rows.get_column(TIME).min(), rows.get_column(TIME).max()
+        rows = rows.sort(self._by, maintain_order=True)
+        changes = [pl.col(name).ne_missing(pl.col(name).shift(1)) for name in self._by]
+        group = pl.any_horizontal(pl.lit(value=False), *changes).cum_sum().cast(pl.Int64)
+        if not isinstance(low, int) or not isinstance(high, int):
+            low = high = 0
+        span = high - low + self._size + 2
+        if span * (rows.height + 1) >= 1 << 63:
+            windows = rows.rolling(TIME, period=f"{self._size + 1}i", group_by=self._by, closed="right")
+            return windows.agg(self._sums.partial_exprs)
+        packed = rows.with_columns((group * span + (pl.col(TIME) - low)).alias(_PLACE))
+        rolled = packed.rolling(_PLACE, period=f"{self._size + 1}i", closed="right").agg(self._sums.partial_exprs)
+        return rows.select(*self._by, TIME).hstack(rolled.drop(_PLACE))
 
     # -- state -----------------------------------------------------------------------------------------
 
