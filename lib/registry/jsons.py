@@ -173,16 +173,20 @@ class _Diff:
                 yield from self.between((found, new_doc), (theirs[name], old_doc), f"{path}/properties/{name}")
         for name in mine:
             if name not in theirs:
-                yield from self.between((mine[name], new_doc), (_other(o, name), old_doc), f"{path}/properties/{name}")
+                # A pattern may have meant this name, and let in what the schema for others would not.
+                before = True if o.get("patternProperties") else _other(o, name)
+                yield from self.between((mine[name], new_doc), (before, old_doc), f"{path}/properties/{name}")
         for name in n.get("required", ()):
             if name not in o.get("required", ()) and not _has_default(mine.get(name)):
                 yield f"{path}/required/{name}: REQUIRED_ADDED: it was not required, and has no default"
-        for word in ("additionalProperties", "patternProperties"):
-            if word == "patternProperties":
-                if word in n and n[word] != o.get(word):
-                    yield f"{path}/{word}: was changed or added, which is not compared"
-            elif word in n:
-                yield from self.between((n[word], new_doc), (o.get(word, True), old_doc), f"{path}/{word}")
+        if "additionalProperties" in n:
+            others = (n["additionalProperties"], new_doc), (o.get("additionalProperties", True), old_doc)
+            yield from self.between(*others, f"{path}/additionalProperties")
+        patterns = n.get("patternProperties", {})
+        # They may go away where any name is open to anything; else the schema for others now judges their names.
+        gone = not patterns and n.get("additionalProperties", True) is True
+        if not gone and patterns != o.get("patternProperties", {}):
+            yield f"{path}/patternProperties: was changed, which is not compared"
 
     def _items(self, new: Node, old: Node, path: str) -> Iterator[str]:
         (n, new_doc), (o, old_doc) = new, old

@@ -36,6 +36,7 @@ def short(*items: object) -> dict[str, Any]:
 
 
 S, INT, N = {"type": "string"}, {"type": "integer"}, {"type": "number"}
+PATTERN: dict[str, Any] = {"patternProperties": {"b": {}}}
 PARTLY = {**OPEN, "additionalProperties": INT}
 CASES: list[tuple[str, object, object, bool]] = [
     ("the same", OPEN, OPEN, True),
@@ -112,6 +113,9 @@ CASES: list[tuple[str, object, object, bool]] = [
     ("not stays", {"not": S}, {"not": S}, True),
     ("not changes", {"not": INT}, {"not": S}, False),
     ("patternProperties change", {"patternProperties": {"x": S}}, {"patternProperties": {"x": INT}}, False),
+    ("patterns leave an open model", {"properties": {}}, {"patternProperties": {"b": N}}, True),
+    ("patterns leave a closed model", obj(True), {**obj(True), "patternProperties": {"b": N}}, False),
+    ("a name of a pattern is added", {**obj(True, b=INT), **PATTERN}, {**obj(True), **PATTERN}, False),
     ("words of no meaning change", {**S, "title": "x", "format": "date"}, {**S, "title": "y"}, True),
 ]
 
