@@ -218,14 +218,17 @@ class Model(GroupModel):
         producer = self._fence(op.pid, op.epoch)
         self.reserve = op
         if not self._busy(op.pid):
-            producer["deadline"] = self.time + op.timeout_ms
+            producer["deadline"] = self.time + self._bound(producer, op.timeout_ms)
+
+    def _bound(self, producer: dict[str, Any], timeout: int) -> int:
+        return timeout if not producer["timeout"] or producer["timeout"] > timeout else int(producer["timeout"])
 
     def _ReserveOffsets(self, op: ops.ReserveOffsets) -> None:  # noqa: N802
         producer = self._fence(op.pid, op.epoch)
         if op.after >= 0 and op.after != producer["steps"]:
             raise No("stale")
         if not self._busy(op.pid):
-            producer["deadline"] = self.time + op.timeout_ms
+            producer["deadline"] = self.time + self._bound(producer, op.timeout_ms)
         self.reserve_offsets(op.offsets, op.pid)
         if op.offsets.group not in producer["groups"]:
             producer["groups"].append(op.offsets.group)

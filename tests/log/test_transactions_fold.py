@@ -88,6 +88,15 @@ def test_offsets_alone_are_a_transaction_that_can_expire_and_keeps_its_producer(
     refused(fold, "not_expired", ExpireReserve(pid=pid))
 
 
+def test_a_transaction_takes_no_longer_than_the_owner_of_its_producer_wanted() -> None:
+    fold, _ = ready()
+    pid = fold.done(InitProducer(tid="y", timeout_ms=100)).values["pid"]
+    for epoch, asked_ms, expected_ms in ((0, 50, 50), (1, 100, 100), (2, MINUTE, 100)):
+        fold.done(Reserve(pid=pid, epoch=epoch, timeout_ms=asked_ms), chunk(pid=pid, epoch=epoch))
+        assert fold.state.time_ms + expected_ms == fold.state.producers[pid].deadline_ms
+        fold.done(ends(pid, epoch))
+
+
 def test_the_group_fences_offsets_when_they_come_and_not_at_the_end() -> None:
     fold, pid = ready()
     topic = fold.state.topics[1].name

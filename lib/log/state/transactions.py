@@ -75,9 +75,10 @@ def _reserve_offsets(change: Change, op: ReserveOffsets) -> None:
 
 
 def _set_deadline(change: Change, producer: Producer, timeout_ms: int) -> None:
-    """A transaction's time begins with the first thing that it holds."""
+    """A transaction's time begins with the first thing that it holds, and is no longer than its owner wanted."""
     if not producer.is_busy:
-        change.set(producer, "deadline_ms", change.state.time_ms + timeout_ms)
+        bound_ms = min(timeout_ms, producer.timeout_ms or timeout_ms)
+        change.set(producer, "deadline_ms", change.state.time_ms + bound_ms)
 
 
 # -- ending ----------------------------------------------------------------------------------------------
