@@ -25,7 +25,10 @@ def read(values: pl.Series, schema: Schema) -> tuple[pl.DataFrame, Failures]:
 
     A field that a value lacks is null, and fields beyond the schema are passed over.
     """
-    lines = values.str.replace_all("\n", " ", literal=True).str.replace_all("\r", " ", literal=True)
+    lines = values
+    for end in ("\n", "\r"):
+        if lines.str.contains(end, literal=True).any():
+            lines = lines.str.replace_all(end, " ", literal=True)
     carriers = {name: _carrier(dtype) for name, dtype in schema.items()}
     failures: Failures = {}
     parts = _read(lines, carriers, failures)
@@ -99,9 +102,10 @@ def _piecewise(
 
 def _rows(lines: pl.Series, carriers: Schema) -> pl.DataFrame | str:
     """The rows of lines that all fit, or what is wrong."""
-    trimmed = lines.str.strip_chars()
-    if not (trimmed.str.starts_with("{") & trimmed.str.ends_with("}")).all():
-        return NO_OBJECT
+    if not (lines.str.starts_with("{") & lines.str.ends_with("}")).all():
+        trimmed = lines.str.strip_chars()
+        if not (trimmed.str.starts_with("{") & trimmed.str.ends_with("}")).all():
+            return NO_OBJECT
     try:
         found = pl.read_ndjson(lines.str.join("\n")[0].encode(), schema=carriers)
     except pl.exceptions.PolarsError as error:
