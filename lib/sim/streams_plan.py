@@ -20,6 +20,7 @@ KEYS = 6
 GROUPS = 3
 START_MS = 1_700_000_000_000  # event time has nothing to do with anybody's clock
 DEEDS = ("pause", "reset", "restart", "spill", "idle")  # what is done to a job, or where it runs, beside the usual
+DEED_RATE = 0.5  # of worlds that have one
 STORING = ("enriched", "everywhere", "looked up", "of table", "of tables", "two tables")  # plays whose state spills
 END_MS = 3_600_000  # how far beyond all others the last record of a partition lies
 
@@ -54,7 +55,7 @@ class StreamsPlan:
         """The plan of a seed: the plays take turns, and every other world has a deed."""
         rng, deeds = random.Random(f"streams-{seed}"), random.Random(f"streams-deeds-{seed}")
         names = [name for name in PLAYS if name != IDLING]
-        deed = deeds.choice(DEEDS) if deeds.random() < 0.5 else ""
+        deed = deeds.choice(DEEDS) if deeds.random() < DEED_RATE else ""
         pages = {"STREAMS_PAGE_BYTES_MIN": deeds.choice([1, 300])} if deed == "spill" else {}
         return cls(
             seed=seed,

@@ -12,6 +12,7 @@ pytest.importorskip("polars")
 from headwater.errors import Fenced
 from headwater.log import operations as ops
 from headwater.log.outcomes import UnknownMember
+from headwater.sim import streams_plan
 from headwater.streams.runner import changelog, committing, computing, control, once, stepping
 from headwater.streams.state import spill
 from headwater.streams.task import Task
@@ -260,6 +261,17 @@ PLANTS: dict[Plant, int] = {
 }
 
 
+OF_DEEDS = {
+    work_on_in_a_pause,
+    reset_offsets_alone,
+    restart_offsets_alone,
+    forget_what_lay_in_repartition_topics,
+    lose_pages_that_were_changed_after_they_were_spilled,
+}
+
+
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    if plant not in OF_DEEDS:  # outputs that may be there twice would hide some
+        monkeypatch.setattr(streams_plan, "DEED_RATE", 0.0)
     expect_notice("streams", plant, PLANTS[plant], monkeypatch)
