@@ -7,6 +7,7 @@ from typing import Any
 
 import aiokafka
 import confluent_kafka
+import kafka as kafka_python
 import pytest
 from aiokafka.errors import ProducerFenced
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -241,3 +242,21 @@ def test_aiokafka_hears_that_it_is_fenced(kafka: Any) -> None:
         return await aio_values(kafka, "orders")
 
     assert [b"new"] == asyncio.run(play())
+
+
+# -- kafka-python ------------------------------------------------------------------------------------------
+
+
+def test_kafka_python_commits_and_aborts(kafka: Any) -> None:
+    kafka.create_topic("orders", 1)
+    made = kafka_python.KafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id="t")
+    made.init_transactions()
+    for n in range(4):
+        made.begin_transaction()
+        assert n == made.send("orders", f"{n}".encode()).get(10).offset
+        if n % 2:
+            made.abort_transaction()
+        else:
+            made.commit_transaction()
+    made.close()
+    assert [b"0", b"2"] == written(kafka, "orders", 2)
