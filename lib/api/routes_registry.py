@@ -22,7 +22,6 @@ from headwater.api.routes import GROUPS, body_schema
 from headwater.api.service_base import ServiceBase
 from headwater.log.operations import Operation
 from headwater.registry import decide, records, refusal
-from headwater.registry.columns import give_columns
 from headwater.registry.decide import Decision, Wanted
 from headwater.registry.fold import Registry
 from headwater.registry.ledger import Ledger
@@ -113,6 +112,8 @@ async def list_referrers(call: Call) -> Response:
 
 async def register(call: Call) -> Response:
     """Make a schema the next version of a subject, if it is compatible; it keeps its id if it has one."""
+    from headwater.registry.columns import give_columns  # with all that makes columns of schemas
+
     subject, wanted = call.parts["subject"], _wanted(call)
     made = await _change(call, "write", lambda registry: decide.register(registry, subject, wanted))
     await give_columns(call.namespace, made)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from headwater.limits import REGISTRY_PROBLEMS_MAX
-from headwater.registry import jsons, protobuf
 from headwater.registry.definitions import Definition
 from headwater.registry.records import Level
 
@@ -43,7 +42,11 @@ def _readable(reader: Definition, writer: Definition, told: str) -> list[str]:
 
             found = avro.problems(reader.parsed, writer.parsed)
         case "JSON":
+            from headwater.registry import jsons
+
             found = jsons.problems(reader.parsed, writer.parsed)
         case _:
+            from headwater.registry import protobuf
+
             found = protobuf.problems(reader.parsed, writer.parsed)
     return [f"{told}: {each}" for each in found]

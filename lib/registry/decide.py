@@ -18,7 +18,7 @@ from headwater.limits import (
     REGISTRY_SUBJECT_MAX,
     REGISTRY_VERSIONS_MAX,
 )
-from headwater.registry import compatibility, definitions, protobuf, protowire, records, refusal
+from headwater.registry import compatibility, definitions, records, refusal
 from headwater.registry.definitions import Definition
 from headwater.registry.fold import Registry
 from headwater.registry.records import ALL, Level, Mode, Reference, SchemaType, Version
@@ -107,6 +107,8 @@ def definition_of(registry: Registry, kind: SchemaType, text: str, references: S
 
 def serialized(registry: Registry, version: Version) -> Version:
     """A Protobuf version with its text as a descriptor in base64, and as it is if it was sent so."""
+    from headwater.registry import protobuf, protowire
+
     if protowire.parse(version.schema) is not None:
         return version
     file = definition_of(registry, version.schema_type, version.schema, version.references).parsed

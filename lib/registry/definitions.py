@@ -3,6 +3,8 @@
 A definition is kept as compact JSON (Avro, JSON Schema) or as it was sent (Protobuf). Two are the same if their parsed
 forms are, with the order of JSON's members and white space left out: that is a little more than Confluent's registry
 takes for the same, and so ``normalize`` has nothing left to do.
+
+A judge is imported when its first schema comes: a function that serves other things does not pay for it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from typing import Any, Final
 import msgspec
 
 from headwater.limits import REGISTRY_DEPTH_MAX, REGISTRY_PARSED_MAX, REGISTRY_SCHEMA_BYTES_MAX
-from headwater.registry import jsons, protobuf
 from headwater.registry.records import Reference, SchemaType
 from headwater.registry.refusal import invalid_schema
 
@@ -74,8 +75,12 @@ def _parsed(kind: SchemaType, text: str, others: tuple[tuple[str, SchemaType, st
 
                 made: Any = avro.parse(_document(text), [_document(each) for each in dict.fromkeys(texts.values())])
             case "JSON":
+                from headwater.registry import jsons
+
                 made = jsons.parse(_document(text), {name: _document(each) for name, each in texts.items()})
             case _:
+                from headwater.registry import protobuf
+
                 made = protobuf.parse(text, texts)
     except RecursionError:
         raise invalid_schema("it is nested too deep.") from None
@@ -91,6 +96,8 @@ def _document(text: str) -> Any:
 
 def _canonical(kind: SchemaType, text: str) -> bytes:
     if kind == "PROTOBUF":
+        from headwater.registry import protobuf
+
         return protobuf.canonical(text).encode(errors="replace")
     try:
         return _sorted.encode(_unwrapped(msgspec.json.decode(text)) if kind == "AVRO" else msgspec.json.decode(text))
