@@ -51,6 +51,7 @@ class Peer:
     principal: str
     mechanism: str = ""  # of SASL, once the client has named it
     sasl: Any = None  # the exchange under way
+    appending: Any = None  # a future: done once the last Produce has its outcome
 
 
 Handler: TypeAlias = Callable[[Peer, Request], Awaitable[Answer]]

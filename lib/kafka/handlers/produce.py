@@ -26,7 +26,7 @@ from headwater.kafka.names import topic_by_uuid
 from headwater.limits import INTENT_APPENDS_MAX, KAFKA_TRIES_MAX, TRANSACTION_MS_MAX
 from headwater.log import operations as ops
 from headwater.log.config import MAX_MESSAGE_BYTES, TopicConfig
-from headwater.log.outcomes import UnknownProducer
+from headwater.log.outcomes import OutOfOrder, UnknownProducer
 from headwater.log.state import Outcome, Topic
 from headwater.log.writer import Append
 
@@ -62,9 +62,15 @@ async def produce(peer: Peer, request: Request) -> Answer:
     # Until it has begun the writer does not know of it, and the next request must come behind it.
     await peer.gateway.clock.sleep(0)
 
+    before, peer.appending = peer.appending, asyncio.get_running_loop().create_future()
+    done = peer.appending
+
     async def finished() -> Fields:
-        for each in sending:
-            await each.finish()
+        try:
+            for each in sending:
+                await each.finish(before)
+        finally:
+            done.set_result(None)
         return answers
 
     if asked["acks"] == 0:
@@ -195,18 +201,22 @@ class _Sending:
         """Put the intent into the writer's queue as soon as the loop turns."""
         self._task = self._started(self._commit(self._parts))
 
-    async def finish(self) -> None:
-        """Wait for the outcome and write it into the answers."""
+    async def finish(self, before: asyncio.Future[None] | None) -> None:
+        """Wait for the outcome and write it into the answers. ``before`` is done when the last request is."""
         assert self._task is not None
         try:
             self._place(self._parts, await self._task)
             return
         except HeadwaterError as error:
-            if len(self._parts) == 1 or isinstance(error, Unavailable | Indeterminate):
+            overtook = isinstance(error, OutOfOrder) and before is not None and not before.done()
+            if isinstance(error, Unavailable | Indeterminate) or (len(self._parts) == 1 and not overtook):
                 for part in self._parts:
                     self._fail(part, error)
                 return
-        # Nothing of the intent was applied, so each may be tried again. In their order, one after another.
+        # Nothing of the intent was applied, so each may be tried again. In their order, one after another, and behind
+        # the request before, which may be trying again as well.
+        if before is not None:
+            await asyncio.shield(before)
         for part in self._parts:
             try:
                 self._place([part], await self._commit([part]))

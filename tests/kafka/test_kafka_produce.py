@@ -1,0 +1,108 @@
+"""Produce fails for the partition that is wrong, and for no other, whatever is on its way behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from kio.schema.errors import ErrorCode
+
+from headwater.kafka.handlers import table
+from headwater.kafka.model import Later, Peer, Request
+from headwater.log import kafka2
+from headwater.log.namespace import Namespace
+from headwater.store.memory import MemoryStore
+from tests.kafka.helpers_peer import ask, peer
+
+PRODUCE, INIT_PRODUCER_ID = 0, 22
+
+
+def batch(producer: int, sequence: int, count: int = 1) -> bytes:
+    records = b"".join(b"\x10\x00\x00" + bytes([2 * n]) + b"\x01\x02v\x00" for n in range(count))
+    return kafka2.pack(
+        records,
+        count=count,
+        first_timestamp=1,
+        max_timestamp=1,
+        producer_id=producer,
+        producer_epoch=0 if producer >= 0 else -1,
+        sequence=sequence if producer >= 0 else -1,
+    )
+
+
+def wanted(parts: dict[int, bytes], topic: str = "orders") -> Request:
+    rows = [{"index": index, "records": memoryview(data)} for index, data in parts.items()]
+    fields = {
+        "transactional_id": None,
+        "acks": -1,
+        "timeout": 1_000,
+        "topic_data": [{"name": topic, "topic_id": bytes(16), "partition_data": rows}],
+    }
+    return Request(api=PRODUCE, version=9, correlation=1, client="test", fields=fields)
+
+
+async def begun(known: Peer, request: Request) -> Any:
+    """The request as a connection begins it: its answer comes later."""
+    answer = await table()[PRODUCE].handler(known, request)
+    assert isinstance(answer, Later)
+    return asyncio.ensure_future(answer.answer)
+
+
+def codes(answer: Any) -> list[tuple[int, ErrorCode, int]]:
+    return [
+        (row["index"], ErrorCode(row["error_code"]), row["base_offset"])
+        for topic in answer["responses"]
+        for row in topic["partition_responses"]
+    ]
+
+
+async def opened() -> tuple[Namespace, Peer, int]:
+    namespace = await Namespace.open(MemoryStore())
+    await namespace.create_topic("orders", 2)
+    known = peer(namespace)
+    producer = (await ask(known, INIT_PRODUCER_ID, transactional_id=None))["producer_id"]
+    return namespace, known, producer
+
+
+def test_a_partition_that_is_refused_fails_alone() -> None:
+    async def main() -> None:
+        _, known, producer = await opened()
+        answer = await (await begun(known, wanted({0: batch(producer, 7), 1: batch(producer, 0)})))
+        assert [(0, ErrorCode.out_of_order_sequence_number, -1), (1, ErrorCode.none, 0)] == codes(answer)
+
+    asyncio.run(main())
+
+
+def test_a_request_behind_one_that_is_tried_again_comes_behind_it() -> None:
+    async def main() -> None:
+        namespace, known, producer = await opened()
+        first = await begun(known, wanted({0: batch(producer, 7), 1: batch(producer, 0)}))
+        behind = await begun(known, wanted({1: batch(producer, 1)}))
+        assert [(0, ErrorCode.out_of_order_sequence_number, -1), (1, ErrorCode.none, 0)] == codes(await first)
+        assert [(1, ErrorCode.none, 1)] == codes(await behind)
+        assert 2 == namespace.topic("orders").partitions[1].next
+
+    asyncio.run(main())
+
+
+def test_a_repeated_batch_is_told_where_it_lies() -> None:
+    async def main() -> None:
+        namespace, known, producer = await opened()
+        for _ in range(2):
+            answer = await (await begun(known, wanted({0: batch(producer, 0, count=3)})))
+            assert [(0, ErrorCode.none, 0)] == codes(answer)
+        assert 3 == namespace.topic("orders").partitions[0].next
+
+    asyncio.run(main())
+
+
+def test_an_unknown_topic_or_partition_is_an_error_of_its_own() -> None:
+    async def main() -> None:
+        _, known, _ = await opened()
+        handler = table()[PRODUCE].handler
+        answer = await handler(known, wanted({0: batch(-1, -1)}, topic="nowhere"))
+        assert [(0, ErrorCode.unknown_topic_or_partition, -1)] == codes(answer)
+        answer = await handler(known, wanted({9: batch(-1, -1)}))
+        assert [(9, ErrorCode.unknown_topic_or_partition, -1)] == codes(answer)
+
+    asyncio.run(main())
