@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import ssl
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.settings import Command, Settings, pass_settings
+from headwater.cli.settings import DEFAULT_STORE, Command, Settings, pass_settings
 from headwater.errors import InvalidRequest
 from headwater.limits import KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX, KAFKA_REBALANCE_DELAY_MS
 
@@ -212,9 +213,11 @@ def _announce(settings: Settings, gateway: Gateway) -> None:
                 f"(auth: {place['auth']}{', TLS' if place['tls'] else ''}). Ctrl-C ends it."
             )
         first = places[0]["address"]
+        where = f" --store {shlex.quote(settings.store)}" if settings.store != DEFAULT_STORE else ""
+        where += f" --namespace {places[0]['namespace']}" if places[0]["namespace"] != "default" else ""
         click.echo(
             "\nTry, in another shell:\n\n"
-            f"  headwater topic create greetings\n"
+            f"  headwater topic create greetings{where}\n"
             f"  echo hello | kcat -b {first} -t greetings -P\n"
             f"  kcat -b {first} -t greetings -C -e\n"
         )
