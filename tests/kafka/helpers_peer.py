@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from headwater.api.access import ROOT
@@ -24,7 +25,8 @@ def peer(
     gateway: Gateway | None = None,
 ) -> Peer:
     """A connection of ``principal`` ("": one that has not said who it is) to a gateway that does not listen."""
-    gateway = gateway or Gateway(namespace.bucket, (), settings, clock=namespace.chain.clock, rng=namespace.chain.rng)
+    known = replace(settings or Settings(), node_id=1)  # a number is made of an address, and this one does not listen
+    gateway = gateway or Gateway(namespace.bucket, (), known, clock=namespace.chain.clock, rng=namespace.chain.rng)
     identity = Identity(principal=principal or "nobody", scopes=scopes)
     return Peer(
         gateway=gateway,

@@ -85,7 +85,7 @@ def test_confluent_describes_and_alters_configs(kafka: Any, confluent: ca.AdminC
         result(confluent.alter_configs([ca.ConfigResource(ca.ResourceType.TOPIC, "orders", {"retention.ms": "7"})]))
     found = result(confluent.describe_configs([orders]))
     assert ("7", "delete") == (found["retention.ms"].value, found["cleanup.policy"].value)
-    broker = result(confluent.describe_configs([ca.ConfigResource(ca.ResourceType.BROKER, "1")]))
+    broker = result(confluent.describe_configs([ca.ConfigResource(ca.ResourceType.BROKER, str(kafka.gateway.node_id))]))
     assert "1" == broker["num.partitions"].value
 
 
