@@ -204,8 +204,8 @@ def grant_in_the_old_generation(patch: pytest.MonkeyPatch) -> None:
 
 def believe_in_every_lease(patch: pytest.MonkeyPatch) -> None:
     """Nobody is ever expelled."""
-    for name in ("coordinator", "maintenance"):
-        patch.setattr(importlib.import_module(f"headwater.groups.{name}"), "overdue", lambda member, lease, now_ms: "")
+    coordinator = importlib.import_module("headwater.groups.coordinator")
+    patch.setattr(coordinator, "overdue", lambda member, lease, now_ms: "")
 
 
 def forget_to_renew(patch: pytest.MonkeyPatch) -> None:
