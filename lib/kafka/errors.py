@@ -8,7 +8,7 @@ from typing import Final
 from kio.schema.errors import ErrorCode
 
 from headwater import errors
-from headwater.kafka.model import Fields
+from headwater.kafka.messages import Fields
 from headwater.log import outcomes
 
 _CODES: Final[Mapping[type[errors.HeadwaterError], ErrorCode]] = {
@@ -33,11 +33,21 @@ _CODES: Final[Mapping[type[errors.HeadwaterError], ErrorCode]] = {
 }
 
 
+class Refusal(errors.InvalidRequest):
+    """What Kafka has a code of its own for, and we have no error. Nothing was done."""
+
+    def __init__(self, code: ErrorCode, message: str, **data: object) -> None:
+        super().__init__(message, **data)
+        self.code = code
+
+
 def code_of(error: errors.HeadwaterError, **special: ErrorCode) -> ErrorCode:
     """Kafka's code. ``special`` has other codes for classes by name, as in ``Fenced=ErrorCode.illegal_generation``.
 
-    A more special class is looked for first.
+    A refusal brings its own; else a more special class is looked for first.
     """
+    if isinstance(error, Refusal):
+        return error.code
     for kind in type(error).__mro__:
         if kind.__name__ in special:
             return special[kind.__name__]

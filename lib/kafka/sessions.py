@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from kio.schema.errors import ErrorCode
 
-from headwater.errors import InvalidRequest
+from headwater.kafka.errors import Refusal
 from headwater.kafka.messages import Fields
 from headwater.limits import KAFKA_SESSIONS_MAX
 
@@ -21,14 +21,6 @@ FINAL, INITIAL = -1, 0  # epochs: of a fetch without a session, and of one that 
 _EPOCHS: Final = 2**31 - 1
 
 Key: TypeAlias = tuple[str, bytes, int]  # topic by name or UUID, partition
-
-
-class NoSession(InvalidRequest):
-    """The session does not exist here, or the request is not the next one of it."""
-
-    def __init__(self, message: str, code: ErrorCode) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(slots=True)
@@ -84,7 +76,7 @@ class FetchSessions:
     def begin(self, asked: Fields) -> Session | None:
         """The session of a fetch, brought up to date by what it says; None for a fetch without one.
 
-        Raises ``NoSession``.
+        Raises ``Refusal`` for a session that is not here, or of which this is not the next request.
         """
         number, epoch = asked["session_id"], asked["session_epoch"]
         if epoch in (FINAL, INITIAL):
@@ -95,11 +87,11 @@ class FetchSessions:
         else:
             found = self._sessions.get(number)
             if found is None:
-                raise NoSession(f"There is no fetch session {number} here.", ErrorCode.fetch_session_id_not_found)
+                raise Refusal(ErrorCode.fetch_session_id_not_found, f"There is no fetch session {number} here.")
             if epoch != found.epoch:
-                raise NoSession(
-                    f"Fetch session {number} is at epoch {found.epoch}, not {epoch}.",
+                raise Refusal(
                     ErrorCode.invalid_fetch_session_epoch,
+                    f"Fetch session {number} is at epoch {found.epoch}, not {epoch}.",
                 )
             session = found
             session.epoch = session.epoch % _EPOCHS + 1

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from kio.schema.errors import ErrorCode
 
-from headwater.kafka.sessions import FetchSessions, NoSession
+from headwater.kafka.errors import Refusal
+from headwater.kafka.sessions import FetchSessions
 
 NOTHING = bytes(16)
 
@@ -72,7 +73,7 @@ def test_a_session_that_is_not_here_is_refused(session: int | None, epoch: int, 
     sessions = FetchSessions(random.Random(1))
     known = sessions.begin(asking(0, 0, 0))
     assert known is not None
-    with pytest.raises(NoSession) as refused:
+    with pytest.raises(Refusal) as refused:
         sessions.begin(asking(known.id if session is None else session, epoch))
     assert code == refused.value.code
 
@@ -89,6 +90,6 @@ def test_sessions_are_bounded_and_the_oldest_goes_first() -> None:
     sessions = FetchSessions(random.Random(1), sessions_max=3)
     first, *others = [sessions.begin(asking(0, 0, 0)) for _ in range(4)]
     assert first is not None
-    with pytest.raises(NoSession):
+    with pytest.raises(Refusal):
         sessions.begin(asking(first.id, 1))
     assert 3 == len({each.id for each in others if each is not None})

@@ -18,7 +18,7 @@ from headwater.api.access import INTERNAL
 from headwater.api.names import check_topic
 from headwater.errors import HeadwaterError, InvalidRequest, NotFound
 from headwater.kafka import configs
-from headwater.kafka.errors import code_of, told
+from headwater.kafka.errors import Refusal, code_of, told
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Fields, Peer, Request
 from headwater.kafka.names import topic_by_uuid, topic_uuid
@@ -33,14 +33,6 @@ UNDECIDED: Final = {  # these are about a topic, not about a batch
     "Unavailable": ErrorCode.request_timed_out,
     "Indeterminate": ErrorCode.request_timed_out,
 }
-
-
-class Refusal(Exception):
-    """A code of Kafka's that no error of ours has, with its text."""
-
-    def __init__(self, code: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.fields: Fields = {"error_code": code, "error_message": text}
 
 
 async def for_each(items: Sequence[T], ask: Callable[[T], Awaitable[Fields]]) -> list[Fields]:
@@ -76,8 +68,6 @@ async def create_topics(peer: Peer, request: Request) -> Fields:
             if trouble is not None:
                 raise trouble
             return {"name": name, **await _created(peer, topic, check_only=check_only)}
-        except Refusal as refusal:
-            return {"name": name, "configs": None, **refusal.fields}
         except HeadwaterError as error:
             return {"name": name, "configs": None, **told(error, **UNDECIDED)}
 
@@ -183,8 +173,6 @@ async def create_partitions(peer: Peer, request: Request) -> Fields:
                 raise trouble
             await _grown(peer, topic, check_only=check_only)
             return {"name": name, "error_code": ErrorCode.none}
-        except Refusal as refusal:
-            return {"name": name, **refusal.fields}
         except HeadwaterError as error:
             return {"name": name, **told(error, **UNDECIDED)}
 
@@ -229,8 +217,6 @@ async def delete_topics(peer: Peer, request: Request) -> Fields:
             if trouble is not None:
                 raise trouble
             return {**asked, **await _deleted(peer, each, name, twice)}
-        except Refusal as refusal:
-            return {**asked, **refusal.fields}
         except HeadwaterError as error:
             return {**asked, **told(error, **UNDECIDED)}
 

@@ -17,9 +17,9 @@ from kio.schema.errors import ErrorCode
 from headwater.errors import Forbidden, HeadwaterError, InvalidRequest
 from headwater.kafka import configs
 from headwater.kafka.configs import Config
-from headwater.kafka.errors import told
+from headwater.kafka.errors import Refusal, told
 from headwater.kafka.handlers import Api
-from headwater.kafka.handlers.admin import UNDECIDED, Refusal, for_each, trouble_at_door
+from headwater.kafka.handlers.admin import UNDECIDED, for_each, trouble_at_door
 from headwater.kafka.model import Fields, Peer, Request
 from headwater.log.config import check_namespace_config
 
@@ -48,8 +48,6 @@ async def describe_configs(peer: Peer, request: Request) -> Fields:
             if trouble is not None:
                 raise trouble
             listed = _listed(peer, kind, name)
-        except Refusal as refusal:
-            return {**asked, "configs": [], **refusal.fields}
         except HeadwaterError as error:
             return {**asked, "configs": [], **told(error, **_special(kind))}
         keys = set(resource["configuration_keys"] or ())
@@ -196,8 +194,6 @@ async def _altered(peer: Peer, request: Request, wanted: _Wanted) -> Fields:
             _check_once(resource["configs"])
             await _alter(peer, resource, wanted, check_only=check_only)
             return {**asked, "error_code": ErrorCode.none}
-        except Refusal as refusal:
-            return {**asked, **refusal.fields}
         except HeadwaterError as error:
             return {**asked, **told(error, **_special(kind))}
 

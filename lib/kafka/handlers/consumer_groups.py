@@ -22,9 +22,9 @@ from headwater.errors import HeadwaterError
 from headwater.groups.checks import PATTERN, REBALANCE_MS_MAX
 from headwater.groups.coordinator import Coordinator, Heartbeat
 from headwater.groups.describe import TP, named, phase_of
+from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
-    Refusal,
     bury_in,
     check_may,
     check_standing,

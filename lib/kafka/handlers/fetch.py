@@ -14,11 +14,10 @@ from kio.schema.errors import ErrorCode
 
 from headwater.errors import HeadwaterError, Throttled
 from headwater.kafka import schema
-from headwater.kafka.errors import code_of
+from headwater.kafka.errors import Refusal, code_of
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import topic_by_uuid
-from headwater.kafka.sessions import NoSession
 from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX
 from headwater.log.state import Topic
 from headwater.types import Buffer
@@ -47,7 +46,7 @@ async def _fetch(peer: Peer, request: Request) -> Fields:
     asked = request.fields
     try:
         session = peer.gateway.sessions.begin(asked)
-    except NoSession as error:
+    except Refusal as error:
         return {"error_code": error.code}
     if session is not None:
         asked = {**asked, "topics": session.topics()}

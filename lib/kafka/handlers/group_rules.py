@@ -15,7 +15,7 @@ from kio.schema.errors import ErrorCode
 from headwater.api.names import check_name
 from headwater.errors import HeadwaterError, InvalidRequest, Throttled
 from headwater.groups.coordinator import Coordinator
-from headwater.kafka.errors import code_of
+from headwater.kafka.errors import Refusal, code_of
 from headwater.kafka.model import Fields, Peer
 from headwater.limits import KAFKA_ADMIN_AT_ONCE, KAFKA_MEMBER_PENDING_MS, NAME_BYTES_MAX
 from headwater.log.operations import Operation
@@ -36,22 +36,12 @@ _REASONS: Final = {
 }
 
 
-class Refusal(InvalidRequest):
-    """What Kafka has a code of its own for."""
-
-    def __init__(self, code: ErrorCode, message: str, **data: object) -> None:
-        super().__init__(message, **data)
-        self.code = code
-
-
 def group_code(error: HeadwaterError, **special: ErrorCode) -> ErrorCode:
     """Kafka's code for an error about a group. ``special`` as for ``errors.code_of``, and by the fold's reasons.
 
     Where the store does not answer clients look for a coordinator again, and so find another gateway if this one is
     the one that is cut off; what they then repeat is done once.
     """
-    if isinstance(error, Refusal):
-        return error.code
     reason = str(error.data.get("reason", ""))
     code = special.get(reason) or _REASONS.get(reason)
     if code is not None:

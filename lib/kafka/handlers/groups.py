@@ -14,9 +14,9 @@ from kio.schema.errors import ErrorCode
 from headwater.errors import HeadwaterError
 from headwater.groups.checks import REBALANCE_MS_MAX
 from headwater.groups.classic import Joined, heartbeat_classic, join_classic, sync_classic
+from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api, group_admin, group_offsets
 from headwater.kafka.handlers.group_rules import (
-    Refusal,
     by_instance,
     check_standing,
     coordinator_of,

@@ -17,7 +17,7 @@ from kio.schema.errors import ErrorCode
 from headwater.api.access import INTERNAL
 from headwater.api.messages import HttpError
 from headwater.groups.checks import PATTERN
-from headwater.kafka.handlers.group_rules import Refusal
+from headwater.kafka.errors import Refusal
 from headwater.kafka.model import Fields, Peer
 from headwater.limits import KAFKA_PATTERNS_MAX, TOPIC_NAME_MAX
 from headwater.log.namespace import Namespace
