@@ -21,6 +21,8 @@ FAMILIES: Final = (
     "fetch",
     "offsets",
     "groups",
+    "group_offsets",
+    "group_admin",
     "consumer_groups",
     "transactions",
     "transaction_views",

@@ -22,27 +22,18 @@ from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.kafka.errors import told
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Fields, Peer, Request
+from headwater.kafka.rights import NUMBERS
 from headwater.log.operations import AclRule
 
 _ANY: Final = 1
 _MATCH: Final = 2  # of pattern types
 _RESOURCES: Final[dict[int, Any]] = {2: "topic", 3: "group", 4: "cluster", 5: "transactional_id"}
-_OPERATIONS: Final[dict[int, Any]] = {
-    2: "all",
-    3: "read",
-    4: "write",
-    5: "create",
-    6: "delete",
-    7: "alter",
-    8: "describe",
-    9: "cluster_action",
-}
+_OPERATIONS: Final[dict[int, Any]] = {number: name for name, number in NUMBERS.items()}
 _PART_OF: Final = {10: "describe", 11: "alter", 12: "write (an idempotent producer needs no more)"}
 _PATTERNS: Final[dict[int, Any]] = {3: "literal", 4: "prefix"}
 _DENY, _ALLOW = 2, 3
 
 _RESOURCE_NUMBERS: Final = {name: number for number, name in _RESOURCES.items()}
-_OPERATION_NUMBERS: Final = {name: number for number, name in _OPERATIONS.items()}
 _PATTERN_NUMBERS: Final = {name: number for number, name in _PATTERNS.items()}
 
 _RESOURCE_TYPES: Final = range(1, 8)  # what a filter may name; delegation tokens and users have no rules here
@@ -184,7 +175,7 @@ def _filter(fields: Fields) -> Callable[[AclRule], bool]:
     def matches(rule: AclRule) -> bool:
         return (
             kind in (_ANY, _RESOURCE_NUMBERS[rule.resource])
-            and operation in (_ANY, _OPERATION_NUMBERS[rule.operation])
+            and operation in (_ANY, NUMBERS[rule.operation])
             and permission in (_ANY, _ALLOW if rule.allow else _DENY)
             and principal in (None, _USER + rule.principal)
             and host in (None, ANYBODY)
@@ -216,7 +207,7 @@ def _entry(rule: AclRule) -> Fields:
     return {
         "principal": _USER + rule.principal,
         "host": ANYBODY,
-        "operation": _OPERATION_NUMBERS[rule.operation],
+        "operation": NUMBERS[rule.operation],
         "permission_type": _ALLOW if rule.allow else _DENY,
     }
 

@@ -21,13 +21,12 @@ from headwater.kafka import configs
 from headwater.kafka.errors import Refusal, code_of, told
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Fields, Peer, Request
-from headwater.kafka.names import topic_by_uuid, topic_uuid
+from headwater.kafka.names import NO_UUID, topic_by_uuid, topic_uuid
 from headwater.limits import KAFKA_ADMIN_AT_ONCE, PARTITION_MAX
 from headwater.log.state import State
 
 T = TypeVar("T")
 
-NO_UUID: Final = bytes(16)
 REPLICAS: Final = 1
 UNDECIDED: Final = {  # these are about a topic, not about a batch
     "Unavailable": ErrorCode.request_timed_out,

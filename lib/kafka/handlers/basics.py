@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from kio.schema.errors import ErrorCode
 
+from headwater.api.access import INTERNAL
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.kafka import schema
 from headwater.kafka.errors import code_of
 from headwater.kafka.handlers import Api, table
 from headwater.kafka.model import Answer, Fields, Peer, Request
-from headwater.kafka.names import cluster_id, topic_by_uuid, topic_uuid
+from headwater.kafka.names import LEADER_EPOCH, NO_UUID, cluster_id, topic_by_uuid, topic_uuid
+from headwater.kafka.rights import NOT_ASKED, operations_of
 from headwater.log import keys
 from headwater.log.state import Topic
 
-NO_OPERATIONS: Final = -(2**31)  # "not asked for"
-TOPIC_OPERATIONS: Final = {"read": 3, "write": 4, "create": 5, "delete": 6, "alter": 7, "describe": 8}
 FEATURES: Final = {"group.version": 1, "transaction.version": 2}  # KIP-848; KIP-890
-LEADER_EPOCH: Final = 0  # there is one leader for ever: whichever gateway is asked
 PARTITIONS_MAX: Final = 2_000  # of one answer to DescribeTopicPartitions, as in Kafka
 
 
@@ -59,7 +58,7 @@ async def metadata(peer: Peer, request: Request) -> Answer:
         "cluster_id": cluster_id(peer.namespace),
         "controller_id": peer.gateway.node_id,
         "topics": topics,
-        "cluster_authorized_operations": NO_OPERATIONS,
+        "cluster_authorized_operations": NOT_ASKED,
     }
 
 
@@ -70,7 +69,7 @@ async def describe_cluster(peer: Peer, request: Request) -> Answer:
         "cluster_id": cluster_id(peer.namespace),
         "controller_id": peer.gateway.node_id,
         "brokers": [{"broker_id": node["node_id"], "host": node["host"], "port": node["port"], "rack": node["rack"]}],
-        "cluster_authorized_operations": NO_OPERATIONS,
+        "cluster_authorized_operations": NOT_ASKED,
         "endpoint_type": request.fields["endpoint_type"],
     }
 
@@ -105,7 +104,7 @@ async def describe_topic_partitions(peer: Peer, request: Request) -> Answer:
 async def no_telemetry(peer: Peer, request: Request) -> Answer:
     """Nobody subscribes to the clients' metrics (KIP-714): ask again in a day."""
     instance = request.fields["client_instance_id"]
-    fresh = peer.gateway.rng.randbytes(16) if instance == bytes(16) else instance
+    fresh = peer.gateway.rng.randbytes(16) if instance == NO_UUID else instance
     return {
         "client_instance_id": fresh,
         "subscription_id": 0,
@@ -125,13 +124,13 @@ def _broker(peer: Peer) -> Fields:
 def _visible(peer: Peer) -> list[Topic]:
     """Topics that the client may see, by name; those of our own (``__…``) are left out."""
     state = peer.namespace.state
-    names = sorted(name for name in state.names if not name.startswith("__"))
+    names = sorted(name for name in state.names if not name.startswith(INTERNAL))
     return [state.topics[state.names[name]] for name in names if peer.service.may("describe", "topic", name)]
 
 
 async def _asked_topic(peer: Peer, asked: Fields, request: Request) -> Fields:
-    name, uuid = asked["name"], asked.get("topic_id", bytes(16))
-    if name is None or uuid != bytes(16):  # Java names what it knows by its id alone ""
+    name, uuid = asked["name"], asked["topic_id"]
+    if name is None or uuid != NO_UUID:  # Java names what it knows by its id alone ""
         found = topic_by_uuid(peer.namespace, uuid)
         if found is None or not peer.service.may("describe", "topic", found.name):
             return {"error_code": ErrorCode.unknown_topic_id, "topic_id": uuid, "name": None}
@@ -160,7 +159,7 @@ def _why_unknown(name: str) -> ErrorCode:
 
 
 def _unknown(name: str, code: ErrorCode) -> Fields:
-    return {"error_code": code, "name": name, "topic_authorized_operations": NO_OPERATIONS}
+    return {"error_code": code, "name": name, "topic_authorized_operations": NOT_ASKED}
 
 
 def _topic_metadata(peer: Peer, found: Topic, request: Request) -> Fields:
@@ -169,14 +168,10 @@ def _topic_metadata(peer: Peer, found: Topic, request: Request) -> Fields:
 
 def _described(peer: Peer, found: Topic, name: str, *, with_operations: bool) -> Fields:
     node = peer.gateway.node_id
-    operations = NO_OPERATIONS
-    if with_operations:
-        allowed: list[Any] = [number for what, number in TOPIC_OPERATIONS.items() if _may(peer, what, name)]
-        operations = sum(1 << number for number in allowed)
     return {
         "name": name,
         "topic_id": topic_uuid(peer.namespace, found.id),
-        "is_internal": name.startswith("__"),
+        "is_internal": name.startswith(INTERNAL),
         "partitions": [
             {
                 "partition_index": number,
@@ -189,12 +184,8 @@ def _described(peer: Peer, found: Topic, name: str, *, with_operations: bool) ->
             }
             for number in range(len(found.partitions))
         ],
-        "topic_authorized_operations": operations,
+        "topic_authorized_operations": operations_of(peer, "topic", name, wanted=with_operations),
     }
-
-
-def _may(peer: Peer, what: Any, name: str) -> bool:
-    return peer.service.may(what, "topic", name)
 
 
 APIS: Final = {

@@ -25,22 +25,20 @@ from headwater.groups.describe import TP, named, phase_of
 from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
-    bury_in,
     check_may,
     check_standing,
     coordinator_of,
+    describe_each,
     enter,
-    group_code,
     new_member_id,
-    operations_of,
     refused,
-    throttle_ms,
     tidy,
     told_apart,
 )
 from headwater.kafka.handlers.subscriptions import names_of, pattern_of, subscription
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.names import topic_by_uuid, topic_uuid
+from headwater.kafka.rights import operations_of
 from headwater.limits import (
     KAFKA_GROUP_STALE_MS,
     KAFKA_HEARTBEAT_EACH_MS,
@@ -210,17 +208,11 @@ def _by_topic(peer: Peer, places: Iterable[TP]) -> list[Fields]:
 
 async def consumer_group_describe(peer: Peer, request: Request) -> Answer:
     """Groups of this protocol: what each member owns, and what it is to own. Cost: 1 GET."""
-    names = dict.fromkeys(request.fields["group_ids"])
-    try:
-        await peer.service.enter()
-    except HeadwaterError as error:
-        shown = {"error_code": group_code(error), "error_message": error.message}
-        return {"groups": [{"group_id": name, **shown} for name in names], "throttle_time": throttle_ms(error)}
-    await bury_in(peer, (name for name in names if peer.service.may("describe", "group", name)))
-    return {"groups": [_described(peer, request, name) for name in names]}
+    return await describe_each(peer, request.fields["group_ids"], lambda name: _described(peer, request, name))
 
 
 def _described(peer: Peer, request: Request, name: str) -> Fields:
+    wanted = request.fields["include_authorized_operations"]
     try:
         check_may(peer, name, "describe")
         found = peer.namespace.state.groups.get(name)
@@ -242,7 +234,7 @@ def _described(peer: Peer, request: Request, name: str) -> Fields:
         "assignment_epoch": found.generation,
         "assignor_name": ours.get(assignor, assignor),
         "members": [_member(peer, found, member) for member in found.members.values()],
-        "authorized_operations": operations_of(peer, name, wanted=request.fields["include_authorized_operations"]),
+        "authorized_operations": operations_of(peer, "group", name, wanted=wanted),
     }
 
 

@@ -17,13 +17,12 @@ from headwater.kafka import schema
 from headwater.kafka.errors import Refusal, code_of
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
-from headwater.kafka.names import topic_by_uuid
+from headwater.kafka.names import LEADER_EPOCH, topic_for
 from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX
 from headwater.log.state import Topic
 from headwater.types import Buffer
 
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # between looks at the tip while there is nothing new, with back-off
-LEADER_EPOCH_MAX: Final = 0
 
 
 @dataclass(slots=True)
@@ -76,7 +75,7 @@ async def _look(peer: Peer, asked: Fields) -> tuple[Fields, int, bool]:
     total, failed = 0, False
     responses = []
     for wanted in asked["topics"]:
-        topic, code = _topic(peer, wanted)
+        topic, code = topic_for(peer, "read", wanted["topic"], wanted["topic_id"])
         row = []
         for each in wanted["partitions"]:
             answer: Fields = {"partition_index": each["partition"], "error_code": code, "high_watermark": -1}
@@ -87,21 +86,8 @@ async def _look(peer: Peer, asked: Fields) -> tuple[Fields, int, bool]:
                 size = await _partition(peer, place, each["current_leader_epoch"], left, first=total == 0)
                 total, left = total + size, left - size
             failed |= bool(answer["error_code"])
-        responses.append({"topic": wanted["topic"], "topic_id": wanted.get("topic_id", bytes(16)), "partitions": row})
+        responses.append({"topic": wanted["topic"], "topic_id": wanted["topic_id"], "partitions": row})
     return {"responses": responses}, total, failed
-
-
-def _topic(peer: Peer, wanted: Fields) -> tuple[Topic | None, ErrorCode]:
-    uuid = wanted.get("topic_id", bytes(16))
-    if uuid != bytes(16):
-        found = topic_by_uuid(peer.namespace, uuid)
-        if found is None or not peer.service.may("read", "topic", found.name):
-            return None, ErrorCode.unknown_topic_id
-        return found, ErrorCode.none
-    if not peer.service.may("read", "topic", wanted["topic"]):
-        return None, ErrorCode.topic_authorization_failed
-    found = peer.namespace.state.named(wanted["topic"])
-    return found, ErrorCode.none if found is not None else ErrorCode.unknown_topic_or_partition
 
 
 async def _partition(peer: Peer, wanted: _Wanted, leader_epoch: int, bytes_max: int, *, first: bool) -> int:
@@ -111,7 +97,7 @@ async def _partition(peer: Peer, wanted: _Wanted, leader_epoch: int, bytes_max: 
     if found is None or not 0 <= wanted.partition < len(found.partitions):
         answer["error_code"] = ErrorCode.unknown_topic_or_partition
         return 0
-    if leader_epoch > LEADER_EPOCH_MAX:
+    if leader_epoch > LEADER_EPOCH:
         answer["error_code"] = ErrorCode.unknown_leader_epoch
         return 0
     place = found.partitions[wanted.partition]

@@ -17,12 +17,12 @@ from headwater.kafka.handlers.group_rules import (
     bury_in,
     check_may,
     coordinator_of,
+    describe_each,
     group_code,
-    operations_of,
     refused,
-    throttle_ms,
 )
 from headwater.kafka.model import Answer, Fields, Peer, Request
+from headwater.kafka.rights import operations_of
 from headwater.log.state import Group, Member
 
 KINDS: Final = {"consumer": "Consumer", "classic": "Classic", "": "Classic"}  # by nobody joined: Kafka's simple group
@@ -62,17 +62,11 @@ def _listed(group: Group) -> Fields:
 
 async def describe_groups(peer: Peer, request: Request) -> Answer:
     """Groups of the classic protocol, with what only their members understand. Cost: 1 GET."""
-    names = dict.fromkeys(request.fields["groups"])
-    try:
-        await peer.service.enter()
-    except HeadwaterError as error:
-        shown = {"error_code": group_code(error), "error_message": error.message}
-        return {"groups": [{"group_id": name, **shown} for name in names], "throttle_time": throttle_ms(error)}
-    await bury_in(peer, (name for name in names if peer.service.may("describe", "group", name)))
-    return {"groups": [_described(peer, request, name) for name in names]}
+    return await describe_each(peer, request.fields["groups"], lambda name: _described(peer, request, name))
 
 
 def _described(peer: Peer, request: Request, name: str) -> Fields:
+    wanted = request.fields["include_authorized_operations"]
     try:
         check_may(peer, name, "describe")
     except HeadwaterError as error:
@@ -90,7 +84,7 @@ def _described(peer: Peer, request: Request, name: str) -> Fields:
         "protocol_type": found.protocol_type,
         "protocol_data": found.protocol if is_stable else "",
         "members": [_member(found, member, is_stable=is_stable) for member in found.members.values()],
-        "authorized_operations": operations_of(peer, name, wanted=request.fields["include_authorized_operations"]),
+        "authorized_operations": operations_of(peer, "group", name, wanted=wanted),
     }
 
 

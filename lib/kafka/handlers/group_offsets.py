@@ -25,14 +25,13 @@ from headwater.kafka.handlers.group_rules import (
     throttle_ms,
 )
 from headwater.kafka.model import Answer, Fields, Peer, Request
-from headwater.kafka.names import topic_by_uuid, topic_uuid
+from headwater.kafka.names import NO_UUID, topic_by_uuid, topic_uuid
 from headwater.limits import INTENT_OPS_MAX, KAFKA_TRIES_MAX, METADATA_BYTES_MAX
 from headwater.log import operations as ops
 from headwater.log.state import Group, Member, State, Topic
 from headwater.log.state.groups import pending_offsets
 
 OFFSET_MAX: Final = 2**62  # what the log's own integers can carry
-NO_UUID: Final = bytes(16)
 TOPIC_ERRORS: Final = {"Forbidden": ErrorCode.topic_authorization_failed}
 
 # -- commit ------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ the tip, since the member may have come here from another gateway a moment ago.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from kio.schema.errors import ErrorCode
@@ -23,8 +23,6 @@ from headwater.log.outcomes import UnknownMember
 from headwater.log.state import Group, Member, State
 from headwater.log.together import to_the_end
 
-GROUP_OPERATIONS: Final[Mapping[Operation, int]] = {"read": 3, "delete": 6, "describe": 8}
-NO_OPERATIONS: Final = -(2**31)  # "not asked for"
 UUID_CHARS: Final = 36
 
 _REASONS: Final = {
@@ -104,12 +102,16 @@ async def bury_in(peer: Peer, groups: Iterable[str]) -> None:
             return
 
 
-def operations_of(peer: Peer, group: str, *, wanted: bool) -> int:
-    """What the client may do with the group, as Kafka's bits (KIP-430)."""
-    if not wanted:
-        return NO_OPERATIONS
-    allowed = (bit for name, bit in GROUP_OPERATIONS.items() if peer.service.may(name, "group", group))
-    return sum(1 << bit for bit in allowed)
+async def describe_each(peer: Peer, names: Iterable[str], described: Callable[[str], Fields]) -> Fields:
+    """An answer with each group once, as ``described``, after the dead have been buried. Cost: 1 GET."""
+    wanted = dict.fromkeys(names)
+    try:
+        await peer.service.enter()
+    except HeadwaterError as error:
+        shown = {"error_code": group_code(error), "error_message": error.message}
+        return {"groups": [{"group_id": name, **shown} for name in wanted], "throttle_time": throttle_ms(error)}
+    await bury_in(peer, (name for name in wanted if peer.service.may("describe", "group", name)))
+    return {"groups": [described(name) for name in wanted]}
 
 
 # -- members --------------------------------------------------------------------------------------------

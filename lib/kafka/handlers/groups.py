@@ -15,7 +15,7 @@ from headwater.errors import HeadwaterError
 from headwater.groups.checks import REBALANCE_MS_MAX
 from headwater.groups.classic import Joined, heartbeat_classic, join_classic, sync_classic
 from headwater.kafka.errors import Refusal
-from headwater.kafka.handlers import Api, group_admin, group_offsets
+from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
     by_instance,
     check_standing,
@@ -249,6 +249,4 @@ APIS: Final = {
     12: Api(0, 4, heartbeat),
     13: Api(0, 5, leave_group),
     14: Api(0, 5, sync_group),
-    **group_offsets.APIS,
-    **group_admin.APIS,
 }

@@ -10,8 +10,8 @@ from headwater.errors import HeadwaterError
 from headwater.kafka import schema
 from headwater.kafka.errors import code_of
 from headwater.kafka.handlers import Api
-from headwater.kafka.handlers.basics import LEADER_EPOCH
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
+from headwater.kafka.names import LEADER_EPOCH
 from headwater.log.state import Partition
 
 LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED = -1, -2, -3, -4, -5

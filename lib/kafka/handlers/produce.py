@@ -22,7 +22,7 @@ from headwater.kafka import batches, schema
 from headwater.kafka.errors import code_of
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
-from headwater.kafka.names import topic_by_uuid
+from headwater.kafka.names import topic_for
 from headwater.limits import INTENT_APPENDS_MAX, KAFKA_TRIES_MAX, TRANSACTION_MS_MAX
 from headwater.log import operations as ops
 from headwater.log.config import MAX_MESSAGE_BYTES, TopicConfig
@@ -87,7 +87,7 @@ def _read(peer: Peer, asked: Fields) -> tuple[Fields, list[_Part]]:
     parts: list[_Part] = []
     responses = []
     for wanted in asked["topic_data"]:
-        topic, code = _topic(peer, wanted)
+        topic, code = topic_for(peer, "write", wanted["name"], wanted["topic_id"])
         row = []
         for each in wanted["partition_data"]:
             part = _Part(topic, each["index"], {"index": each["index"], "error_code": code, "base_offset": -1})
@@ -95,23 +95,8 @@ def _read(peer: Peer, asked: Fields) -> tuple[Fields, list[_Part]]:
                 _check(peer, part, each["records"])
             parts.append(part)
             row.append(part.answer)
-        responses.append(
-            {"name": wanted["name"], "topic_id": wanted.get("topic_id", bytes(16)), "partition_responses": row}
-        )
+        responses.append({"name": wanted["name"], "topic_id": wanted["topic_id"], "partition_responses": row})
     return {"responses": responses}, parts
-
-
-def _topic(peer: Peer, wanted: Fields) -> tuple[Topic | None, ErrorCode]:
-    uuid = wanted.get("topic_id", bytes(16))
-    if uuid != bytes(16):
-        found = topic_by_uuid(peer.namespace, uuid)
-        if found is None or not peer.service.may("write", "topic", found.name):
-            return None, ErrorCode.unknown_topic_id
-        return found, ErrorCode.none
-    if not peer.service.may("write", "topic", wanted["name"]):
-        return None, ErrorCode.topic_authorization_failed
-    found = peer.namespace.state.named(wanted["name"])
-    return found, ErrorCode.none if found is not None else ErrorCode.unknown_topic_or_partition
 
 
 def _check(peer: Peer, part: _Part, records: Any) -> None:
@@ -176,7 +161,7 @@ def _refused(asked: Fields, code: ErrorCode) -> Fields:
         "responses": [
             {
                 "name": topic["name"],
-                "topic_id": topic.get("topic_id", bytes(16)),
+                "topic_id": topic["topic_id"],
                 "partition_responses": [
                     {"index": part["index"], "error_code": code, "base_offset": -1} for part in topic["partition_data"]
                 ],
