@@ -120,7 +120,8 @@ HTTP_SLOW_S = 30.0  # a client of the development server that sends nothing for 
 DOCUMENT_BYTES_MAX = 4 * MIB  # a document as JSON: the intent that it becomes has at most INTENT_BYTES_MAX
 DOCUMENT_KEEP_MS = 86_400_000  # a document untouched for so long is swept, open or not: its bytes are collectable too
 TRANSACTION_MS_MAX = 900_000  # Kafka: transaction.max.timeout.ms; far below the day after which staged bytes may go
-RESERVING_TRIES_MAX = 3  # how often the outcome of a transaction's step is asked for before nobody knows it
+RESERVING_TRIES_MAX = 3  # how often a transaction's step is tried that others of its producer overtook
+SURELY_TRIES_MAX = 3  # how often the outcome of a commit is asked for before its caller hears that it is unknown
 TRANSACTION_OFFSETS_MAX = 10_000  # offsets that one transaction moves: they are kept in the state until it ends
 TRANSACTION_ADDS_MAX = 10_000  # requests that add to one transaction; each leaves its id, so none counts twice
 UPLOAD_MS = 3_600_000  # from the presigned PUT to its commit; afterwards the bytes belong to the collector
@@ -267,7 +268,6 @@ SCRAM_ITERATIONS_MIN = 4_096  # of a SCRAM password's hash, as RFC 7677 asks for
 SCRAM_ITERATIONS_MAX = 16_384  # as in Kafka: clients compute them at every connection
 KAFKA_EXPIRE_MAX = 100  # overdue transactions that a gateway ends at each tick, by 1 commit each
 KAFKA_TRANSACTIONS_MAX = 10_000  # producers that began a transaction here and reserved nothing yet; a hint, see its use
-KAFKA_TRIES_MAX = 3  # how often a gateway asks for the outcome of a commit before it says that it is unknown
 
 # -- the schema registry -----------------------------------------------------------------------------------
 

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headwater.errors import Conflict, Fenced, HeadwaterError, Indeterminate, NotFound
+from headwater.errors import Conflict, Fenced, HeadwaterError, NotFound
 from headwater.limits import RESERVING_TRIES_MAX, TRANSACTION_MS_MAX
 from headwater.log import operations as ops
 from headwater.log.outcomes import UnknownProducer
-from headwater.log.state import Outcome, Producer
+from headwater.log.state import Producer
 from headwater.log.state.producers import last_end
+from headwater.log.surely import commit_surely
 
 if TYPE_CHECKING:
     from headwater.log.namespace import Namespace
@@ -45,7 +46,7 @@ class Reserving:
         """
         for _ in range(RESERVING_TRIES_MAX):
             try:
-                await self._commit(self.moving(commits))
+                await commit_surely(self.namespace, self.moving(commits))
                 return
             except Conflict as error:
                 # We did not know yet of every step of this producer; the refusal has told us.
@@ -66,7 +67,8 @@ class Reserving:
         """
         for _ in range(RESERVING_TRIES_MAX):
             try:
-                outcome = await self._commit(self.ending(commit=commit, bump=bump, begun=begun))
+                wishes = self.ending(commit=commit, bump=bump, begun=begun)
+                outcome = await commit_surely(self.namespace, wishes)
                 return outcome.values["pid"], outcome.values["epoch"]
             except (Fenced, UnknownProducer) as error:
                 return self.ended(commit=commit, otherwise=error)
@@ -112,23 +114,6 @@ class Reserving:
     @property
     def _has_ended(self) -> bool:
         return self._producer is not None and self._producer.ended is not None
-
-    async def _commit(self, wishes: Sequence[ops.AnyOp]) -> Outcome:
-        return await commit_surely(self.namespace, wishes)
-
-
-async def commit_surely(namespace: Namespace, wishes: Sequence[ops.AnyOp]) -> Outcome:
-    """One intent, whose outcome is asked for a few times if the store falls silent over it.
-
-    Raises what ``Writer.commit`` raises.
-    """
-    token = ""
-    for _ in range(RESERVING_TRIES_MAX):
-        try:
-            return await namespace.writer.commit(ops=wishes, token=token)
-        except Indeterminate as error:
-            last, token = error, error.token or token
-    raise last
 
 
 async def expire_overdue(namespace: Namespace, most: int) -> int:

@@ -149,8 +149,7 @@ async def _pay(peer: Peer, size: int) -> None:
     try:
         peer.service.check_debt("fetch")
     except Throttled as error:
-        wait_ms = error.data.get("retry_after_ms", 100)
-        await peer.gateway.clock.sleep(wait_ms / 1_000 if isinstance(wait_ms, int | float) else 0.1)
+        await peer.gateway.clock.sleep(error.retry_after_ms / 1_000)
 
 
 APIS: Final = {1: Api(*schema.versions(1), fetch)}

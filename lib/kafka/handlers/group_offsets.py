@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kio.schema.errors import ErrorCode
 
-from headwater.errors import Fenced, HeadwaterError, Indeterminate, InvalidRequest
+from headwater.errors import Fenced, HeadwaterError, InvalidRequest
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
     bury_in,
@@ -26,10 +26,11 @@ from headwater.kafka.handlers.group_rules import (
 )
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.names import NO_UUID, topic_by_uuid, topic_uuid
-from headwater.limits import INTENT_OPS_MAX, KAFKA_TRIES_MAX, METADATA_BYTES_MAX
+from headwater.limits import INTENT_OPS_MAX, METADATA_BYTES_MAX
 from headwater.log import operations as ops
 from headwater.log.state import Group, Member, State, Topic
 from headwater.log.state.groups import pending_offsets
+from headwater.log.surely import commit_surely
 
 OFFSET_MAX: Final = 2**62  # what the log's own integers can carry
 TOPIC_ERRORS: Final = {"Forbidden": ErrorCode.topic_authorization_failed}
@@ -219,20 +220,15 @@ async def _write(peer: Peer, request: Request, entries: Sequence[ops.OffsetEntry
     changes = [
         commit_of(request, entries[start : start + INTENT_OPS_MAX]) for start in range(0, len(entries), INTENT_OPS_MAX)
     ]
-    token = ""
-    for _ in range(KAFKA_TRIES_MAX):
-        try:
-            await peer.namespace.writer.commit(ops=changes, token=token)
-            return ErrorCode.none
-        except Indeterminate as error:
-            token, code = error.token or token, group_code(error)
-        except Fenced:
-            # Somebody was first; the state tells by now who.
-            code = _commit_code(peer.namespace.state, asked, request.version)
-            return ErrorCode.stale_member_epoch if code is ErrorCode.none else code
-        except HeadwaterError as error:
-            return group_code(error, InvalidRequest=ErrorCode.invalid_commit_offset_size)
-    return code
+    try:
+        await commit_surely(peer.namespace, changes)
+    except Fenced:
+        # Somebody was first; the state tells by now who.
+        code = _commit_code(peer.namespace.state, asked, request.version)
+        return ErrorCode.stale_member_epoch if code is ErrorCode.none else code
+    except HeadwaterError as error:
+        return group_code(error, InvalidRequest=ErrorCode.invalid_commit_offset_size)
+    return ErrorCode.none
 
 
 # -- fetch -------------------------------------------------------------------------------------------------

@@ -23,11 +23,13 @@ from headwater.kafka.errors import code_of
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import topic_for
-from headwater.limits import INTENT_APPENDS_MAX, KAFKA_TRIES_MAX, TRANSACTION_MS_MAX
+from headwater.limits import INTENT_APPENDS_MAX
 from headwater.log import operations as ops
 from headwater.log.config import MAX_MESSAGE_BYTES, TopicConfig
 from headwater.log.outcomes import OutOfOrder, UnknownProducer
+from headwater.log.reserving import timeout_ms
 from headwater.log.state import Outcome, Topic
+from headwater.log.surely import commit_surely
 from headwater.log.writer import Append
 
 
@@ -151,8 +153,7 @@ async def _paid(peer: Peer, nbytes: int) -> None:
             peer.service.pay("produce", nbytes)
             return
         except Throttled as error:
-            wait_ms = error.data.get("retry_after_ms", 100)
-            await peer.gateway.clock.sleep(wait_ms / 1_000 if isinstance(wait_ms, int | float) else 0.1)
+            await peer.gateway.clock.sleep(error.retry_after_ms / 1_000)
 
 
 def _refused(asked: Fields, code: ErrorCode) -> Fields:
@@ -214,23 +215,15 @@ class _Sending:
         return task
 
     async def _commit(self, parts: list[_Part]) -> Outcome:
-        """One intent, whose outcome is made sure of if the store falls silent over it."""
         appends = [part.append for part in parts if part.append is not None]
         wishes = [self._reserve(parts[0])] if parts[0].transactional else []
-        token = ""
-        for _ in range(KAFKA_TRIES_MAX):
-            try:
-                return await self._peer.namespace.writer.commit(appends, wishes, token=token)
-            except Indeterminate as error:
-                last, token = error, error.token or token
-        raise last
+        return await commit_surely(self._peer.namespace, wishes, appends)
 
     def _reserve(self, part: _Part) -> ops.Reserve:
         assert part.append is not None
         batch = part.append.batch
         known = self._peer.namespace.state.producers.get(batch.producer_id)
-        timeout_ms = getattr(known, "timeout_ms", 0) or TRANSACTION_MS_MAX
-        return ops.Reserve(pid=batch.producer_id, epoch=batch.producer_epoch, timeout_ms=timeout_ms)
+        return ops.Reserve(pid=batch.producer_id, epoch=batch.producer_epoch, timeout_ms=timeout_ms(known))
 
     def _place(self, parts: list[_Part], outcome: Outcome) -> None:
         for part, base in zip(parts, outcome.bases, strict=True):

@@ -27,9 +27,10 @@ from headwater.limits import INTENT_OPS_MAX, KAFKA_TRANSACTIONS_MAX, NAME_BYTES_
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownProducer
-from headwater.log.reserving import Reserving, commit_surely
+from headwater.log.reserving import Reserving
 from headwater.log.state import State
 from headwater.log.state.producers import last_end
+from headwater.log.surely import commit_surely
 
 BUMPING: Final = 5  # EndTxn from here on answers the next epoch (KIP-890)
 BATCHED: Final = 4  # AddPartitionsToTxn from here on is for several transactions, and brokers ask it

@@ -1,0 +1,29 @@
+"""Commits whose outcome is asked for, a few times, if the store falls silent over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headwater.errors import Indeterminate
+from headwater.limits import SURELY_TRIES_MAX
+from headwater.log.operations import AnyOp
+from headwater.log.state import Outcome
+
+if TYPE_CHECKING:
+    from headwater.log.namespace import Namespace
+    from headwater.log.writer import Append
+
+
+async def commit_surely(namespace: Namespace, ops: Sequence[AnyOp], appends: Sequence[Append] = ()) -> Outcome:
+    """One intent, asked for again under its token where nobody knows its outcome.
+
+    Raises what ``Writer.commit`` raises.
+    """
+    token = ""
+    for _ in range(SURELY_TRIES_MAX):
+        try:
+            return await namespace.writer.commit(appends, ops, token=token)
+        except Indeterminate as error:
+            last, token = error, error.token or token
+    raise last
