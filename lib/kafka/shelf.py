@@ -12,9 +12,8 @@ from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from headwater.kafka.batches import empty_batch
 from headwater.limits import KAFKA_READ_AHEAD_BYTES
-from headwater.log.kafka2 import with_base_offset
+from headwater.log import kafka2
 from headwater.log.namespace import Namespace
 from headwater.types import Buffer
 
@@ -62,7 +61,7 @@ class Shelf:
     def offer(self, place: Place, base: int, end: int, data: Buffer) -> None:
         """A batch that this gateway has just committed: kept where somebody reads along, so that nobody fetches it."""
         if self._read_s.get(place, -INTEREST_S) > self._namespace.chain.clock.elapsed_s() - INTEREST_S:
-            self._put(place, Shelved(base, end, with_base_offset(data, base)))
+            self._put(place, Shelved(base, end, kafka2.with_base_offset(data, base)))
 
     def follow(self, place: Place) -> None:
         """Somebody has read all of this partition and waits for more."""
@@ -128,4 +127,4 @@ def _base(shelved: Shelved) -> int:
 
 
 def _gap(start: int, end: int) -> Shelved:
-    return Shelved(start, end, empty_batch(start, end))
+    return Shelved(start, end, kafka2.empty(start, end))

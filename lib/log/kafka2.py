@@ -37,6 +37,7 @@ _CHECKED = struct.Struct(">hiqqqhii")  # the part of the header that the CRC cov
 _OFFSET = struct.Struct(">q")
 _LENGTH_END = 12
 CRC_END = 21
+_LAST_ATTRIBUTE = 22
 _COPIED = 4096  # bytes that are copied faster than wrapped
 
 _Blame = type[InvalidRequest] | type[Corrupt]
@@ -122,6 +123,20 @@ def pack(
     crc = _crc32c(records, _crc32c(checked))
     front = struct.pack(">qiibI", base_offset, HEADER_BYTES - _LENGTH_END + len(records), -1, MAGIC, crc)
     return b"".join((front, checked, records))
+
+
+def empty(start: int, end: int) -> bytes:
+    """Batches without records that take a reader from ``start`` to ``end``, as Kafka's compaction leaves them."""
+    if end - start >= SEQUENCES:  # an offset delta has 31 bits: a larger gap takes more than one
+        middle = start + SEQUENCES // 2
+        return empty(start, middle) + empty(middle, end)
+    delta = end - start - 1
+    return pack(b"", count=0, first_timestamp=-1, max_timestamp=-1, base_offset=start, last_offset_delta=delta)
+
+
+def is_transactional(data: Bytes) -> bool:
+    """Whether the first batch in ``data``, which has passed `headers_of`, is part of a transaction."""
+    return bool(data[_LAST_ATTRIBUTE] & TRANSACTIONAL)
 
 
 def _header_at(view: memoryview, start: int, blame: _Blame) -> BatchHeader:

@@ -253,3 +253,15 @@ def test_records_are_checked_on_the_way_in_when_asked() -> None:
     assert 1 == batch_of_kafka2(bad).count
     with pytest.raises(InvalidRequest, match="malformed"):
         batch_of_kafka2(bad, check_records=True)
+
+
+@pytest.mark.parametrize("end", [6, 1_000, 5 + 2**31 - 1, 5 + 2**31, 5 + 5 * 2**31])
+def test_a_gap_is_batches_without_records_that_reach_its_end(end: int) -> None:
+    data, position = kafka2.empty(5, end), 5
+    while data:
+        base, length = struct.unpack_from(">qi", data)
+        (delta,) = struct.unpack_from(">i", data, 23)
+        (count,) = struct.unpack_from(">i", data, 57)
+        assert (position, kafka2.HEADER_BYTES - 12, 0) == (base, length, count)
+        position, data = base + delta + 1, data[12 + length :]
+    assert end == position

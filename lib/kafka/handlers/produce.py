@@ -18,13 +18,15 @@ from typing import Any, Final
 from kio.schema.errors import ErrorCode
 
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Throttled, Unavailable
-from headwater.kafka import batches, schema
+from headwater.kafka import schema
 from headwater.kafka.errors import code_of
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import topic_for
 from headwater.limits import INTENT_APPENDS_MAX
+from headwater.log import kafka2
 from headwater.log import operations as ops
+from headwater.log.batch import batch_of_kafka2
 from headwater.log.config import MAX_MESSAGE_BYTES, TopicConfig
 from headwater.log.outcomes import OutOfOrder, UnknownProducer
 from headwater.log.reserving import timeout_ms
@@ -119,11 +121,11 @@ def _check(peer: Peer, part: _Part, records: Any) -> None:
             return
     compacted = "compact" in topic.config.get("cleanup.policy", "")
     try:
-        batch = batches.batch_from(records, check_records=compacted)
+        batch = batch_of_kafka2(records, check_records=compacted)
     except InvalidRequest as error:
         part.answer.update(error_code=_wrong_with(records, error), error_message=error.message)
         return
-    part.transactional = batches.is_transactional(records)
+    part.transactional = kafka2.is_transactional(records)
     part.nbytes = len(batch.data)
     part.append = Append(topic=topic.id, partition=part.index, batch=batch)
 
