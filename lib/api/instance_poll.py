@@ -28,7 +28,7 @@ from headwater.limits import (
     CONSUMER_TRIES_MAX,
 )
 from headwater.log.outcomes import UnknownMember
-from headwater.log.reader import POLL_S_MAX, POLL_S_MIN, WAIT_S_MIN
+from headwater.log.polling import POLL_S_MAX, POLL_S_MIN, WAIT_S_MIN
 
 
 class _Moved(Exception):

@@ -24,6 +24,7 @@ from headwater.log.chain import Chain
 from headwater.log.chunk import Chunk
 from headwater.log.lookup import Lookup
 from headwater.log.operations import File
+from headwater.log.polling import LongPoll
 from headwater.log.state import Entry, Partition, State, Topic
 from headwater.log.together import together
 from headwater.types import Codec
@@ -36,8 +37,6 @@ T = TypeVar("T")
 LOOK_AGAIN_MAX = 3  # R6: how often a vanished object sends us back to the state before we call it lost
 ARCHIVED_BYTES_MAX = 8 << 20  # records of one chunk that is made of archived ones; larger ones come one by one
 ENTRIES_MAX = 1 << 18  # chunks of one fetch; a log of the tiniest ones gives as many bytes as memory likes to hold
-POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # the long poll's GETs of the next manifest, with back-off
-WAIT_S_MIN = 0.001  # of a long poll: less than this may be too small a number for a clock to pass it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,16 +137,11 @@ class Reader:
             return await self._look(topic, partition, offset, bytes_max, state)
         if fresh:
             await self.chain.refresh()
-        deadline_s, poll_s = self.chain.clock.elapsed_s() + wait_ms / 1_000, POLL_S_MIN
+        poll = LongPoll(self.chain, wait_ms)
         while True:
             fetched = await self._look(topic, partition, offset, bytes_max)
-            left_s = deadline_s - self.chain.clock.elapsed_s()
-            if fetched.chunks or fetched.next_offset > offset or left_s < WAIT_S_MIN:
+            if fetched.chunks or fetched.next_offset > offset or not await poll.more(fetched.commit):
                 return fetched
-            # Many partitions may be waited for at once: who finds that somebody has just looked need not look as well.
-            if not await self.chain.grown(fetched.commit, min(poll_s, left_s)) and self.chain.age_s() >= poll_s / 2:
-                await self.chain.refresh()
-            poll_s = min(poll_s * 1.5, POLL_S_MAX)
 
     async def _look(
         self, topic: str, partition: int, offset: int, bytes_max: int, state: State | None = None

@@ -19,10 +19,9 @@ from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import LEADER_EPOCH, topic_for
 from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX
+from headwater.log.polling import POLL_S_MAX, LongPoll
 from headwater.log.state import Topic
 from headwater.types import Buffer
-
-POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # between looks at the tip while there is nothing new, with back-off
 
 
 @dataclass(slots=True)
@@ -49,24 +48,18 @@ async def _fetch(peer: Peer, request: Request) -> Fields:
         return {"error_code": error.code}
     if session is not None:
         asked = {**asked, "topics": session.topics()}
-    clock = peer.gateway.clock
-    deadline_s = clock.elapsed_s() + min(max(asked["max_wait"], 0), FETCH_WAIT_MS_MAX) / 1_000
-    if peer.namespace.chain.age_s() > POLL_S_MAX:
-        await peer.namespace.refresh()  # rights and topics are those of now
-    poll_s = POLL_S_MIN
+    chain = peer.namespace.chain
+    poll = LongPoll(chain, min(max(asked["max_wait"], 0), FETCH_WAIT_MS_MAX))
+    if chain.age_s() > POLL_S_MAX:
+        await chain.refresh()  # rights and topics are those of now
     while True:
-        chain = peer.namespace.chain
         seen = chain.state.seq
         answer, size, failed = await _look(peer, asked)
-        left_s = deadline_s - clock.elapsed_s()
-        if failed or size >= max(asked["min_bytes"], 0) or left_s <= 0:
+        if failed or size >= max(asked["min_bytes"], 0) or not await poll.more(seen):
             await _pay(peer, size)
             if session is None:
                 return answer
             return {"session_id": session.id, "responses": session.news(answer["responses"])}
-        if not await chain.grown(seen, min(poll_s, left_s)) and chain.age_s() >= poll_s / 2:
-            await peer.namespace.refresh()
-        poll_s = min(poll_s * 1.5, POLL_S_MAX)
 
 
 async def _look(peer: Peer, asked: Fields) -> tuple[Fields, int, bool]:

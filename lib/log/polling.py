@@ -1,0 +1,36 @@
+"""The pauses of a long poll: wait for a commit, and look at the tip now and then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from headwater.log.chain import Chain
+
+POLL_S_MIN: Final = 0.05  # the first look at the tip comes after this, …
+POLL_S_MAX: Final = 1.0  # … later ones after ever more, up to this
+WAIT_S_MIN: Final = 0.001  # less than this may be too small a number for a clock to pass it
+
+
+class LongPoll:
+    """At most ``wait_ms``, from now on."""
+
+    def __init__(self, chain: Chain, wait_ms: float) -> None:
+        self._chain = chain
+        self._deadline_s = chain.clock.elapsed_s() + wait_ms / 1_000
+        self._pause_s = POLL_S_MIN
+
+    async def more(self, seq: int) -> bool:
+        """Wait until there may be more than at commit ``seq``; False at once if the time is up.
+
+        Cost: nothing if this process commits or folds something, else 1 GET.
+        """
+        left_s = self._deadline_s - self._chain.clock.elapsed_s()
+        if left_s < WAIT_S_MIN:
+            return False
+        pause_s = self._pause_s
+        # Many partitions may be waited for at once: who finds that somebody has just looked need not look as well.
+        if not await self._chain.grown(seq, min(pause_s, left_s)) and self._chain.age_s() >= pause_s / 2:
+            await self._chain.refresh()
+        self._pause_s = min(pause_s * 1.5, POLL_S_MAX)
+        return True
