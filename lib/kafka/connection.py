@@ -10,8 +10,6 @@ read) is not read from until it has caught up, so a fast or a hostile client cos
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -92,7 +90,7 @@ class Connection(asyncio.BufferedProtocol):
             self._hold(sum(map(len, frames)))
             if self._worker is None:
                 self._worker = self._spawn(self._work())
-        self._steer()
+        self.steer()
 
     def eof_received(self) -> bool:
         """The client sends nothing more; what it has asked for is still answered."""
@@ -110,6 +108,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone. What it has begun to append goes on: it may be shared with others."""
         self._gateway.connections.discard(self)
+        self._gateway.paused.discard(self)
         self._may_write.set()
         self._waiting.clear()
         self._answers.clear()
@@ -142,10 +141,6 @@ class Connection(asyncio.BufferedProtocol):
             if why:
                 self._gateway.note(self, why)
             self._transport.close()
-
-    def steer(self) -> None:
-        """Read the socket again if there is room."""
-        self._steer()
 
     # -- requests ----------------------------------------------------------------------------------------
 
@@ -224,8 +219,6 @@ class Connection(asyncio.BufferedProtocol):
         self._flush()
 
     def _done(self, pending: _Pending, request: Request, answer: Fields | None) -> None:
-        if pending.cancelled():
-            return
         if answer is None:
             pending.set_result(None)
             return
@@ -260,7 +253,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._outgoing.extend(_pieces(parts))
                 self._send()
         self._room.set()
-        self._steer()
+        self.steer()
 
     def _send(self) -> None:
         """Give the socket what it takes. The transport would copy the rest of a write, so a write is small."""
@@ -275,8 +268,8 @@ class Connection(asyncio.BufferedProtocol):
         self._held += nbytes
         self._gateway.hold(nbytes)
 
-    def _steer(self) -> None:
-        """Read the socket, or do not."""
+    def steer(self) -> None:
+        """Read the socket, or do not, as there is room."""
         if self._transport is None or self._transport.is_closing():
             return
         is_full = len(self._waiting) + len(self._answers) >= KAFKA_PIPELINE_MAX or (
@@ -326,9 +319,3 @@ def _too_new(frame: memoryview) -> list[Buffer]:
     _, _, correlation = wire.peek(frame)
     fields = {"error_code": ErrorCode.unsupported_version, "api_keys": served()}
     return wire.answer(API_VERSIONS, 0, correlation, fields)
-
-
-def report(what: str, error: Exception) -> None:
-    """A mistake of ours, for the log."""
-    lines = "".join(traceback.format_exception(error))
-    sys.stderr.write(f"headwater: {what}: {lines}")

@@ -11,6 +11,7 @@ import asyncio
 import random
 import ssl
 import sys
+import traceback
 import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ from headwater.api.quotas import Quotas
 from headwater.api.service import Service
 from headwater.clock import Clock, SystemClock, system_entropy
 from headwater.errors import HeadwaterError, InvalidRequest
-from headwater.kafka import connection as connections
 from headwater.kafka.connection import Connection
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Address, Peer
@@ -274,7 +274,7 @@ class Gateway:
 
     def mistake(self, what: str, error: Exception) -> None:
         """An error that is no client's fault."""
-        connections.report(f"kafka: {what}", error)
+        self._log(f"headwater: kafka: {what}: {''.join(traceback.format_exception(error))}")
 
     # -- the parts -----------------------------------------------------------------------------------------
 
