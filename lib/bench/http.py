@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,9 @@ def bench(scale: float = 1.0) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(profile: str) -> Iterator[Server]:
-    """A fresh server over a memory store with the latencies of ``profile``."""
-    words = [sys.executable, "-m", "headwater.bench.http", profile]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+def running(module: str, *words: str) -> Iterator[Server]:
+    """The module as a server in a process of its own, whose first line says where it is."""
+    with subprocess.Popen([sys.executable, "-m", module, *words], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().decode().strip()
@@ -99,6 +98,11 @@ def serving(profile: str) -> Iterator[Server]:
             yield Server(url=url, pid=process.pid)
         finally:
             process.terminate()
+
+
+def serving(profile: str) -> AbstractContextManager[Server]:
+    """A fresh server over a memory store with the latencies of ``profile``."""
+    return running("headwater.bench.http", profile)
 
 
 async def _serve(profile: str) -> None:

@@ -9,18 +9,16 @@ memory store: from ``produce`` to the delivery report, and from ``produce`` to a
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from subprocess import PIPE, Popen
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from headwater.bench.contention import quantile
-from headwater.bench.http import Server
+from headwater.bench.http import Server, running
 from headwater.bench.slow import SlowStore
 from headwater.clock import SystemClock, stopwatch_s, system_entropy
 from headwater.sim.latency import PROFILES
@@ -240,31 +238,12 @@ def _rss_mib(pid: int) -> int:
 # -- the servers --------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _gateway(store: str, profile: str = "zero") -> Iterator[Server]:
-    with _process([sys.executable, "-m", "headwater.bench.kafka", store, profile]) as server:
-        yield server
+def _gateway(store: str, profile: str = "zero") -> AbstractContextManager[Server]:
+    return running("headwater.bench.kafka", store, profile)
 
 
-@contextmanager
-def _ceiling() -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with _process([sys.executable, "-m", "headwater.bench.kafka_ceiling", str(port)]) as server:
-        yield Server(url=f"127.0.0.1:{port}", pid=server.pid)
-
-
-@contextmanager
-def _process(words: list[str]) -> Iterator[Server]:
-    with Popen(words, stdout=PIPE) as process:
-        try:
-            assert process.stdout is not None
-            said = process.stdout.readline().decode().strip()
-            assert said, "the server did not start"
-            yield Server(url=said, pid=process.pid)
-        finally:
-            process.terminate()
+def _ceiling() -> AbstractContextManager[Server]:
+    return running("headwater.bench.kafka_ceiling")
 
 
 async def _serve(url: str, profile: str) -> None:

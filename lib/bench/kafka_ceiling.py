@@ -1,13 +1,12 @@
 """The ceiling of ``headwater bench kafka``: a server that parses, checks CRCs and keeps the bytes in memory.
 
 It has the gateway's framing and codec, one partition a topic, and answers everything on the spot: no log, no store, no
-rights, no back-pressure, no waiting. ``python -m headwater.bench.kafka_ceiling PORT`` serves until it is killed.
+rights, no back-pressure, no waiting. ``python -m headwater.bench.kafka_ceiling`` serves until it is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any, ClassVar, cast
 
 from headwater.kafka import schema, wire
@@ -126,14 +125,13 @@ class Bare(asyncio.BufferedProtocol):
         return {"responses": responses}
 
 
-async def serve(port: int) -> None:
-    """Serve until the task is cancelled."""
-    Bare.port = port
-    server = await asyncio.get_running_loop().create_server(Bare, "127.0.0.1", port)
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+async def serve() -> None:
+    """Serve on any free port until the task is cancelled."""
+    server = await asyncio.get_running_loop().create_server(Bare, "127.0.0.1", 0)
+    Bare.port = server.sockets[0].getsockname()[1]
+    print(f"127.0.0.1:{Bare.port}", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(serve())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from headwater.cli.serving import until_stopped
 from headwater.cli.settings import DEFAULT_STORE, Command, Settings, pass_settings
 
 PORT = 8087
@@ -62,15 +63,7 @@ async def _serve(settings: Settings, host: str, port: int, auth: str, served: Se
     environment = Environment(store=settings.store, namespace=settings.namespace, namespaces=tuple(served), auth=auth)
     app = app_for("dev", environment)
     said = partial(_announce, settings, host=host, auth=auth)
-    task = asyncio.ensure_future(serve(app, host, port, ready=said))
-    with contextlib.suppress(NotImplementedError):  # as on Windows
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        current = asyncio.current_task()
-        if current is None or current.cancelling():
-            raise  # Ctrl-C, which comes out as KeyboardInterrupt
+    await until_stopped(serve(app, host, port, ready=said))
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
-import signal
 import ssl
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headwater.cli.serving import until_stopped
 from headwater.cli.settings import DEFAULT_STORE, Command, Settings, pass_settings
 from headwater.errors import InvalidRequest
 from headwater.limits import KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX, KAFKA_REBALANCE_DELAY_MS
@@ -165,15 +165,8 @@ def _tls(certificate: str | None, authority: str | None) -> ssl.SSLContext | Non
 async def _serve(settings: Settings, gateway: Gateway) -> int:
     from headwater.kafka.gateway import serve
 
-    task = asyncio.ensure_future(serve(gateway, ready=partial(_announce, settings)))
-    with contextlib.suppress(NotImplementedError):  # as on Windows
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        await task
-    except asyncio.CancelledError:
-        current = asyncio.current_task()
-        if current is None or current.cancelling():
-            raise  # Ctrl-C, which comes out as KeyboardInterrupt
+        await until_stopped(serve(gateway, ready=partial(_announce, settings)))
     finally:
         await gateway.store.aclose()
     return 0
