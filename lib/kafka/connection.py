@@ -53,6 +53,7 @@ class Connection(asyncio.BufferedProtocol):
         self._may_write.set()
         self._room = asyncio.Event()
         self._is_paused = False
+        self._has_ended = False  # the client has sent all that it will
         self._appending = 0
         self.peer: Peer | None = None
         self.heard_s = 0.0  # when bytes last came
@@ -94,6 +95,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The client sends nothing more; what it has asked for is still answered."""
+        self._has_ended = True
         return self.is_busy
 
     def pause_writing(self) -> None:
@@ -103,7 +105,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self._may_write.set()
-        self._send()
+        self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone. What it has begun to append goes on: it may be shared with others."""
@@ -251,7 +253,9 @@ class Connection(asyncio.BufferedProtocol):
             parts = pending.result()
             if parts is not None:
                 self._outgoing.extend(_pieces(parts))
-                self._send()
+        self._send()
+        if self._has_ended and not self.is_busy and not self._outgoing:
+            self.close()
         self._room.set()
         self.steer()
 

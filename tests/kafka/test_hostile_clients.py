@@ -107,6 +107,14 @@ def test_requests_sent_at_once_are_answered_in_their_order(kafka: Any) -> None:
         assert list(range(500)) == [struct.unpack(">i", answer_of(client)[:4])[0] for _ in range(500)]
 
 
+def test_who_has_said_everything_is_let_go_once_it_is_answered(kafka: Any) -> None:
+    with connected(kafka) as client:
+        client.sendall(HELLO * 3)
+        client.shutdown(socket.SHUT_WR)
+        assert [struct.pack(">ih", 7, 0)] * 3 == [answer_of(client)[:6] for _ in range(3)]
+        assert b"" == client.recv(1)
+
+
 def test_a_wrong_checksum_is_told_and_nothing_is_appended(kafka: Any) -> None:
     from headwater.log import kafka2
 
