@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
 import random
-from collections.abc import Mapping
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,6 +20,7 @@ from headwater.api import http, openapi, routes, routes_admin, routes_data, rout
 from headwater.api.app import App
 from headwater.api.messages import HttpError, Request, Route
 from headwater.api.routing import Router
+from headwater.api.server import Server
 from headwater.clock import Clock, SystemClock
 from headwater.errors import Unauthorized
 from headwater.limits import HTTP_FETCH_BYTES_MAX
@@ -62,6 +66,31 @@ class Log:
 
     def __call__(self, line: str) -> None:
         self.lines.append(line)
+
+
+@contextmanager
+def serving(make: Callable[[], Awaitable[App]]) -> Iterator[str]:
+    """The base URL of a server in a thread of its own, for clients that block; ``make`` runs on its loop."""
+    started, url = threading.Event(), []
+    loop = asyncio.new_event_loop()
+    stop: list[asyncio.Event] = []
+
+    async def main() -> None:
+        async with Server(await make()) as server:
+            url.append(server.url)
+            stop.append(asyncio.Event())
+            started.set()
+            await stop[0].wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread.start()
+    assert started.wait(20)
+    try:
+        yield url[0]
+    finally:
+        loop.call_soon_threadsafe(stop[0].set)
+        thread.join(20)
+        loop.close()
 
 
 def app_over(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,10 +14,10 @@ from hypothesis import HealthCheck, settings
 from schemathesis import checks
 
 from headwater.api import media, openapi, routes
+from headwater.api.app import App
 from headwater.api.routing import Router
-from headwater.api.server import Server
 from headwater.store.memory import MemoryStore
-from tests.api.helpers_http import Client, Log, app_over
+from tests.api.helpers_http import Client, Log, app_over, serving
 from tests.log.helpers import memory, simulate
 
 TABLE = routes.table(routes.EVERYTHING)
@@ -82,30 +80,17 @@ def test_the_document_is_served() -> None:
 @contextmanager
 def running() -> Iterator[tuple[str, Log]]:
     """A server in a thread of its own, over a bucket with two topics, that waits for nothing."""
-    log, started, url = Log(), threading.Event(), []
-    loop = asyncio.new_event_loop()
+    log = Log()
 
-    async def main() -> None:
+    async def make() -> App:
         app = app_over(MemoryStore(), routes=TABLE, log=log, wait_ms_max=20)
-        async with Server(app) as server:
-            client = Client(app)
-            for name in ("t", "topic", "0"):
-                await client.done("POST", "/admin/topics", {"name": name, "partitions": 2})
-            url.append(server.url)
-            stop.append(asyncio.Event())
-            started.set()
-            await stop[0].wait()
+        client = Client(app)
+        for name in ("t", "topic", "0"):
+            await client.done("POST", "/admin/topics", {"name": name, "partitions": 2})
+        return app
 
-    stop: list[asyncio.Event] = []
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
-    thread.start()
-    assert started.wait(20)
-    try:
-        yield url[0], log
-    finally:
-        loop.call_soon_threadsafe(stop[0].set)
-        thread.join(20)
-        loop.close()
+    with serving(make) as url:
+        yield url, log
 
 
 @pytest.fixture(scope="module")

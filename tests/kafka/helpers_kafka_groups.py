@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,17 @@ class Place:
     @property
     def manifests(self) -> int:
         return sum("/manifest/" in key for key in self.bucket.keys)
+
+    async def check_beats(self, beat: Callable[[], Awaitable[E]], *, put_max: int) -> None:
+        """300 heartbeats in 30 s by way of the first gateway commit nothing, and ask the store little."""
+        manifests, counts = self.manifests, self.meters[0].counts.copy()
+        for _ in range(300):
+            assert E.none is await beat()
+            await sim_loop().sleep(0.1)
+        asked = self.meters[0].counts - counts
+        assert manifests == self.manifests
+        assert asked.get <= 62, "30 s at 2 GETs a second"
+        assert asked.put <= put_max
 
 
 @dataclass(slots=True)

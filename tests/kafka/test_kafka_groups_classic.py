@@ -311,14 +311,7 @@ def test_heartbeats_of_a_steady_group_ask_the_store_little() -> None:
     async def main() -> None:
         place = Place()
         one = await Classic(await place.gateway()).lead_alone()
-        manifests, counts = place.manifests, place.meters[0].counts.copy()
-        for _ in range(300):
-            assert E.none is await one.beat()
-            await sim_loop().sleep(0.1)
-        asked = place.meters[0].counts - counts
-        assert manifests == place.manifests
-        assert asked.get <= 62, "30 s at 2 GETs a second"
-        assert asked.put <= 10
+        await place.check_beats(one.beat, put_max=10)
 
     simulate(main())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,13 +14,13 @@ from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSe
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from headwater.api import routes
+from headwater.api.app import App
 from headwater.api.auth import Authenticator
-from headwater.api.server import Server
 from headwater.api.service import Service
 from headwater.clock import SystemClock
 from headwater.log.namespace import Namespace
 from headwater.store.memory import MemoryStore
-from tests.api.helpers_http import Log, app_over
+from tests.api.helpers_http import Log, app_over, serving
 
 VALUE = SerializationContext("users", MessageField.VALUE)
 AVRO = '{"type": "record", "name": "User", "fields": [{"name": "name", "type": "string"}]}'
@@ -36,27 +35,13 @@ JSON = '{"title": "User", "type": "object", "properties": {"name": {"type": "str
 @contextmanager
 def running(store: MemoryStore | None = None, **how: Any) -> Iterator[str]:
     """The base URL of a server in a thread of its own; no mistake of ours may be logged."""
-    log, started, url = Log(), threading.Event(), []
-    loop = asyncio.new_event_loop()
+    log = Log()
 
-    async def main() -> None:
-        made = app_over(store or MemoryStore(), routes=routes.table(routes.EVERYTHING), log=log, **how)
-        async with Server(made) as server:
-            url.append(server.url)
-            stop.append(asyncio.Event())
-            started.set()
-            await stop[0].wait()
+    async def make() -> App:
+        return app_over(store or MemoryStore(), routes=routes.table(routes.EVERYTHING), log=log, **how)
 
-    stop: list[asyncio.Event] = []
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
-    thread.start()
-    assert started.wait(20)
-    try:
-        yield f"{url[0]}/registry"
-    finally:
-        loop.call_soon_threadsafe(stop[0].set)
-        thread.join(20)
-        loop.close()
+    with serving(make) as url:
+        yield f"{url}/registry"
     assert [] == log.lines
 
 
