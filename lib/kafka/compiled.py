@@ -101,11 +101,10 @@ def tags(view: memoryview, at: int, end: int) -> tuple[list[tuple[int, int, int]
     return found, at
 
 
-def check_count(count: int, at: int, end: int) -> int:
-    """The count, if that many elements can lie in what is left."""
+def check_count(count: int, at: int, end: int) -> None:
+    """Raise ``Malformed`` unless that many elements can lie in what is left."""
     if count > end - at:
         raise Malformed(f"An array claims {count} elements in {end - at} bytes.")
-    return count
 
 
 def part(view: memoryview, at: int, size: int, end: int) -> memoryview:

@@ -22,13 +22,14 @@ from headwater.kafka.errors import code_of
 from headwater.kafka.framing import Frames
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Fields, Later, Peer, Request
+from headwater.kafka.schema import API_VERSIONS
 from headwater.limits import KAFKA_FRAME_BYTES_MAX, KAFKA_PIPELINE_MAX, KAFKA_STRANGER_BYTES_MAX
 from headwater.types import Buffer
 
 if TYPE_CHECKING:
     from headwater.kafka.gateway import Gateway, Listening
 
-PRODUCE, API_VERSIONS = 0, 18
+PRODUCE = 0
 PIECE_BYTES = 256 << 10  # what is given to the socket at once; neighbouring parts up to this are joined
 
 _Pending = asyncio.Future[list[Buffer] | None]

@@ -23,6 +23,8 @@ from headwater.kafka.messages import Fields
 
 Direction = Literal["request", "response"]
 
+API_VERSIONS: Final = 18
+
 _KINDS: Final = {  # what kio calls differently on the wire
     "error_code": "int16",
     "timedelta_i32": "int32",
@@ -78,13 +80,9 @@ def message(api: int, version: int, direction: Direction) -> Struct:
     return _struct(getattr(__import__(module, fromlist=[name]), name))
 
 
-@functools.cache
-def header_version(api: int, version: int, direction: Direction) -> int:
-    """Which header goes before the message. An answer to ApiVersions always has version 0 (KIP-511)."""
-    is_flexible = message(api, version, direction).is_flexible
-    if direction == "response":
-        return 1 if is_flexible and api != 18 else 0
-    return 2 if is_flexible else 1
+def header_has_tags(api: int, version: int, direction: Direction) -> bool:
+    """Whether tagged fields end the header before the message. In an answer to ApiVersions never (KIP-511)."""
+    return message(api, version, direction).is_flexible and not (api == API_VERSIONS and direction == "response")
 
 
 def defaults(struct: Struct) -> Fields:

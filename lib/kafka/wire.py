@@ -69,10 +69,10 @@ def answer(api: int, version: int, correlation: int, fields: Fields) -> list[Buf
 @cache
 def _decoder(api: int, version: int) -> tuple[Decoder, bool]:
     found = schema.message(api, version, "request")
-    return compiled.decoder(found, api), schema.header_version(api, version, "request") == 2
+    return compiled.decoder(found, api), schema.header_has_tags(api, version, "request")
 
 
 @cache
 def _encoder(api: int, version: int) -> tuple[Encoder, bool]:
     found = schema.message(api, version, "response")
-    return compiled.encoder(found), schema.header_version(api, version, "response") == 1
+    return compiled.encoder(found), schema.header_has_tags(api, version, "response")
