@@ -131,7 +131,7 @@ def _print(figures: Figures, settings: Settings) -> None:
         "its key, time and value, and in order."
     )
     _print_history(figures)
-    at = where(settings)
+    at = settings.again
     click.echo(
         f"\nTry next:\n"
         f"  headwater topic describe flights{at}\n"
@@ -143,13 +143,6 @@ def _print(figures: Figures, settings: Settings) -> None:
         f"  headwater inspect{at}\n"
         f"  headwater verify{at}"
     )
-
-
-def where(settings: Settings) -> str:
-    """The general options that lead to the same log again."""
-    default = Settings()
-    store = f" --store {settings.store}" if settings.store != default.store else ""
-    return store + (f" --namespace {settings.namespace}" if settings.namespace != default.namespace else "")
 
 
 def _print_history(figures: Figures) -> None:

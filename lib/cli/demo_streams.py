@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.demo import limited, where, with_bars
+from headwater.cli.demo import limited, with_bars
 from headwater.cli.settings import Command, Settings, pass_settings, run
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _print(figures: StreamFigures, settings: Settings) -> None:
         f"\nDuckDB read the raw files in {figures.raw_s:.1f} s. It finds {amount(rows, 'row')}: the jobs have given "
         "these and no other."
     )
-    at = where(settings)
+    at = settings.again
     click.echo(
         f"\nTry next:\n"
         f"  headwater streams status demo-delays{at}\n"

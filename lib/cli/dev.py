@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from headwater.cli.serving import until_stopped
-from headwater.cli.settings import DEFAULT_STORE, Command, Settings, pass_settings
+from headwater.cli.settings import Command, Settings, pass_settings
 
 PORT = 8087
 WATCH_S = 0.5  # how often --reload looks for changed files
@@ -111,9 +111,7 @@ def examples_of(url: str, settings: Settings, auth: str) -> list[str]:
         f"curl -sS {url}/openapi.json",
     ]
     if auth == "token":
-        where = f" --store {shlex.quote(settings.store)}" if settings.store != DEFAULT_STORE else ""
-        where += f" --namespace {settings.namespace}" if settings.namespace != "default" else ""
-        lines.insert(0, f"TOKEN=$(headwater auth create-key --principal me{where})")
+        lines.insert(0, f"TOKEN=$(headwater auth create-key --principal me{settings.again})")
     return lines
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
 import ssl
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headwater.cli.serving import until_stopped
-from headwater.cli.settings import DEFAULT_STORE, Command, Settings, pass_settings
+from headwater.cli.settings import Command, Settings, pass_settings
 from headwater.errors import InvalidRequest
 from headwater.limits import KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX, KAFKA_REBALANCE_DELAY_MS
 
@@ -206,11 +206,10 @@ def _announce(settings: Settings, gateway: Gateway) -> None:
                 f"(auth: {place['auth']}{', TLS' if place['tls'] else ''}). Ctrl-C ends it."
             )
         first = places[0]["address"]
-        where = f" --store {shlex.quote(settings.store)}" if settings.store != DEFAULT_STORE else ""
-        where += f" --namespace {places[0]['namespace']}" if places[0]["namespace"] != "default" else ""
+        again = replace(settings, namespace=gateway.listening[0].listener.namespace).again
         click.echo(
             "\nTry, in another shell:\n\n"
-            f"  headwater topic create greetings{where}\n"
+            f"  headwater topic create greetings{again}\n"
             f"  echo hello | kcat -b {first} -t greetings -P\n"
             f"  kcat -b {first} -t greetings -C -e\n"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ class Settings:
     store: str = DEFAULT_STORE
     namespace: str = "default"
     json: bool = False
+
+    @property
+    def again(self) -> str:
+        """The options that lead to the same log again, to be put behind a command that people are told to try."""
+        store = f" --store {shlex.quote(self.store)}" if self.store != DEFAULT_STORE else ""
+        return store + (f" --namespace {self.namespace}" if self.namespace != "default" else "")
 
 
 class Command(click.Command):
