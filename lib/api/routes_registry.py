@@ -259,14 +259,14 @@ async def show_root(call: Call) -> Response:
 async def _entered(call: Call, operation: Operation | None = None) -> Registry:
     """The registry of this moment, if the principal may do that with the subject of the path."""
     service = cast(ServiceBase, call.verbs)
-    await service.enter(fresh=False)
+    await service.enter()
     if operation is not None:
         _check(call, operation)
     return await call.namespace.shared(Ledger).refresh()
 
 
 async def _change(call: Call, operation: Operation, choose: Callable[[Registry], Decision[T]]) -> T:
-    await cast(ServiceBase, call.verbs).enter(fresh=False)
+    await cast(ServiceBase, call.verbs).enter()
     _check(call, operation)
     return await call.namespace.shared(Ledger).change(choose)
 

@@ -25,8 +25,8 @@ class AdminVerbs(ServiceBase):
 
     @verb
     async def acls(self) -> Sequence[AclRule]:
-        await self._enter(fresh=True)
-        self._check("describe", "cluster")
+        await self.enter(fresh=True)
+        self.check("describe", "cluster")
         return list(self._state.acls)
 
     @verb
@@ -35,8 +35,8 @@ class AdminVerbs(ServiceBase):
             raise InvalidRequest(f"One request adds and removes 1 to {ACLS_MAX} rules, not {len(add) + len(remove)}.")
         for rule in add:
             check_rule(rule)
-        await self._enter()
-        self._check("alter", "cluster")
+        await self.enter()
+        self.check("alter", "cluster")
         op = ops.ChangeAcls(add=list(add), remove=list(remove))
         await self._change(op, "change_acls", "cluster", CLUSTER, add=list(add), remove=list(remove))
 
@@ -49,8 +49,8 @@ class AdminVerbs(ServiceBase):
         if 0 < expires_ms <= self._space.chain.clock.wall_ms():
             raise InvalidRequest(f"The key would have expired at {expires_ms} ms already; name a time to come.")
         narrowed = _scopes(principal, scopes)
-        await self._enter()
-        self._check("alter", "cluster")
+        await self.enter()
+        self.check("alter", "cluster")
         self._check_grant(principal, narrowed)
         rng = self._space.chain.rng
         key = fresh_name(rng, _ID_BITS)
@@ -73,21 +73,21 @@ class AdminVerbs(ServiceBase):
 
     @verb
     async def keys(self) -> Sequence[KeyInfo]:
-        await self._enter(fresh=True)
-        self._check("describe", "cluster")
+        await self.enter(fresh=True)
+        self.check("describe", "cluster")
         return [_info(key, known) for key, known in sorted(self._state.keys.items())]
 
     @verb
     async def revoke_key(self, key: str) -> None:
         check_name("API key's id", key)
-        await self._enter()
-        self._check("alter", "cluster")
+        await self.enter()
+        self.check("alter", "cluster")
         await self._change(ops.RevokeKey(key=key), "revoke_key", "cluster", CLUSTER, key=key)
 
     @verb
     async def quotas(self) -> Sequence[QuotaInfo]:
-        await self._enter(fresh=True)
-        self._check("describe", "cluster")
+        await self.enter(fresh=True)
+        self.check("describe", "cluster")
         return [
             QuotaInfo(
                 principal=principal,
@@ -110,23 +110,23 @@ class AdminVerbs(ServiceBase):
         }
         for name, bound in bounds.items():
             check_number(name, bound, -1)
-        await self._enter()
-        self._check("alter", "cluster")
+        await self.enter()
+        self.check("alter", "cluster")
         op = ops.SetQuota(principal=principal, **bounds)
         await self._change(op, "set_quota", "cluster", CLUSTER, principal=principal, **bounds)
 
     @verb
     async def describe_namespace(self) -> NamespaceInfo:
-        await self._enter(fresh=True)
-        self._check("describe", "cluster")
+        await self.enter(fresh=True)
+        self.check("describe", "cluster")
         state = self._state
         return NamespaceInfo(name=self.namespace, config=dict(state.config), commit=state.seq, time_ms=state.time_ms)
 
     @verb
     async def alter_namespace(self, config: Mapping[str, str | None]) -> None:
         wanted = check_namespace_configs(config)
-        await self._enter()
-        self._check("alter", "cluster")
+        await self.enter()
+        self.check("alter", "cluster")
         await self._change(ops.AlterNamespace(config=wanted), "alter_namespace", "cluster", CLUSTER, config=wanted)
 
     def _check_grant(self, principal: str, scopes: Sequence[AclRule]) -> None:

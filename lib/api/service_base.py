@@ -54,16 +54,20 @@ class ServiceBase:
     def _state(self) -> State:
         return self._space.state
 
-    async def _enter(self, *, fresh: bool = False) -> None:
+    async def enter(self, *, fresh: bool = False) -> State:
         """The door of every verb: one request paid for, then rules that are fresh enough to be judged by.
 
         Reads look at the tip anyway (``fresh``), so they are judged by the rules of this very moment; writes by rules
-        that are at most ``ACCESS_STALE_S`` old. Cost: 1 GET where ``fresh``, or if nobody has looked for that long.
+        that are at most ``ACCESS_STALE_S`` old. The answer is the state to judge and answer by, for edges that do so
+        for many things at once.
+
+        Raises ``Throttled``, or what the store raises. Cost: 1 GET if ``fresh``, or if nobody has looked for so long.
         """
         if self._quotas is not None:
             self._quotas.take(self._state.quotas, self.namespace, self.principal, "requests")
         if fresh or (self.principal != ROOT and self._space.chain.age_s() > ACCESS_STALE_S):
             await self._space.refresh()
+        return self._state
 
     def pay(self, kind: Kind, amount: int) -> None:
         """Pay before it is done, or raise ``Throttled``."""
@@ -80,28 +84,13 @@ class ServiceBase:
         if self._quotas is not None:
             self._quotas.check(self._state.quotas, self.namespace, self.principal, kind)
 
-    def _check(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> None:
+    def check(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> None:
         """Raise ``Forbidden`` unless the principal may."""
         access.check(self._state, self.principal, self._scopes, operation, resource, name)
 
-    def _may(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> bool:
-        return access.allowed(self._state, self.principal, self._scopes, operation, resource, name)
-
-    # -- for edges that judge and answer for many things at once (Kafka's admin APIs) ------------------
-
-    async def enter(self, *, fresh: bool = True) -> State:
-        """One request paid for, and the state of this very moment to judge and answer by. Cost: 1 GET.
-
-        Without ``fresh`` access rules may be ``ACCESS_STALE_S`` old. Cost: 1 GET if they are older.
-
-        Raises ``Throttled``, or what the store raises.
-        """
-        await self._enter(fresh=fresh)
-        return self._state
-
     def may(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> bool:
         """Whether the principal may do it, by the rules as this process knows them."""
-        return self._may(operation, resource, name)
+        return access.allowed(self._state, self.principal, self._scopes, operation, resource, name)
 
     def may_some(self, operation: Operation, resource: Resource) -> bool:
         """Whether the principal may do it with some resource of the type (Kafka: authorizeByResourceType)."""
@@ -110,10 +99,6 @@ class ServiceBase:
         except Forbidden:
             return False
         return True
-
-    def check(self, operation: Operation, resource: Resource, name: str = access.CLUSTER) -> None:
-        """Raise ``Forbidden`` unless the principal may."""
-        self._check(operation, resource, name)
 
     async def _change(self, op: AnyOp, action: str, resource: Resource, name: str, **details: object) -> Outcome:
         """Commit a change together with its audit record. Cost: 1 commit."""

@@ -42,10 +42,10 @@ class GroupVerbs(WriteVerbs):
             raise InvalidRequest(f"A member subscribes to at most {SUBSCRIBED_MAX} topics, not {len(topics or ())}.")
         for topic in topics or ():
             check_topic(topic)
-        await self._enter()
-        self._check("read", "group", group)
+        await self.enter()
+        self.check("read", "group", group)
         for topic in topics or ():
-            self._check("read", "topic", topic)
+            self.check("read", "topic", topic)
         return await self._space.shared(Coordinator).heartbeat(
             group,
             member,
@@ -65,14 +65,14 @@ class GroupVerbs(WriteVerbs):
         from headwater.groups.coordinator import Coordinator
 
         _check_member(group, member)
-        await self._enter()
-        self._check("read", "group", group)
+        await self.enter()
+        self.check("read", "group", group)
         await self._space.shared(Coordinator).leave(group, member)
 
     @verb
     async def commit_offsets(self, offsets: GroupOffsets) -> None:
         check_offsets([offsets])
-        await self._enter()
+        await self.enter()
         self._check_writes((), [offsets])
         if offsets.offsets:
             await self._space.writer.commit(ops=[await offsets_op(self._space, offsets)])
@@ -80,47 +80,47 @@ class GroupVerbs(WriteVerbs):
     @verb
     async def committed(self, group: str) -> Mapping[TP, GroupOffset]:
         check_name("group's name", group)
-        await self._enter()
-        self._check("describe", "group", group)
+        await self.enter()
+        self.check("describe", "group", group)
         return {
             place: GroupOffset(offset=known.offset, metadata=known.metadata, committed_ms=known.time_ms)
             for place, known in (await self._space.committed(group)).items()
-            if self._may("describe", "topic", place[0])
+            if self.may("describe", "topic", place[0])
         }
 
     @verb
     async def groups(self) -> Sequence[GroupInfo]:
-        await self._enter()
+        await self.enter()
         state = await self._space.refresh()
         return [
-            describe.group_info(state, name) for name in sorted(state.groups) if self._may("describe", "group", name)
+            describe.group_info(state, name) for name in sorted(state.groups) if self.may("describe", "group", name)
         ]
 
     @verb
     async def group(self, name: str) -> GroupInfo:
         check_name("group's name", name)
-        await self._enter(fresh=True)
-        self._check("describe", "group", name)
+        await self.enter(fresh=True)
+        self.check("describe", "group", name)
         return describe.group_info(self._state, name)
 
     @verb
     async def lag(self, group: str | None = None) -> Sequence[Lag]:
         if group is not None:
             check_name("group's name", group)
-        await self._enter(fresh=True)
+        await self.enter(fresh=True)
         if group is not None:
-            self._check("describe", "group", group)
+            self.check("describe", "group", group)
         return [
             row
             for row in describe.lag(self._state, group)
-            if self._may("describe", "group", row.group) and self._may("describe", "topic", row.topic)
+            if self.may("describe", "group", row.group) and self.may("describe", "topic", row.topic)
         ]
 
     @verb
     async def delete_group(self, name: str) -> None:
         check_name("group's name", name)
-        await self._enter()
-        self._check("delete", "group", name)
+        await self.enter()
+        self.check("delete", "group", name)
         await self._change(ops.DeleteGroup(group=name), "delete", "group", name)
 
     @verb
@@ -129,10 +129,10 @@ class GroupVerbs(WriteVerbs):
         check_places(partitions)
         if not partitions:
             raise InvalidRequest("There is nothing to delete: name at least one partition.")
-        await self._enter()
-        self._check("delete", "group", group)
+        await self.enter()
+        self.check("delete", "group", group)
         for topic in {topic for topic, _ in partitions}:
-            self._check("read", "topic", topic)
+            self.check("read", "topic", topic)
         places = sorted({((await self._space.find_topic(topic)).id, partition) for topic, partition in partitions})
         op = ops.DeleteOffsets(group=group, partitions=places)
         await self._change(op, "delete_offsets", "group", group, partitions=sorted(set(partitions)))

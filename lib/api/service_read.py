@@ -88,8 +88,8 @@ class ReadVerbs(ServiceBase):
         )
 
     async def _begin(self, topic: str) -> None:
-        await self._enter(fresh=True)
-        self._check("read", "topic", topic)
+        await self.enter(fresh=True)
+        self.check("read", "topic", topic)
         self.check_debt("fetch")
 
     async def _fetch_as_of(self, topic: str, partition: int, offset: int, bytes_max: int, commit: int) -> Fetched:

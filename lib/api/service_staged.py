@@ -21,7 +21,7 @@ class StagedVerbs(WriteVerbs):
 
         check_identity(producer)
         check_number("timeout in ms", timeout_ms, 1, TRANSACTION_MS_MAX)
-        await self._enter()
+        await self.enter()
         await self._transactional_id(producer.id)
         return await self._space.shared(Transactions).begin(producer, timeout_ms, principal=self.principal)
 
@@ -34,7 +34,7 @@ class StagedVerbs(WriteVerbs):
         check_offsets(offsets)
         if not batches and not offsets:
             raise InvalidRequest("There is nothing to add: the request has no batch and no offsets.")
-        await self._enter()
+        await self.enter()
         self._check_writes(batches, offsets)
         self.pay("produce", sum(len(batch.data) for _, _, batch in batches))
         await self._space.shared(Transactions).add(transaction, batches, offsets, principal=self.principal)
@@ -44,16 +44,16 @@ class StagedVerbs(WriteVerbs):
         from headwater.api.transactions import Transactions
 
         check_name("transaction's id", transaction)
-        await self._enter()
+        await self.enter()
         transactions = self._space.shared(Transactions)
         held = await transactions.documents.load(transaction, self.principal)
         doc = held.doc
         if doc.state == "open":  # rights may have been taken away since; what is committed already is only told
             await self._transactional_id(doc.pid)
             for topic in doc.names.values():
-                self._check("write", "topic", topic)
+                self.check("write", "topic", topic)
             for commit in doc.offsets:
-                self._check("read", "group", commit.group)
+                self.check("read", "group", commit.group)
         return await transactions.commit(transaction, principal=self.principal, held=held)
 
     @verb
@@ -61,7 +61,7 @@ class StagedVerbs(WriteVerbs):
         from headwater.api.transactions import Transactions
 
         check_name("transaction's id", transaction)
-        await self._enter()
+        await self.enter()
         await self._space.shared(Transactions).abort(transaction, principal=self.principal)
 
     @verb
@@ -70,8 +70,8 @@ class StagedVerbs(WriteVerbs):
 
         check_place(topic, partition)
         check_number("length in bytes", length, 1, BATCH_BYTES_MAX)
-        await self._enter()
-        self._check("write", "topic", topic)
+        await self.enter()
+        self.check("write", "topic", topic)
         await self._space.find_topic(topic)
         self._space.reader.place(topic, partition)
         self.pay("produce", length)
@@ -87,13 +87,13 @@ class StagedVerbs(WriteVerbs):
         check_number("sequence", sequence, -1, 2**31 - 1)
         if producer is not None:
             check_identity(producer)
-        await self._enter()
+        await self.enter()
         if producer is not None:
             await self._check_producer(producer.id)
         uploads = self._space.shared(Uploads)
         # The right may have been taken away since the upload was begun.
         held = await uploads.documents.load(upload, self.principal)
-        self._check("write", "topic", held.doc.name)
+        self.check("write", "topic", held.doc.name)
         return await uploads.append(
             upload, token=token, producer=producer, sequence=sequence, principal=self.principal, held=held
         )

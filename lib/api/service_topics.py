@@ -19,16 +19,16 @@ class TopicVerbs(ServiceBase):
 
     @verb
     async def topics(self) -> Sequence[TopicInfo]:
-        await self._enter(fresh=True)
+        await self.enter(fresh=True)
         state = self._state
         names = sorted(name for name in state.names if not name.startswith(access.INTERNAL))
-        return [described(state, name) for name in names if self._may("describe", "topic", name)]
+        return [described(state, name) for name in names if self.may("describe", "topic", name)]
 
     @verb
     async def topic(self, name: str) -> TopicInfo:
         check_topic(name)
-        await self._enter(fresh=True)
-        self._check("describe", "topic", name)
+        await self.enter(fresh=True)
+        self.check("describe", "topic", name)
         return described(self._state, name)
 
     @verb
@@ -36,8 +36,8 @@ class TopicVerbs(ServiceBase):
         check_place(topic, partition)
         if where not in ("earliest", "latest"):
             check_number("time in ms (or earliest, or latest)", where)  # type: ignore[arg-type]
-        await self._enter(fresh=not isinstance(where, int))  # a search by time looks at the tip itself
-        self._check("describe", "topic", topic)
+        await self.enter(fresh=not isinstance(where, int))  # a search by time looks at the tip itself
+        self.check("describe", "topic", topic)
         if isinstance(where, int):
             found = await self._space.reader.offset_at(topic, partition, where)
             if found is not None:
@@ -51,9 +51,9 @@ class TopicVerbs(ServiceBase):
         check_topic(name)
         check_number("number of partitions", partitions, 1, PARTITION_MAX)
         wanted = {key: str(value) for key, value in check_config(config or {}).items()}
-        await self._enter()
-        if name.startswith(access.INTERNAL) or not self._may("create", "cluster"):
-            self._check("create", "topic", name)
+        await self.enter()
+        if name.startswith(access.INTERNAL) or not self.may("create", "cluster"):
+            self.check("create", "topic", name)
         op = ops.CreateTopic(name=name, partitions=partitions, config=wanted)
         await self._change(op, "create", "topic", name, partitions=partitions, config=wanted)
         return described(self._state, name)
@@ -80,8 +80,8 @@ class TopicVerbs(ServiceBase):
     @verb
     async def schemas(self, topic: str) -> Sequence[SchemaInfo]:
         check_topic(topic)
-        await self._enter(fresh=True)
-        self._check("describe", "topic", topic)
+        await self.enter(fresh=True)
+        self.check("describe", "topic", topic)
         return [_schema(each) for each in self._space.topic(topic).schemas]
 
     @verb
@@ -117,8 +117,8 @@ class TopicVerbs(ServiceBase):
     async def _mine(self, operation: ops.Operation, name: str) -> Topic:
         """The topic, if the principal may do that with it."""
         check_topic(name)
-        await self._enter()
-        self._check(operation, "topic", name)
+        await self.enter()
+        self.check(operation, "topic", name)
         return await self._space.find_topic(name)
 
 

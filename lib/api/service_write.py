@@ -33,7 +33,7 @@ class WriteVerbs(ServiceBase):
         check_batches(batches)
         wishes = [self._once(batches, once, request)] if once else []
         with _again(token):
-            await self._enter()
+            await self.enter()
             self._check_writes(batches)
             for producer in {batch.producer_id for _, _, batch in batches if batch.producer_id >= 0}:
                 await self._check_producer(producer)
@@ -53,9 +53,9 @@ class WriteVerbs(ServiceBase):
         check_name("transactional id", transactional_id, empty=True)
         if current is not None:
             check_identity(current)
-        await self._enter()
+        await self.enter()
         if transactional_id:
-            self._check("write", "transactional_id", transactional_id)
+            self.check("write", "transactional_id", transactional_id)
         else:
             access.check_some(self._state, self.principal, self._scopes, "write", "topic")
         if current is not None and await self._check_producer(current.id) != transactional_id:
@@ -78,7 +78,7 @@ class WriteVerbs(ServiceBase):
         check_batches(batches, empty=True)
         check_offsets(offsets)
         with _again(token):
-            await self._enter()
+            await self.enter()
             self._check_writes(batches, offsets)
             tid = await self._transactional_id(producer.id)
             self.pay("produce", sum(len(batch.data) for _, _, batch in batches))
@@ -93,11 +93,11 @@ class WriteVerbs(ServiceBase):
     def _check_writes(self, batches: Sequence[Placed], offsets: Sequence[GroupOffsets] = ()) -> None:
         """Whether the principal may write to the topics, and commit these offsets."""
         for topic in {topic for topic, _, _ in batches}:
-            self._check("write", "topic", topic)
+            self.check("write", "topic", topic)
         for commit in offsets:
-            self._check("read", "group", commit.group)
+            self.check("read", "group", commit.group)
             for topic in {topic for topic, _ in commit.offsets}:
-                self._check("read", "topic", topic)
+                self.check("read", "topic", topic)
 
     async def _check_producer(self, producer: int) -> str:
         """The transactional id of a producer, which the principal must be allowed to use; "" if it has none.
@@ -112,7 +112,7 @@ class WriteVerbs(ServiceBase):
         known = self._state.producers.get(producer)
         if known is None:
             known = (await self._space.refresh()).producers.get(producer)
-        if known is None or (known.tid and not self._may("write", "transactional_id", known.tid)):
+        if known is None or (known.tid and not self.may("write", "transactional_id", known.tid)):
             raise UnknownProducer(f"Producer {producer} is unknown: it was never made, or was idle for too long.")
         return known.tid
 

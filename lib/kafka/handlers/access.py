@@ -150,7 +150,7 @@ def _authenticator(namespace: Namespace) -> Authenticator:
 async def describe_scram(peer: Peer, request: Request) -> Fields:
     """DescribeUserScramCredentials: who has a password for SCRAM at this gateway."""
     try:
-        await peer.service.enter()
+        await peer.service.enter(fresh=True)
         peer.service.check("describe", "cluster")
     except HeadwaterError as error:
         return {**told(error, Forbidden=ErrorCode.cluster_authorization_failed), "results": []}

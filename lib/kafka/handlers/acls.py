@@ -83,7 +83,7 @@ async def create_acls(peer: Peer, request: Request) -> Fields:
 async def delete_acls(peer: Peer, request: Request) -> Fields:
     """DeleteAcls: one commit for what all filters match. A filter that matches nothing is no error."""
     try:
-        await peer.service.enter()
+        await peer.service.enter(fresh=True)
         peer.service.check("alter", "cluster")
         rules = list(peer.namespace.state.acls)
     except HeadwaterError as error:

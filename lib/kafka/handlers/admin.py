@@ -45,7 +45,7 @@ async def for_each(items: Sequence[T], ask: Callable[[T], Awaitable[Fields]]) ->
 async def trouble_at_door(peer: Peer) -> HeadwaterError | None:
     """Look at the tip. What stands in the way is an error of each item: these answers have no other place for it."""
     try:
-        await peer.service.enter()
+        await peer.service.enter(fresh=True)
     except HeadwaterError as error:
         return error
     return None

@@ -120,7 +120,7 @@ def _cut(config: Fields, synonyms: bool, docs: bool) -> Fields:
 
 async def list_config_resources(peer: Peer, request: Request) -> Fields:
     """ListConfigResources (KIP-1142): what has configs, which is every topic and this gateway."""
-    state = await peer.service.enter()
+    state = await peer.service.enter(fresh=True)
     if not peer.service.may("describe", "cluster"):
         return {"error_code": ErrorCode.cluster_authorization_failed, "config_resources": []}
     kinds = set(request.fields["resource_types"] or ()) if request.version else {CLIENT_METRICS}

@@ -20,7 +20,7 @@ async def describe_log_dirs(peer: Peer, request: Request) -> Fields:
     """DescribeLogDirs (KIP-113): one directory, the bucket, with the stored bytes of each partition, or a few more:
     what lies behind index pages is known to the fold as a sum alone.
     """
-    state = await peer.service.enter()
+    state = await peer.service.enter(fresh=True)
     if not peer.service.may("describe", "cluster"):
         return {"error_code": ErrorCode.cluster_authorization_failed, "results": []}
     wanted = request.fields["topics"]
@@ -55,7 +55,7 @@ def _sizes(topic: Topic, partitions: Sequence[int]) -> Fields:
 
 async def alter_replica_log_dirs(peer: Peer, request: Request) -> Fields:
     """AlterReplicaLogDirs (KIP-113): everything lies in the one directory, and stays there."""
-    state = await peer.service.enter()
+    state = await peer.service.enter(fresh=True)
     is_allowed = peer.service.may("alter", "cluster")
     found: dict[str, list[Fields]] = {}
     for place in request.fields["dirs"]:
@@ -73,7 +73,7 @@ async def alter_replica_log_dirs(peer: Peer, request: Request) -> Fields:
 
 async def elect_leaders(peer: Peer, request: Request) -> Fields:
     """ElectLeaders (KIP-183, KIP-460): every gateway leads every partition, so no election is ever needed."""
-    state = await peer.service.enter()
+    state = await peer.service.enter(fresh=True)
     if not peer.service.may("alter", "cluster"):
         return {"error_code": ErrorCode.cluster_authorization_failed, "replica_election_results": []}
     wanted = request.fields["topic_partitions"]
@@ -96,7 +96,7 @@ async def elect_leaders(peer: Peer, request: Request) -> Fields:
 
 async def alter_partition_reassignments(peer: Peer, request: Request) -> Fields:
     """AlterPartitionReassignments (KIP-455): there is nothing to move, and so nothing to take back either."""
-    state = await peer.service.enter()
+    state = await peer.service.enter(fresh=True)
     allow = request.fields["allow_replication_factor_change"]
     if not peer.service.may("alter", "cluster"):
         text = "Only who may alter the cluster reassigns partitions."
@@ -127,7 +127,7 @@ async def alter_partition_reassignments(peer: Peer, request: Request) -> Fields:
 
 async def list_partition_reassignments(peer: Peer, request: Request) -> Fields:
     """ListPartitionReassignments (KIP-455): there are none, ever."""
-    await peer.service.enter()
+    await peer.service.enter(fresh=True)
     if not peer.service.may("describe", "cluster"):
         text = "Only who may describe the cluster sees reassignments."
         return {"error_code": ErrorCode.cluster_authorization_failed, "error_message": text, "topics": []}

@@ -95,7 +95,7 @@ async def alter_client_quotas(peer: Peer, request: Request) -> Fields:
 
 
 async def _alter(peer: Peer, principal: str, rates: dict[str, int], *, check_only: bool) -> None:
-    await peer.service.enter()
+    await peer.service.enter(fresh=True)
     peer.service.check("alter", "cluster")
     present = peer.namespace.state.quotas.get(principal) or Quota()
     if check_only or not rates:

@@ -32,7 +32,7 @@ async def list_groups(peer: Peer, request: Request) -> Answer:
     """All groups that the client may see, of some states or types (KIP-518, KIP-848). Cost: 1 GET."""
     asked = request.fields
     try:
-        state = await peer.service.enter()
+        state = await peer.service.enter(fresh=True)
         await coordinator_of(peer).bury_all()
     except HeadwaterError as error:
         return refused(error)

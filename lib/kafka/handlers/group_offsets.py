@@ -239,7 +239,7 @@ async def offset_fetch(peer: Peer, request: Request) -> Answer:
     asked = request.fields
     trouble: HeadwaterError | None = None
     try:
-        await peer.service.enter()
+        await peer.service.enter(fresh=True)
     except HeadwaterError as error:
         trouble = error
     if request.version < 8:

@@ -106,7 +106,7 @@ async def describe_each(peer: Peer, names: Iterable[str], described: Callable[[s
     """An answer with each group once, as ``described``, after the dead have been buried. Cost: 1 GET."""
     wanted = dict.fromkeys(names)
     try:
-        await peer.service.enter()
+        await peer.service.enter(fresh=True)
     except HeadwaterError as error:
         shown = {"error_code": group_code(error), "error_message": error.message}
         return {"groups": [{"group_id": name, **shown} for name in wanted], "throttle_time": throttle_ms(error)}

@@ -38,7 +38,7 @@ async def describe_transactions(peer: Peer, request: Request) -> Answer:
     """Where transactional ids stand. Cost: 1 GET."""
     asked = dict.fromkeys(request.fields["transactional_ids"])
     try:
-        await peer.service.enter()
+        await peer.service.enter(fresh=True)
     except HeadwaterError as error:
         code = ErrorCode.coordinator_not_available
         return {
@@ -78,7 +78,7 @@ async def list_transactions(peer: Peer, request: Request) -> Answer:
     """Transactional ids that the client may see, and those of the asked states. Cost: 1 GET."""
     asked = request.fields
     try:
-        await peer.service.enter()
+        await peer.service.enter(fresh=True)
     except HeadwaterError as error:
         return {"error_code": ErrorCode.coordinator_not_available, "throttle_time": throttle_ms(error)}
     states, pids = set(asked["state_filters"]), set(asked["producer_id_filters"])
@@ -109,7 +109,7 @@ async def list_transactions(peer: Peer, request: Request) -> Answer:
 async def describe_producers(peer: Peer, request: Request) -> Answer:
     """Who writes to partitions. Cost: 1 GET, and a look at every producer."""
     try:
-        await peer.service.enter()
+        await peer.service.enter(fresh=True)
     except HeadwaterError as error:
         wait = ErrorCode.not_leader_or_follower
         topics = [_every(topic, wait, error.message) for topic in request.fields["topics"]]

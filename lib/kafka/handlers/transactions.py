@@ -71,7 +71,7 @@ async def init_producer_id(peer: Peer, request: Request) -> Answer:
     pid, epoch = asked["producer_id"], asked["producer_epoch"]
     code = _init_code(peer, asked)
     try:
-        await peer.service.enter(fresh=False)
+        await peer.service.enter()
     except HeadwaterError as error:
         return {**_unavailable(tid), "throttle_time": throttle_ms(error)}
     if code is not ErrorCode.none:
@@ -151,7 +151,7 @@ async def add_partitions(peer: Peer, request: Request) -> Answer:
     asked = request.fields
     if request.version >= BATCHED:
         try:
-            await peer.service.enter(fresh=False)
+            await peer.service.enter()
         except HeadwaterError as error:
             return {"error_code": ErrorCode.coordinator_not_available, "throttle_time": throttle_ms(error)}
         found = [
@@ -162,7 +162,7 @@ async def add_partitions(peer: Peer, request: Request) -> Answer:
     old = "v3_and_below_"
     one = {name.removeprefix(old): value for name, value in asked.items() if name.startswith(old)}
     try:
-        await peer.service.enter(fresh=False)
+        await peer.service.enter()
     except HeadwaterError as error:
         rows = _every(one, ErrorCode.coordinator_not_available)
         return {"results_by_topic_v3_and_below": rows, "throttle_time": throttle_ms(error)}
@@ -312,7 +312,7 @@ async def end_txn(peer: Peer, request: Request) -> Answer:
     commit, bump = asked["committed"], request.version >= BUMPING
     open_, begun = _reserving(peer, asked), peer.namespace.shared(_Begun)
     try:
-        await peer.service.enter(fresh=False)
+        await peer.service.enter()
         code = await _code(peer, request, tid, pid, epoch)
         if code is ErrorCode.none:
             found = await open_.end(commit=commit, bump=bump, begun=begun.has(pid, epoch))
