@@ -179,8 +179,7 @@ CLIENT_COMMIT_S = 60.0  # how long a consumer tries to commit offsets against a 
 
 REPLAY_BYTES = 256 * MIB  # what one replay holds of decoded records and bytes on their way, if nobody says otherwise
 REPLAY_BYTES_MIN = MIB  # less than this holds no record of the largest size
-REPLAY_PIECE_BYTES = 64 * MIB  # row groups that are fetched and decoded at once: fewer requests
-REPLAY_AT_HAND_BYTES = 8 * MIB  # the same of a mapped file: a row group's worth, which goes where the last one lay
+REPLAY_PIECE_BYTES = 64 * MIB  # row groups that are decoded at once: fewer, larger buffers mean fewer page faults
 REPLAY_PART_BYTES = 16 * MIB  # ranges of a file that is read whole, fetched side by side
 REPLAY_PIECES_MAX = 32  # row groups of one replay that are read or decoded at once
 REPLAY_FILES_AHEAD = 8  # files whose footers are read ahead of their records

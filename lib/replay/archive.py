@@ -17,13 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from headwater.limits import (
-    REPLAY_AT_HAND_BYTES,
-    REPLAY_FILES_AHEAD,
-    REPLAY_HOLE_BYTES,
-    REPLAY_PART_BYTES,
-    REPLAY_WHOLE_BYTES,
-)
+from headwater.limits import REPLAY_FILES_AHEAD, REPLAY_HOLE_BYTES, REPLAY_PART_BYTES, REPLAY_WHOLE_BYTES
 from headwater.log import parquet
 from headwater.log.operations import File
 from headwater.log.parquet import FOREIGN, damaged
@@ -216,7 +210,6 @@ def _pieces_of(job: Job, span: Span, opened: Opened) -> list[Piece]:
     """Pieces of neighbouring row groups that can hold what is wanted, several in one if they are small."""
     groups = _groups(opened)
     chosen = set(range(len(groups))) if job.shape.filter is None else _matching(job, span, opened)
-    most = job.piece_bytes if opened.source is None else min(job.piece_bytes, REPLAY_AT_HAND_BYTES)
     runs: list[list[Group]] = []
     size = 0
     for group in groups:
@@ -224,7 +217,7 @@ def _pieces_of(job: Job, span: Span, opened: Opened) -> list[Piece]:
         if outside or group.number not in chosen:
             continue
         size += group.size
-        if runs and runs[-1][-1].number + 1 == group.number and size <= most:
+        if runs and runs[-1][-1].number + 1 == group.number and size <= job.piece_bytes:
             runs[-1].append(group)
         else:
             runs.append([group])
@@ -283,7 +276,7 @@ def _piece(job: Job, span: Span, opened: Opened, run: list[Group], end: int) -> 
             source = await sources.fetched(job.view, opened.file, ranges)
         return await job.decode(_rows, opened, source, numbers, names, clip, job)  # type: ignore[no-any-return]
 
-    return Piece(span.partition, min(end, span.end), cost, load, at_hand=opened.source is not None)
+    return Piece(span.partition, min(end, span.end), cost, load)
 
 
 def _parts(sums: list[parquet.Sum]) -> list[Range]:
@@ -315,8 +308,7 @@ def _rows(
         reader = pq.ParquetFile(
             source, metadata=opened.metadata, page_checksum_verification=not opened.checked, pre_buffer=False
         )
-        # What is at hand comes in small pieces, as many at once as there are processors: one thread for each.
-        table = reader.read_row_groups(numbers, columns=names, use_threads=opened.source is None)
+        table = reader.read_row_groups(numbers, columns=names, use_threads=True)
     except FOREIGN as error:
         raise damaged(opened.file, error) from error
     return finished(table, clip, job.shape)

@@ -28,17 +28,12 @@ from headwater.upkeep.offload import Offload
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Records of offsets below ``end``. ``cost`` is a guess at the bytes that they take in memory.
-
-    Of pieces whose bytes are ``at_hand`` only so many are begun as keep the processors busy. More would gain nothing,
-    and each would be decoded into new memory instead of what the last one has left.
-    """
+    """Records of offsets below ``end``. ``cost`` is a guess at the bytes that they take in memory."""
 
     partition: int
     end: int
     cost: int
     load: Callable[[], Awaitable[list[pa.RecordBatch]]]
-    at_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +51,7 @@ class Job:
     def of(cls, view: View, shape: Shape, offload: Offload, memory_bytes: int) -> Job:
         """A job that keeps every processor busy and no more."""
         piece_bytes = min(REPLAY_PIECE_BYTES, memory_bytes // 4)
-        processors = _processors()
+        processors = os.cpu_count() or 1
         return cls(view, shape, offload, asyncio.Semaphore(processors), asyncio.Semaphore(processors), piece_bytes)
 
     async def work(self, work: Callable[..., Any], *args: Any) -> Any:
@@ -68,10 +63,6 @@ class Job:
         """The same for the decoding of row groups, which Arrow does column by column in threads of its own."""
         async with self.decoders:
             return await self.offload(work, *args)
-
-
-def _processors() -> int:
-    return os.cpu_count() or 1
 
 
 class Budget:
@@ -91,14 +82,13 @@ class Budget:
         """What a piece of that ``cost`` will take."""
         return int(cost * self.ratio)
 
-    def has_room(self, piece: Piece, running: int) -> bool:
+    def has_room(self, cost: int, running: int) -> bool:
         """Whether one more may start beside ``running`` ones. The first always may."""
         if not running:
             return True
-        most = _processors() + 1 if piece.at_hand else REPLAY_PIECES_MAX
-        if running >= (most if self.known else 2):
+        if running >= (REPLAY_PIECES_MAX if self.known else 2):
             return False
-        return self.used + self.guess(piece.cost) <= self.total
+        return self.used + self.guess(cost) <= self.total
 
     def learn(self, cost: int, size: int) -> None:
         """A piece of that ``cost`` took ``size`` bytes."""
@@ -128,7 +118,7 @@ async def in_order(pieces: AsyncIterator[Piece], budget: Budget) -> AsyncIterato
                     if piece is None:
                         following = None
                         continue
-                    if budget.has_room(piece, len(running)):
+                    if budget.has_room(piece.cost, len(running)):
                         running.append(_started(piece, budget))
                         following = asyncio.ensure_future(_next(pieces))
                         continue
