@@ -13,6 +13,8 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from headwater.errors import Conflict, Fenced, InvalidRequest, NotFound
 from headwater.groups.checks import check_member, check_name, check_terms
 from headwater.groups.coordinator import Coordinator, member_in
@@ -20,6 +22,7 @@ from headwater.limits import GROUP_POLL_MS_MAX, GROUP_POLL_MS_MIN, REBALANCE_MS,
 from headwater.log import operations as ops
 from headwater.log.outcomes import Rebalancing
 from headwater.log.state import Group, Member
+from headwater.log.together import to_the_end
 
 PROTOCOLS_MAX = 64  # assignors that one member offers
 
@@ -74,8 +77,8 @@ async def join_classic(
         UnknownMember: the group has let go of this member while it waited. Join under a new id.
         Rebalancing: ``timeout_ms`` (by default the rebalance and the session) passed before all had joined.
 
-    Cost: that of ``Coordinator.heartbeat`` for a joiner (of a member that joins again: 1 commit), then 1 GET a look,
-    1 commit if the deadline passes.
+    Cost: that of ``Coordinator.heartbeat`` for a joiner (of a member that joins again: 1 GET, 1 commit), then 1 GET a
+    look, 1 commit if the deadline passes.
     """
     _check(group, member, protocol_type, protocols)
     check_terms(session_ms=session_ms, rebalance_ms=rebalance_ms, instance=instance, client=client)
@@ -96,7 +99,8 @@ async def join_classic(
     if before is None:
         await coordinator.admit(group, member, session_ms=session_ms)
     else:
-        await coordinator.keep(group, before)
+        await to_the_end([coordinator.keep(group, before), coordinator.namespace.chain.refresh()])
+    join = structs.replace(join, as_of=coordinator.namespace.state.seq)
     await _commit(coordinator, join)
     waiting = _Waiting(coordinator, group, member, timeout_ms or rebalance_ms + session_ms)
     while True:

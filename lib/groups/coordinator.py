@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from headwater.errors import Conflict, Fenced
 from headwater.groups.checks import check_member, check_subscription, check_terms
 from headwater.groups.describe import TP, named, unsettled
@@ -260,7 +262,7 @@ class Coordinator:
         await self.admit(join.group, join.member, session_ms=join.session_ms)
         known = _members(self.namespace.state, join.group)
         replaced = [m.id for m in known if join.instance and m.instance == join.instance and m.id != join.member]
-        await self._commit([join])
+        await self._commit([structs.replace(join, as_of=self.namespace.state.seq)])
         # The old self of a static member is fenced by now (KIP-345); nobody has a use for its lease.
         await self.leases.drop([keys.lease_key(join.group, name) for name in replaced])
 
@@ -340,6 +342,7 @@ def _changes(
                 session_ms=member.session_ms,
                 rebalance_ms=member.rebalance_ms,
                 client=member.client,
+                as_of=state.seq,
             )
         )
     return changes

@@ -223,6 +223,8 @@ class JoinGroup(Op, frozen=True):
 
     ``member`` is fresh for each life of a member, so a dead one cannot come back. ``topics`` are names, and may
     not exist yet. A new member with the ``instance`` of an old one takes its place and fences it (KIP-345).
+    ``as_of`` is the manifest up to which the joiner knew the group: a join that was long on its way brings back
+    nobody who has left since (-1, of programs that do not say it: not looked at).
     """
 
     group: Name
@@ -234,6 +236,7 @@ class JoinGroup(Op, frozen=True):
     session_ms: Count = 45_000
     rebalance_ms: Count = 300_000
     client: Name = ""
+    as_of: OrNone = -1
 
 
 class ReleasePartitions(Op, frozen=True):
@@ -261,7 +264,7 @@ class JoinClassic(Op, frozen=True):
     """Kafka's JoinGroup: ``protocols`` are (name, metadata in base64), the preferred one first.
 
     A join phase ends when all known members have joined, or after ``rebalance_ms``; of a new group not before
-    ``delay_ms`` (Kafka: group.initial.rebalance.delay.ms).
+    ``delay_ms`` (Kafka: group.initial.rebalance.delay.ms). ``as_of``: as in ``JoinGroup``.
     """
 
     group: Name
@@ -273,6 +276,7 @@ class JoinClassic(Op, frozen=True):
     rebalance_ms: Count = 300_000
     delay_ms: Count = 0
     client: Name = ""
+    as_of: OrNone = -1
 
 
 class EndJoin(Op, frozen=True):

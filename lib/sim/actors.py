@@ -211,7 +211,7 @@ async def _take_over(log: Namespace, group: str, me: str, tp: TP) -> int | None:
     """The generation since which ``me`` owns ``tp``; None if it is gone again already."""
     found = (await log.refresh()).groups.get(group)
     wishes: list[ops.AnyOp] = [ops.LeaveGroup(group=group, member=name) for name in (found.members if found else ())]
-    await log.writer.commit(ops=[*wishes, ops.JoinGroup(group=group, member=me, topics=[tp[0]])])
+    await log.writer.commit(ops=[*wishes, ops.JoinGroup(group=group, member=me, topics=[tp[0]], as_of=log.state.seq)])
     mine = log.state.groups[group].members.get(me)
     return mine.owned.get(log.topic(tp[0]).id, {}).get(tp[1]) if mine else None
 

@@ -208,7 +208,9 @@ def simulate(seed: int) -> Verdict:
 @contextmanager
 def small_window(manifests: int) -> Iterator[None]:
     """Make R4's window small, so that lateness happens within seconds."""
-    modules = [import_module(f"headwater.log.{name}") for name in ("state.fold", "committer", "journal")]
+    modules = [
+        import_module(f"headwater.log.{name}") for name in ("state.fold", "state.groups", "committer", "journal")
+    ]
     before = [module.WINDOW for module in modules]
     for module in modules:
         vars(module)["WINDOW"] = manifests

@@ -50,6 +50,7 @@ class GroupModel:
         self.keys: dict[str, tuple[str, str, int]] = {}
         self.quotas: dict[str, tuple[int, int, int]] = {}
         self.once: dict[str, tuple[str, int, tuple[Any, ...]]] = {}
+        self.departures: list[tuple[int, str, str]] = []  # (manifest, group, member)
 
     # -- at the end of a manifest -----------------------------------------------------------------
 
@@ -71,6 +72,7 @@ class GroupModel:
                     group["target"] = self._target(group)
                 self._reconcile(group)
         self.touched_groups, self.touched_topics = {}, set()
+        self.departures = [left for left in self.departures if left[0] >= self.seq - WINDOW]
         self.once = {k: d for k, d in self.once.items() if d[1] + ONCE_MS >= self.time or d[2][0] + WINDOW >= self.seq}
 
     def _target(self, group: dict[str, Any]) -> dict[str, set[tuple[int, int]]]:
@@ -127,6 +129,16 @@ class GroupModel:
         if kind and self.groups[group]["kind"] != kind:
             raise No("group_kind")
         return self.groups[group]["members"][member]
+
+    def _comes_late(self, op: ops.JoinGroup | ops.JoinClassic) -> None:
+        left = [seq for seq, group, member in self.departures if (group, member) == (op.group, op.member)]
+        if op.as_of >= 0 and (op.as_of < self.seq - WINDOW or any(seq > op.as_of for seq in left)):
+            raise No("unknown_member")
+
+    def _put(self, group: str, old: str, new: str, member: dict[str, Any]) -> None:
+        if old != new and old in self.groups[group]["members"]:
+            self.departures.append((self.seq, group, old))
+        _put(self.groups[group], old, new, member)
 
     def _part(self, topic: int, partition: int) -> dict[str, Any]:
         raise NotImplementedError
@@ -215,6 +227,7 @@ class GroupModel:
     # -- members, KIP-848 -------------------------------------------------------------------------
 
     def _JoinGroup(self, op: ops.JoinGroup) -> None:  # noqa: N802
+        self._comes_late(op)
         group = self._made(op.group, "consumer")
         if op.epoch >= 0:
             self._member(op.group, op.member)
@@ -232,7 +245,7 @@ class GroupModel:
         }
         if old in group.get("target", {}) and old != op.member:
             group["target"][op.member] = group["target"].pop(old)
-        _put(group, old, op.member, made)
+        self._put(op.group, old, op.member, made)
         same = known is not None and all(known[name] == made[name] for name in ("topics", "assignor"))
         self.touched_groups[op.group] = self.touched_groups.get(op.group, False) or not same
 
@@ -249,6 +262,7 @@ class GroupModel:
         self._member(op.group, op.member)
         group = self.groups[op.group]
         del group["members"][op.member]
+        self.departures.append((self.seq, op.group, op.member))
         group["emptied"] = self.time
         if group["kind"] == "classic":
             self._classic_left(group)
@@ -257,6 +271,7 @@ class GroupModel:
     # -- members, classic -------------------------------------------------------------------------
 
     def _JoinClassic(self, op: ops.JoinClassic) -> None:  # noqa: N802
+        self._comes_late(op)
         group = self._made(op.group, "classic")
         old, known = _place_of(group, op.member, op.instance)
         others = [m for name, m in group["members"].items() if name not in (op.member, old)]
@@ -278,7 +293,7 @@ class GroupModel:
             "joined": True,
             "assignment": known["assignment"] if known else "",
         }
-        _put(group, old, op.member, made)
+        self._put(op.group, old, op.member, made)
         self.touched_groups[op.group] = True
         if group["phase"] == "preparing":
             return
@@ -393,7 +408,8 @@ class GroupModel:
         }
 
     def seen_rules(self) -> list[Any]:
-        return [sorted(self.rules), self.keys, self.quotas, list(self.once)]
+        departed = {f"{len(group)}:{group}{member}": seq for seq, group, member in self.departures}
+        return [sorted(self.rules), self.keys, self.quotas, list(self.once), departed]
 
 
 def _place_of(group: dict[str, Any], member: str, instance: str) -> tuple[str, dict[str, Any] | None]:
@@ -472,6 +488,7 @@ def seen_rules(state: State) -> list[Any]:
         {name: (key.hash, key.principal, key.created_ms) for name, key in state.keys.items()},
         {n: (q.produce_bytes_per_s, q.fetch_bytes_per_s, q.requests_per_s) for n, q in state.quotas.items()},
         list(state.once),
+        state.departed,
     ]
 
 
@@ -494,6 +511,7 @@ def group_ops(rng: random.Random, model: GroupModel, topic: int, partition: int)
             epoch=rng.choice([-1, -1, 0]),
             instance=instance,
             assignor=rng.choice(["", "range", "roundrobin", "sticky", "none"]),
+            as_of=rng.choice([-1, max(0, model.seq - rng.randrange(9))]),
         )
         for _ in range(3)
     ]
@@ -506,6 +524,7 @@ def group_ops(rng: random.Random, model: GroupModel, topic: int, partition: int)
             instance=instance,
             rebalance_ms=rng.choice([1, 1_000]),
             delay_ms=rng.choice([0, 0, 5]),
+            as_of=rng.choice([-1, max(0, model.seq - rng.randrange(9))]),
         )
         for _ in range(3)
     ]

@@ -13,6 +13,7 @@ from headwater.log.operations import (
     AclRule,
     AddPartitions,
     AlterTopic,
+    AnyOp,
     ChangeAcls,
     CommitOffsets,
     CreateTopic,
@@ -659,6 +660,71 @@ def test_a_zombie_of_an_older_generation_takes_its_appends_down_with_it() -> Non
     refused(fold, "fenced", EndTransaction(pid=pid, epoch=0), offsets(1, 1, "zombie"), chunk(pid=pid, epoch=0))
     refused(fold, "fenced", EndTransaction(pid=pid, epoch=0), offsets(1, 1, "m"), chunk(pid=pid, epoch=0))
     assert 0 == part(fold).next
+
+
+def joins(kind: str, member: str, as_of: int, instance: str = "") -> AnyOp:
+    if kind == "consumer":
+        return JoinGroup(group="g", member=member, topics=["t"], instance=instance, as_of=as_of)
+    offers = [("range", "")]
+    return JoinClassic(
+        group="g", member=member, protocol_type="consumer", protocols=offers, instance=instance, as_of=as_of
+    )
+
+
+@pytest.mark.parametrize("kind", ["consumer", "classic"])
+def test_a_join_from_before_its_member_left_brings_nobody_back(kind: str) -> None:
+    """Found by seed 1178: a first join, long on its way, brought back an expelled member, who heard that it owned."""
+    fold = Fold()
+    fold.topic()
+    before = fold.state.seq
+    fold.done(joins(kind, "m", before))
+    fold.done(LeaveGroup(group="g", member="m"))
+    left = fold.state.seq
+    refused(fold, "unknown_member", joins(kind, "m", before))
+    refused(fold, "unknown_member", joins(kind, "m", left - 1))
+    fold.done(joins(kind, "n", before))
+    fold.done(joins(kind, "m", left))
+    refused(fold, "unknown_member", joins(kind, "m", before))
+    assert ["n", "m"] == list(fold.state.groups["g"].members)
+
+
+@pytest.mark.parametrize("kind", ["consumer", "classic"])
+def test_a_static_member_is_not_pushed_out_by_a_late_join_of_its_old_self(kind: str) -> None:
+    fold = Fold()
+    fold.topic()
+    before = fold.state.seq
+    fold.done(joins(kind, "old", before, "i"))
+    fold.done(joins(kind, "new", before, "i"))
+    refused(fold, "unknown_member", joins(kind, "old", before, "i"))
+    assert ["new"] == list(fold.state.groups["g"].members)
+
+
+def test_who_left_is_remembered_as_long_as_older_joins_may_come() -> None:
+    fold = Fold()
+    fold.topic()
+    before = fold.state.seq
+    fold.done(joins("consumer", "m", before))
+    fold.done(LeaveGroup(group="g", member="m"))
+    fold.done(DeleteGroup(group="g"))
+    fold.skip(before + WINDOW - fold.state.seq - 1)
+    refused(fold, "unknown_member", joins("consumer", "m", before))
+    assert 1 == len(fold.state.departed)
+    fold.skip(4)
+    assert {} == fold.state.departed
+    refused(fold, "unknown_member", joins("consumer", "m", before))
+    fold.done(joins("consumer", "m", fold.state.seq))
+
+
+def test_a_refused_intent_leaves_nobody_departed() -> None:
+    fold = Fold()
+    fold.topic()
+    fold.done(joins("consumer", "m", fold.state.seq))
+    fold.done(LeaveGroup(group="g", member="m"))
+    fold.done(joins("consumer", "m", fold.state.seq), joins("consumer", "n", fold.state.seq))
+    fold.done(LeaveGroup(group="g", member="n"))
+    before = list(fold.state.departed.items())
+    refused(fold, "no_topic", LeaveGroup(group="g", member="m"), DeleteTopic(topic=9))
+    assert before == list(fold.state.departed.items())
 
 
 def test_a_group_with_members_is_busy() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from headwater.log import intents, snapshot
 from headwater.log.state import State, apply
 from tests.log.helpers import manifest, stored
-from tests.log.helpers_groups import ONCE_MS
+from tests.log.helpers_groups import ONCE_MS, WINDOW
 from tests.log.helpers_model import EPOCH_LAST, IDLE_MS, Maker, Model, seen
 
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -48,6 +48,7 @@ def history(rng: random.Random, steps: int, *, wear: bool = False) -> tuple[Stat
         made.append(one)
         idle = any(p["last"] + IDLE_MS < time for p in model.producers.values())
         forgotten = any(known[1] + ONCE_MS < time for known in model.once.values())
+        forgotten |= any(seq + WINDOW < one.seq for seq in state.departed.values())
         expected = model.apply(one)
         outcomes = apply(state, one)
         assert expected == [(o.seq, o.error, o.bases, o.values) for o in outcomes]

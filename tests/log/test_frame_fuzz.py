@@ -81,7 +81,7 @@ EVERY_OP: list[Any] = [
     CommitOffsets(group="g", offsets=[OffsetEntry(1, 0, 5, "m", 7), OffsetEntry(1, 1, 5)], generation=1, member="m"),
     DeleteOffsets(group="g", partitions=[(1, 0)]),
     ExpireOffsets(group="g", idle_ms=5),
-    JoinGroup(group="g", member="m", topics=["t"], epoch=3, instance="i", assignor="range", client="c"),
+    JoinGroup(group="g", member="m", topics=["t"], epoch=3, instance="i", assignor="range", client="c", as_of=4),
     ReleasePartitions(group="g", member="m", partitions=[(1, 0)]),
     LeaveGroup(group="g", member="m", reason="why"),
     JoinClassic(group="g", member="m", protocol_type="consumer", protocols=[("range", "bWV0YQ==")], delay_ms=3),

@@ -31,6 +31,7 @@ def test_a_seed_keeps_every_promise(seed: int) -> None:
 
 # Seeds that found a bug of the engine, and what it was.
 REGRESSIONS = {
+    1178: "a first join, long on its way, brought back a member that was expelled since, and told it that it owns",
     610: "a static member that came back while the leader assigned (classic protocol) got nothing",
     1602: "a reload that failed midway left the process with an empty state",
     2063: "a reload that failed midway left the process with a snapshot's old state",
@@ -421,3 +422,9 @@ def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -
         if judge(seed)["violations"]:
             return
     pytest.fail(f"{PLANTS[plant]} seeds did not notice: {plant.__doc__}")
+
+
+def test_a_join_that_brings_back_who_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rare: of the first two thousand seeds one finds it, so that one is named."""
+    monkeypatch.setattr(_module("state.members"), "check_not_departed", lambda change, name, member, as_of: None)
+    assert {"two-owners"} == {found["kind"] for found in judge(1178)["violations"]}

@@ -19,7 +19,7 @@ from msgspec import structs
 from headwater.limits import MEMBERS_MAX
 from headwater.log.operations import EndJoin, JoinClassic, Op, SyncClassic
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.groups import found, found_or_new, member_of, replace
+from headwater.log.state.groups import check_not_departed, found, found_or_new, member_of, replace
 from headwater.log.state.model import Group, Member, State
 
 
@@ -39,6 +39,7 @@ def left(change: Change, group: Group) -> None:
 
 
 def _join(change: Change, op: JoinClassic) -> None:
+    check_not_departed(change, op.group, op.member, op.as_of)
     group = found_or_new(change, op.group, "classic")
     others = [member for member in group.members.values() if member.id != op.member]
     known = group.members.get(op.member)

@@ -56,6 +56,8 @@ def apply(state: State, manifest: Manifest) -> list[Outcome]:
         members.settle(state, touched)
     if state.once:
         once.forget_old(state, WINDOW)
+    if state.departed:
+        groups.forget_departed(state)
     _forget_idle_producers(state)
     return outcomes
 

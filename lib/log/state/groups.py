@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from headwater.limits import WINDOW
 from headwater.log.operations import CommitOffsets, DeleteGroup, DeleteOffsets, ExpireOffsets, OffsetEntry, Op
 from headwater.log.state.appends import partition_of
 from headwater.log.state.change import Change, Refused
@@ -45,10 +46,50 @@ def member_of(change: Change, name: str, member: str, kind: GroupKind = "") -> t
     return group, group.members[member]
 
 
+def check_not_departed(change: Change, name: str, member: str, as_of: int) -> None:
+    """Refuse a join that was asked for before its member left: it would bring back what nobody answers for.
+
+    Its caller may have heard of an earlier join and of its end, or be dead; whoever lives asks again, and knows more.
+    """
+    if as_of < 0:
+        return
+    state = change.state
+    since = state.departed.get(_departed_key(name, member), -1)
+    if as_of < since or as_of < state.seq - WINDOW:
+        raise Refused(
+            "unknown_member",
+            f"The join of {member!r}, made at manifest {as_of}, came late: group {name!r} has let go of it since.",
+        )
+
+
+def depart(change: Change, name: str, member: str) -> None:
+    """Remember for as long as an older join may still come in that the member has left."""
+    state, key = change.state, _departed_key(name, member)
+    if key in state.departed:  # it was back meanwhile, and moves to the end of the line
+        change.set(state, "departed", {other: seq for other, seq in state.departed.items() if other != key})
+    change.on_refusal(state.departed.pop, key)
+    state.departed[key] = state.seq
+
+
+def forget_departed(state: State) -> None:
+    """Called for each manifest while there is anything to forget. Cost: what is forgotten."""
+    while state.departed:
+        oldest = next(iter(state.departed))
+        if state.departed[oldest] >= state.seq - WINDOW:
+            return
+        del state.departed[oldest]
+
+
+def _departed_key(group: str, member: str) -> str:
+    return f"{len(group)}:{group}{member}"  # no two pairs share a key, whatever the names hold
+
+
 def replace(change: Change, group: Group, old: str, member: Member) -> None:
     """Put ``member`` where ``old`` stood, or at the end of the line."""
     members = {**group.members, old: member}
     if old != member.id:
+        if old in group.members:
+            depart(change, group.name, old)
         members = {(member.id if name == old else name): known for name, known in members.items()}
         target = {(member.id if name == old else name): places for name, places in group.target.items()}
         change.set(group, "target", target)

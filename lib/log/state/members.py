@@ -20,7 +20,7 @@ from headwater.limits import MEMBERS_MAX
 from headwater.log.operations import JoinGroup, LeaveGroup, Op, ReleasePartitions
 from headwater.log.state import assignors, classic
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.groups import found_or_new, member_of, replace
+from headwater.log.state.groups import check_not_departed, depart, found_or_new, member_of, replace
 from headwater.log.state.model import Group, Member, State
 
 Places: TypeAlias = dict[int, dict[int, int]]  # topic → partition → generation since which it is owned
@@ -60,6 +60,7 @@ def settle(state: State, touched: Touched) -> None:
 
 
 def _join(change: Change, op: JoinGroup) -> None:
+    check_not_departed(change, op.group, op.member, op.as_of)
     group = found_or_new(change, op.group, "consumer")
     known = group.members.get(op.member)
     if op.epoch >= 0 and known is None:
@@ -110,6 +111,7 @@ def _release(change: Change, op: ReleasePartitions) -> None:
 def _leave(change: Change, op: LeaveGroup) -> None:
     group, member = member_of(change, op.group, op.member)
     change.set(group, "members", {name: known for name, known in group.members.items() if name != member.id})
+    depart(change, op.group, op.member)
     change.set(group, "emptied_ms", change.state.time_ms)
     if group.kind == "classic":
         classic.left(change, group)

@@ -301,6 +301,7 @@ class State(Struct, forbid_unknown_fields=True):
     acls: list[AclRule] = []  # sorted
     keys: dict[str, ApiKey] = {}
     quotas: dict[str, Quota] = {}
+    departed: dict[str, int] = {}  # who left a group, and at which manifest, for WINDOW manifests, oldest first
     once: dict[str, Done] = {}  # oldest first
     recent: dict[str, Outcome] = {}  # intent id -> its outcome, for WINDOW manifests, oldest first (R3)
     pages: list[PageRef] = []  # by manifest number, without holes, up to ``paged``
