@@ -76,6 +76,7 @@ FILES_MAX = 256  # files of one partition that the state lists itself; older one
 FILE_PAGES_MAX = 4_096  # such pages of one partition: at 4,096 files each, 16 million files
 ACLS_MAX = 10_000  # rules of one namespace; each request looks through those of its resource type
 KEYS_MAX = 10_000  # API keys of one namespace
+SCRAM_USERS_MAX = 10_000  # users of one namespace with a password for SCRAM
 QUOTAS_MAX = 10_000  # principals with a quota of their own
 ONCE_MAX = 16_384  # idempotency keys remembered, the newest ones; about 100 bytes each in a snapshot
 ONCE_KEEP_MS = 3_600_000  # … and for this long; in any case for WINDOW manifests
@@ -264,6 +265,7 @@ KAFKA_SASL_DELAY_S = 0.1  # a wrong secret is answered so late, as in Kafka: gue
 KAFKA_STRANGER_BYTES_MAX = 512 * KIB  # a request before the client has said who it is (sasl.server.max.receive.size)
 KAFKA_SASL_BYTES_MAX = 16 * KIB  # one SASL message: tokens are about 100 bytes, SCRAM's messages less than 1 KiB
 SCRAM_ITERATIONS_MIN = 4_096  # of a SCRAM password's hash, as RFC 7677 asks for
+SCRAM_SALT_MAX = 1_024  # characters of base64; Kafka's own tools make salts of 40
 SCRAM_ITERATIONS_MAX = 16_384  # as in Kafka: clients compute them at every connection
 KAFKA_EXPIRE_MAX = 100  # overdue transactions that a gateway ends at each tick, by 1 commit each
 KAFKA_TRANSACTIONS_MAX = 10_000  # producers that began a transaction here and reserved nothing yet; a hint, see its use
@@ -282,3 +284,11 @@ REGISTRY_STEPS_MAX = 20_000  # pairs of types that one comparison looks at, 20 u
 REGISTRY_TRIES_MAX = 20  # writes that others were faster than; each try is one of them gone
 REGISTRY_READ_BYTES = 4 * MIB  # what one read of the topic takes
 KAFKA_SESSIONS_MAX = 1_000  # fetch sessions that one gateway remembers, as in Kafka
+
+# -- what a process says of itself ---------------------------------------------------------------------------
+
+METER_NAMESPACES_MAX = 64  # namespaces with figures of their own, as many as are kept open; others share one
+METER_TOPICS_MAX = 500  # … topics: at about ten numbers each, a scrape has a MiB
+METER_GROUPS_MAX = 1_000  # … groups
+METER_JOBS_MAX = 100  # … jobs of stream processing
+METER_NAMES_MAX = 200  # … routes, requests and errors, which code names and so are few

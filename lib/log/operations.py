@@ -19,6 +19,9 @@ from headwater.limits import (
     NAME_BYTES_MAX,
     PARTITION_MAX,
     SCHEMA_BYTES_MAX,
+    SCRAM_ITERATIONS_MAX,
+    SCRAM_ITERATIONS_MIN,
+    SCRAM_SALT_MAX,
     SUBSCRIBED_MAX,
     TOPIC_NAME_MAX,
 )
@@ -43,6 +46,8 @@ KeyId: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{4,64}$")]
 Operation: TypeAlias = Literal["all", "read", "write", "create", "delete", "alter", "describe", "cluster_action"]
 Resource: TypeAlias = Literal["topic", "group", "cluster", "transactional_id"]
 Pattern: TypeAlias = Literal["literal", "prefix"]
+ScramMechanism: TypeAlias = Literal["SCRAM-SHA-256", "SCRAM-SHA-512"]
+ScramKey: TypeAlias = Annotated[str, Meta(pattern="^([A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{86}==)$")]  # a digest in base64
 ObjectKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1_024)]
 ValueFormat: TypeAlias = Literal["json", "avro", "arrow"]
 IntentId: TypeAlias = Annotated[str, Meta(min_length=4, max_length=64)]
@@ -347,6 +352,27 @@ class SetQuota(Op, frozen=True):
     requests_per_s: OrNone = -1
 
 
+class SetScram(Op, frozen=True):
+    """What proves that a client knows ``user``'s password (RFC 5802), in the place of an older one.
+
+    Never the password, nor the salted one: ``stored_key`` checks a proof, ``server_key`` signs the answer. Base64.
+    """
+
+    user: Annotated[str, Meta(min_length=1, max_length=NAME_BYTES_MAX)]
+    mechanism: ScramMechanism
+    salt: Annotated[str, Meta(pattern="^[A-Za-z0-9+/]+={0,2}$", max_length=SCRAM_SALT_MAX)]
+    iterations: Annotated[int, Meta(ge=SCRAM_ITERATIONS_MIN, le=SCRAM_ITERATIONS_MAX)]
+    stored_key: ScramKey
+    server_key: ScramKey
+
+
+class DropScram(Op, frozen=True):
+    """Forget ``user``'s password for ``mechanism``. Refused as ``no_user`` if there is none."""
+
+    user: Annotated[str, Meta(min_length=1, max_length=NAME_BYTES_MAX)]
+    mechanism: ScramMechanism
+
+
 class Once(Op, frozen=True):
     """Do the rest of this intent once for ``key``; a repetition gets the first outcome (Idempotency-Key).
 
@@ -492,6 +518,8 @@ AnyOp: TypeAlias = (
     | SetKey
     | RevokeKey
     | SetQuota
+    | SetScram
+    | DropScram
     | Once
     | SwapFiles
     | SetSchema

@@ -76,6 +76,7 @@ _ERRORS: dict[str, type[HeadwaterError]] = {
     "rebalancing": Rebalancing,
     "key_reused": KeyReused,
     "no_key": NotFound,
+    "no_user": NotFound,
     "too_many": InvalidRequest,
     "out_of_order": OutOfOrder,
     "unknown_producer": UnknownProducer,

@@ -49,6 +49,7 @@ class GroupModel:
         self.rules: set[ops.AclRule] = set()
         self.keys: dict[str, tuple[str, str, int]] = {}
         self.quotas: dict[str, tuple[int, int, int]] = {}
+        self.scram: dict[tuple[str, str], tuple[str, int, str, str]] = {}
         self.once: dict[str, tuple[str, int, tuple[Any, ...]]] = {}
         self.departures: list[tuple[int, str, str]] = []  # (manifest, group, member)
 
@@ -375,6 +376,14 @@ class GroupModel:
         if wish != (-1, -1, -1):
             self.quotas[op.principal] = wish
 
+    def _SetScram(self, op: ops.SetScram) -> None:  # noqa: N802
+        self.scram[op.user, op.mechanism] = (op.salt, op.iterations, op.stored_key, op.server_key)
+
+    def _DropScram(self, op: ops.DropScram) -> None:  # noqa: N802
+        if (op.user, op.mechanism) not in self.scram:
+            raise No("no_user")
+        del self.scram[op.user, op.mechanism]
+
     def _Once(self, op: ops.Once) -> None:  # noqa: N802
         """Looked at before and after all others."""
 
@@ -409,7 +418,7 @@ class GroupModel:
 
     def seen_rules(self) -> list[Any]:
         departed = {f"{len(group)}:{group}{member}": seq for seq, group, member in self.departures}
-        return [sorted(self.rules), self.keys, self.quotas, list(self.once), departed]
+        return [sorted(self.rules), self.keys, self.quotas, self.scram, list(self.once), departed]
 
 
 def _place_of(group: dict[str, Any], member: str, instance: str) -> tuple[str, dict[str, Any] | None]:
@@ -487,6 +496,11 @@ def seen_rules(state: State) -> list[Any]:
         state.acls,
         {name: (key.hash, key.principal, key.created_ms) for name, key in state.keys.items()},
         {n: (q.produce_bytes_per_s, q.fetch_bytes_per_s, q.requests_per_s) for n, q in state.quotas.items()},
+        {
+            (user, mechanism): (known.salt, known.iterations, known.stored_key, known.server_key)
+            for user, entries in state.scram.items()
+            for mechanism, known in entries.items()
+        },
         list(state.once),
         state.departed,
     ]
@@ -552,5 +566,15 @@ def group_ops(rng: random.Random, model: GroupModel, topic: int, partition: int)
         ops.SetKey(key=rng.choice(["key1", "key2"]), hash="0" * 64, principal="p"),
         ops.RevokeKey(key=rng.choice(["key1", "key2"])),
         ops.SetQuota(principal="p", requests_per_s=rng.choice([-1, 5])),
+        scram_op(rng.choice("uv"), rng.choice([4_096, 8_192]), rng.choice("AB")),
+        ops.DropScram(user=rng.choice("uv"), mechanism="SCRAM-SHA-256"),
         *[ops.Once(key=rng.choice("kl"), request=rng.choice("xxxy"))] * 2,
     ]
+
+
+def scram_op(user: str = "u", iterations: int = 4_096, letter: str = "A") -> ops.SetScram:
+    """A password for SCRAM-SHA-256, as far as the log knows of it."""
+    key = letter * 43 + "="
+    return ops.SetScram(
+        user=user, mechanism="SCRAM-SHA-256", salt="c2FsdA==", iterations=iterations, stored_key=key, server_key=key
+    )

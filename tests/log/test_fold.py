@@ -20,6 +20,7 @@ from headwater.log.operations import (
     DeleteGroup,
     DeleteOffsets,
     DeleteTopic,
+    DropScram,
     EndReserve,
     EndTransaction,
     ExpireReserve,
@@ -40,6 +41,7 @@ from headwater.log.state import Partition, State, apply
 from headwater.log.state import fold as fold_module
 from headwater.log.state.producers import EPOCH_LAST
 from tests.log.helpers import Fold, chunk, manifest
+from tests.log.helpers_groups import scram_op
 
 
 def bytes_of(state: State) -> bytes:
@@ -206,6 +208,10 @@ def test_an_intent_is_all_or_nothing_wherever_the_refusal_comes() -> None:
         SetKey(key="key1", hash="a" * 64, principal="p"),
         RevokeKey(key="key1"),
         SetQuota(principal="p", requests_per_s=5),
+        scram_op("u"),
+        scram_op("u", iterations=8_192),
+        DropScram(user="u", mechanism="SCRAM-SHA-256"),
+        scram_op("v"),
         DeleteOffsets(group="g", partitions=[(1, 0)]),
         DeleteGroup(group="g"),
         DeleteGroup(group="fresh"),

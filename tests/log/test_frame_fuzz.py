@@ -36,6 +36,7 @@ from headwater.log.operations import (
     DeleteGroup,
     DeleteOffsets,
     DeleteTopic,
+    DropScram,
     EndJoin,
     EndReserve,
     EndTransaction,
@@ -59,6 +60,7 @@ from headwater.log.operations import (
 )
 from headwater.log.state import PageRef, State
 from tests.log.helpers import Fold, chunk
+from tests.log.helpers_groups import scram_op
 
 CORPUS = Path(__file__).parent / "corpus"
 RELAXED = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
@@ -92,6 +94,8 @@ EVERY_OP: list[Any] = [
     SetKey(key="key1", hash="a" * 64, principal="p", scopes=[AclRule("p", "read", "topic", "t")], expires_ms=9),
     RevokeKey(key="key1"),
     SetQuota(principal="p", requests_per_s=5),
+    scram_op(),
+    DropScram(user="u", mechanism="SCRAM-SHA-512"),
     Once(key="k", request="r"),
     RaiseFloor(floor=3),
 ]

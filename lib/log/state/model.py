@@ -238,6 +238,15 @@ class Quota(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     requests_per_s: int = -1
 
 
+class Scram(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is kept of a password for one mechanism of SCRAM; salt and keys are base64. See ``SetScram``."""
+
+    salt: str
+    iterations: int
+    stored_key: str
+    server_key: str
+
+
 class Outcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What became of an intent at manifest ``seq``. ``error`` is empty if it was applied.
 
@@ -301,6 +310,7 @@ class State(Struct, forbid_unknown_fields=True):
     acls: list[AclRule] = []  # sorted
     keys: dict[str, ApiKey] = {}
     quotas: dict[str, Quota] = {}
+    scram: dict[str, dict[str, Scram]] = {}  # by user and mechanism
     departed: dict[str, int] = {}  # who left a group, and at which manifest, for WINDOW manifests, oldest first
     once: dict[str, Done] = {}  # oldest first
     recent: dict[str, Outcome] = {}  # intent id -> its outcome, for WINDOW manifests, oldest first (R3)

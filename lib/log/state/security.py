@@ -1,4 +1,4 @@
-"""Access rules, API keys and quotas: a namespace's own, and as durable as its records.
+"""Access rules, API keys, SCRAM users and quotas: a namespace's own, and as durable as its records.
 
 What they mean for a request is decided above (``headwater.api.access``); here they are only kept, so that every
 process has the same ones from the same commit on.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from headwater.limits import ACLS_MAX, KEYS_MAX, QUOTAS_MAX
-from headwater.log.operations import ChangeAcls, Op, RevokeKey, SetKey, SetQuota
+from headwater.limits import ACLS_MAX, KEYS_MAX, QUOTAS_MAX, SCRAM_USERS_MAX
+from headwater.log.operations import ChangeAcls, DropScram, Op, RevokeKey, SetKey, SetQuota, SetScram
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.model import ApiKey, Quota
+from headwater.log.state.model import ApiKey, Quota, Scram
+
+_SCRAM_KEY_CHARS = {"SCRAM-SHA-256": 44, "SCRAM-SHA-512": 88}  # a digest in base64
 
 
 def _change_acls(change: Change, op: ChangeAcls) -> None:
@@ -47,9 +49,31 @@ def _set_quota(change: Change, op: SetQuota) -> None:
     change.set(change.state, "quotas", quotas)
 
 
+def _set_scram(change: Change, op: SetScram) -> None:
+    users = change.state.scram
+    known = Scram(op.salt, op.iterations, op.stored_key, op.server_key)
+    size = _SCRAM_KEY_CHARS[op.mechanism]
+    if len(known.stored_key) != size or len(known.server_key) != size:
+        raise Refused("invalid", f"The keys of {op.mechanism} have {size} characters in base64.")
+    if op.user not in users and len(users) >= SCRAM_USERS_MAX:
+        raise Refused("too_many", f"The namespace has {SCRAM_USERS_MAX} SCRAM users; delete one first.")
+    change.set(change.state, "scram", {**users, op.user: {**users.get(op.user, {}), op.mechanism: known}})
+
+
+def _drop_scram(change: Change, op: DropScram) -> None:
+    users = change.state.scram
+    if op.mechanism not in users.get(op.user, {}):
+        raise Refused("no_user", f"There is no user {op.user!r} of {op.mechanism}.")
+    left = {mechanism: known for mechanism, known in users[op.user].items() if mechanism != op.mechanism}
+    others = {user: known for user, known in users.items() if user != op.user}
+    change.set(change.state, "scram", {**others, op.user: left} if left else others)
+
+
 OPERATIONS: dict[type[Op], Any] = {
     ChangeAcls: _change_acls,
     SetKey: _set_key,
     RevokeKey: _revoke_key,
     SetQuota: _set_quota,
+    SetScram: _set_scram,
+    DropScram: _drop_scram,
 }
