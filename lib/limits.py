@@ -180,7 +180,7 @@ CLIENT_COMMIT_S = 60.0  # how long a consumer tries to commit offsets against a 
 
 REPLAY_BYTES = 256 * MIB  # what one replay holds of decoded records and bytes on their way, if nobody says otherwise
 REPLAY_BYTES_MIN = MIB  # less than this holds no record of the largest size
-REPLAY_PIECE_BYTES = 64 * MIB  # row groups that are decoded at once: fewer, larger buffers mean fewer page faults
+REPLAY_PIECE_BYTES = 24 * MIB  # row groups that are decoded at once: few enough to stay in a processor's cache
 REPLAY_PART_BYTES = 16 * MIB  # ranges of a file that is read whole, fetched side by side
 REPLAY_PIECES_MAX = 32  # row groups of one replay that are read or decoded at once
 REPLAY_FILES_AHEAD = 8  # files whose footers are read ahead of their records
@@ -218,6 +218,7 @@ STREAMS_PAGES_MIN = 16  # pages that a store's memory holds at least: what one p
 STREAMS_PAGE_BYTES_MIN = 64 * KIB  # a page is not cut below this: a file a page, read and written at once
 STREAMS_PAIRS_MAX = 1 << 20  # pairs that a join of streams puts out in one frame, so that a hot key costs no memory
 STREAMS_LEVEL_ROWS_MIN = 1 << 15  # rows: smaller levels of a buffer are copied, since a search of one takes 1 ms
+STREAMS_LEVELS_MAX = 4  # levels of a buffer of about one size, which then become one; each more to search takes 1 ms
 STREAMS_QUERY_ROWS_MAX = 100_000  # rows of one answer to an interactive query
 STREAMS_STEPS_MAX = 8  # steps that one worker computes at once: each holds a decoded micro-batch
 STREAMS_TIMER_CALLS_MAX = 1_000  # calls of one event-time timer in one step: time may jump by years

@@ -23,7 +23,7 @@ from headwater.limits import REPLAY_PIECE_BYTES, REPLAY_PIECES_MAX
 from headwater.replay.columns import Shape, fitted, range_filter
 from headwater.replay.ranges import Span
 from headwater.replay.view import View
-from headwater.upkeep.offload import Offload
+from headwater.upkeep.offload import Offload, in_decoder, in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class Job:
             return await self.offload(work, *args)
 
     async def decode(self, work: Callable[..., Any], *args: Any) -> Any:
-        """The same for the decoding of row groups, which Arrow does column by column in threads of its own."""
+        """The same for the decoding of row groups: each in one thread, as many at once as there are processors."""
         async with self.decoders:
-            return await self.offload(work, *args)
+            return await (in_decoder if self.offload is in_thread else self.offload)(work, *args)
 
 
 class Budget:
