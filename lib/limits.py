@@ -268,6 +268,12 @@ KAFKA_SASL_BYTES_MAX = 16 * KIB  # one SASL message: tokens are about 100 bytes,
 SCRAM_ITERATIONS_MIN = 4_096  # of a SCRAM password's hash, as RFC 7677 asks for
 SCRAM_SALT_MAX = 1_024  # characters of base64; Kafka's own tools make salts of 40
 SCRAM_ITERATIONS_MAX = 16_384  # as in Kafka: clients compute them at every connection
+KAFKA_CARD_RENEW_S = 5.0  # a gateway's card is renewed, and looked for by others, this often …
+KAFKA_CARD_DEAD_MS = 16_000  # … and no client is sent to one that has not been for so long: two renewals may fail
+KAFKA_CARD_KEEP_MS = 600_000  # a card of somebody who died goes after this
+KAFKA_CARD_BYTES_MAX = 64 * KIB  # a gateway's listeners, with the namespaces that they lead to
+KAFKA_LONELY_LOOK_S = 60.0  # a gateway that knows of no other looks for one this often
+KAFKA_GATEWAYS_MAX = 1_000  # that know of each other: one page of a LIST
 KAFKA_EXPIRE_MAX = 100  # overdue transactions that a gateway ends at each tick, by 1 commit each
 KAFKA_TRANSACTIONS_MAX = 10_000  # producers that began a transaction here and reserved nothing yet; a hint, see its use
 
@@ -293,3 +299,13 @@ METER_TOPICS_MAX = 500  # … topics: at about ten numbers each, a scrape has a 
 METER_GROUPS_MAX = 1_000  # … groups
 METER_JOBS_MAX = 100  # … jobs of stream processing
 METER_NAMES_MAX = 200  # … routes, requests and errors, which code names and so are few
+
+# -- the doctor ----------------------------------------------------------------------------------------------
+
+DOCTOR_SLOW_MS = 500  # a PUT that takes longer makes every commit slow
+DOCTOR_SKEW_MS = 5_000  # clocks may be so far apart before it is worth a word
+DOCTOR_PATIENCE_S = 5.0  # for an answer of a service or a gateway
+DOCTOR_OVERDUE_MS = 120_000  # a transaction past its deadline is ended by whoever comes by, at the latest by maintain
+DOCTOR_HOT_TIMES = 4  # so often archive.bytes may wait for the archive before somebody should have come
+DOCTOR_TAIL_MANIFESTS = 4_096  # behind the newest snapshot; they are taken far more often
+DOCTOR_NAMED = 3  # topics, groups or producers that one sentence names
