@@ -106,7 +106,9 @@ def _lost(state: State) -> Iterator[tuple[str, str, int]]:
     for group in state.groups.values():
         for topic, places in group.offsets.items():
             known = state.topics.get(topic)
-            for number, committed in places.items() if known else ():
+            if known is None:
+                continue
+            for number, committed in places.items():
                 if number < len(known.partitions) and committed.offset < known.partitions[number].start:
                     yield group.name, known.name, number
 
