@@ -85,6 +85,24 @@ class AdminVerbs(ServiceBase):
         await self._change(ops.RevokeKey(key=key), "revoke_key", "cluster", CLUSTER, key=key)
 
     @verb
+    async def change_scram(self, op: ops.SetScram | ops.DropScram) -> None:
+        """A user's password for SCRAM at Kafka gateways, or its end; what comes in here is no password any more.
+
+        Whoever knows the password is the user, so nobody makes one for somebody who may do more than the maker.
+
+        Raises:
+            NotFound: there is no such user. Forbidden. InvalidRequest: there are too many.
+
+        Cost: 1 commit.
+        """
+        check_principal(op.user)
+        await self.enter()
+        self.check("alter", "cluster")
+        self._check_grant(op.user, ())
+        action = "set_scram" if isinstance(op, ops.SetScram) else "drop_scram"
+        await self._change(op, action, "cluster", CLUSTER, user=op.user, mechanism=op.mechanism)
+
+    @verb
     async def quotas(self) -> Sequence[QuotaInfo]:
         await self.enter(fresh=True)
         self.check("describe", "cluster")

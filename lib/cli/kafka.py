@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     default=("127.0.0.1:9092",),
     show_default=True,
-    help="Where to listen: host:port, or name=host:port?namespace=…&auth=none|sasl|tls&tls=1. May be repeated.",
+    help="Where to listen: host:port, or name=host:port?namespace=…&auth=none|sasl|tls&tls=1&advertise=host:port"
+    "&zone=…&transactions=reserved|deferred. May be repeated.",
 )
 @click.option(
     "--advertise",
@@ -42,7 +43,22 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 2**31 - 1),
     help="Kafka's broker.id. Default: a number made of the advertised address.",
 )
-@click.option("--rack", default="", help="The zone that this gateway runs in (Kafka's broker.rack).")
+@click.option(
+    "--zone",
+    "--rack",
+    "zone",
+    default="",
+    metavar="ZONE",
+    help="The zone that this gateway runs in (broker.rack). Clients that name theirs are sent to gateways in it: by "
+    "client.rack, or by zone=… in the client.id.",
+)
+@click.option(
+    "--route",
+    multiple=True,
+    metavar="ROUTE",
+    help="Lead clients to another namespace: user:NAME=NAMESPACE or, where auth is none, client:NAME=NAMESPACE by "
+    "client.id; NAME may end in *. May be repeated.",
+)
 @click.option(
     "--linger-ms",
     type=click.FloatRange(0, KAFKA_LINGER_MS_MAX),
@@ -78,6 +94,7 @@ def _gateway(settings: Settings, given: dict[str, Any]) -> Gateway:
     from headwater.clock import SystemClock
     from headwater.kafka.gateway import Gateway
     from headwater.kafka.gateway import Settings as Behaviour
+    from headwater.kafka.routes import parse_route
     from headwater.kafka.sasl import read_users
     from headwater.store import open_store
 
@@ -89,7 +106,8 @@ def _gateway(settings: Settings, given: dict[str, Any]) -> Gateway:
         listeners(given["listen"], given["advertise"], settings.namespace, tls),
         Behaviour(
             node_id=given["node_id"],
-            rack=given["rack"],
+            zone=given["zone"],
+            routes=tuple(map(parse_route, given["route"])),
             linger_ms=given["linger_ms"],
             auto_create=given["auto_create"],
             partitions_default=given["partitions"],
@@ -104,20 +122,16 @@ def listeners(
     listen: tuple[str, ...], advertise: tuple[str, ...], namespace: str, tls: ssl.SSLContext | None
 ) -> list[Listener]:
     """The listeners that the options name. Raises ``InvalidRequest``."""
-    from headwater.kafka.gateway import Listener
+    from headwater.kafka.settings import Listener
+    from headwater.log.keys import check_namespace
 
     told = dict(_named(text, number) for number, text in enumerate(advertise))
     found = []
     for number, text in enumerate(listen):
         place, _, query = text.partition("?")
         name, address = _named(place, number)
-        options = dict(part.partition("=")[::2] for part in query.split("&") if part)
-        if unknown := options.keys() - {"namespace", "auth", "tls"}:
-            raise InvalidRequest(f"--listen {text}: there is no {min(unknown)!r}; there are namespace, auth and tls.")
-        auth = options.get("auth", "none")
-        if auth not in ("none", "sasl", "tls"):
-            raise InvalidRequest(f"--listen {text}: auth is none, sasl or tls, not {auth!r}.")
-        secure = options.get("tls") == "1" or auth == "tls"
+        options = _options(text, query)
+        secure = options.get("tls") == "1" or options["auth"] == "tls"
         if secure and tls is None:
             raise InvalidRequest(f"--listen {text}: TLS needs --tls-cert.")
         found.append(
@@ -125,13 +139,42 @@ def listeners(
                 name=name,
                 host=address.host,
                 port=address.port,
-                advertised=told.get(name),
-                namespace=options.get("namespace", namespace),
-                auth=auth,  # type: ignore[arg-type]
+                advertised=_named(options["advertise"], 0)[1] if "advertise" in options else told.get(name),
+                namespace=check_namespace(options.get("namespace", namespace)),
+                auth=options["auth"],  # type: ignore[arg-type]
                 tls=tls if secure else None,
+                zone=options.get("zone", ""),
+                transactions=options["transactions"],  # type: ignore[arg-type]
             )
         )
+    _check_names(found, told)
     return found
+
+
+_CHOICES = {"auth": ("none", "sasl", "tls"), "transactions": ("reserved", "deferred"), "tls": ("0", "1")}
+_FREE = ("namespace", "advertise", "zone")
+
+
+def _options(text: str, query: str) -> dict[str, str]:
+    """What follows the question mark, with the defaults of what can only be one of a few."""
+    options = dict(part.partition("=")[::2] for part in query.split("&") if part)
+    if unknown := options.keys() - {*_CHOICES, *_FREE}:
+        there_are = ", ".join(sorted({*_CHOICES, *_FREE}))
+        raise InvalidRequest(f"--listen {text}: there is no {min(unknown)!r}; there are {there_are}.")
+    for name, choices in _CHOICES.items():
+        if options.setdefault(name, choices[0]) not in choices:
+            listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+            raise InvalidRequest(f"--listen {text}: {name} is {listed}, not {options[name]!r}.")
+    return options
+
+
+def _check_names(found: list[Listener], told: dict[str, Any]) -> None:
+    """A name is one listener's: by it gateways find each other's addresses."""
+    names = [each.name for each in found]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise InvalidRequest(f"Two listeners are called {twice!r}; give each --listen a name of its own.")
+    if strange := told.keys() - set(names):
+        raise InvalidRequest(f"--advertise names {min(strange)!r}, and no --listen does; there are {', '.join(names)}.")
 
 
 def _named(text: str, number: int) -> tuple[str, Any]:

@@ -167,6 +167,9 @@ class Connection(asyncio.BufferedProtocol):
         """Call the handler of one request, and put its answer, or the promise of one, into the queue."""
         pending: _Pending = asyncio.get_running_loop().create_future()
         self._answers.append((pending, len(frame)))
+        if self.peer is not None and self.peer.sends_tokens:
+            await self._token(self.peer, pending, frame)
+            return
         try:
             request = self._read(frame)
         except InvalidRequest as error:
@@ -176,7 +179,7 @@ class Connection(asyncio.BufferedProtocol):
             pending.set_result(_too_new(frame))
         else:
             try:
-                peer = await self._known()
+                peer = await self._known(request.client)
                 found = table()[request.api]
                 if peer.principal == "" and not found.open:
                     raise InvalidRequest(f"The client asks for API {request.api} before it has said who it is.")
@@ -192,6 +195,20 @@ class Connection(asyncio.BufferedProtocol):
                 self._done(pending, request, answer)
         self._flush()
 
+    async def _token(self, peer: Peer, pending: _Pending, frame: memoryview) -> None:
+        """Answer a bare token of SASL; a wrong one ends the connection, since there is no other way to say so."""
+        from headwater.kafka.handlers.access import token
+
+        try:
+            answer = await token(peer, bytes(frame))
+        except HeadwaterError as error:
+            self.close(error.message)
+            return
+        if peer.principal:
+            self._frames.bytes_max = KAFKA_FRAME_BYTES_MAX
+        pending.set_result([len(answer).to_bytes(4, "big"), answer])
+        self._flush()
+
     def _read(self, frame: memoryview) -> Request | None:
         """The request; None if it is an ApiVersions that is too new. Raises ``InvalidRequest``."""
         api, version, _ = wire.peek(frame)
@@ -202,12 +219,12 @@ class Connection(asyncio.BufferedProtocol):
             raise InvalidRequest(f"The client asks for API {api}, version {version}, which is not served.")
         return wire.request(frame)
 
-    async def _known(self) -> Peer:
+    async def _known(self, client: str) -> Peer:
         if self.peer is None:
             assert self._transport is not None
             host = (self._transport.get_extra_info("peername") or ("",))[0]
             certificate = self._transport.get_extra_info("peercert")
-            self.peer = await self._gateway.peer_for(self._listening, str(host), certificate)
+            self.peer = await self._gateway.peer_for(self._listening, str(host), certificate, client)
         return self.peer
 
     async def _finish(self, pending: _Pending, request: Request, later: Later) -> None:

@@ -1,22 +1,21 @@
 """A gateway: listeners, the namespaces that they serve, and who their clients are.
 
-Any number of gateways serve one bucket at once, without knowing of each other: all that must be agreed on is in the
-log. Each listener has one namespace; clients of one gateway share its namespace handle, so their batches travel
-together (``linger_ms``) and each stored byte is read once.
+Any number of gateways serve one bucket at once: all that must be agreed on is in the log. What they know of each other
+(``kafka.fleet``) is advice for clients. A listener has a namespace, unless a client is led to another one
+(``kafka.routes``); clients of one namespace share its handle, so their batches travel together (``linger_ms``) and each
+stored byte is read once, and namespaces share nothing but the process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 import sys
 import traceback
 import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from headwater.api.access import ROOT
 from headwater.api.auth import Identity
@@ -25,19 +24,19 @@ from headwater.api.service import Service
 from headwater.clock import Clock, SystemClock, system_entropy
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.kafka.connection import Connection
+from headwater.kafka.fleet import Card, Door, Fleet
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Address, Peer
+from headwater.kafka.routes import namespace_for
 from headwater.kafka.sessions import FetchSessions
+from headwater.kafka.settings import Auth, Listener, Listening, Settings
 from headwater.kafka.shelf import Shelf
 from headwater.limits import (
-    KAFKA_CACHE_BYTES,
     KAFKA_CONNECTIONS_MAX,
     KAFKA_EXPIRE_MAX,
     KAFKA_HELD_BYTES_MAX,
     KAFKA_IDLE_S,
-    KAFKA_LINGER_MS,
     KAFKA_LINGER_MS_MAX,
-    KAFKA_REBALANCE_DELAY_MS,
     KAFKA_SLOW_S,
     KAFKA_STOP_S,
     KAFKA_TICK_S,
@@ -47,57 +46,9 @@ from headwater.log.options import Options
 from headwater.log.reserving import expire_overdue
 from headwater.store.base import ObjectStore
 
+__all__ = ["Auth", "Gateway", "Listener", "Listening", "Settings", "serve"]
+
 NODE_IDS = 1_000_000  # enough that few gateways hardly share one, few enough to be read aloud
-Auth = Literal["none", "sasl", "tls"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """Where clients may come in. ``port`` 0 takes any free one.
-
-    ``advertised`` is what clients are told to connect to, by default the listener's own address. ``auth``: ``none``
-    lets everybody do everything, ``sasl`` asks for a name and a secret, ``tls`` takes the name in the client's
-    certificate.
-    """
-
-    name: str = "PLAINTEXT"
-    host: str = "127.0.0.1"
-    port: int = 9092
-    advertised: Address | None = None
-    namespace: str = "default"
-    auth: Auth = "none"
-    tls: ssl.SSLContext | None = None
-
-
-@dataclass(slots=True)
-class Listening:
-    """A listener that has its socket."""
-
-    listener: Listener
-    address: Address
-    server: asyncio.Server | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a gateway behaves. ``node_id`` is what clients call it, by default a number made of its advertised address.
-
-    So gateways behind one address are one node to their clients, and those at different addresses are different ones.
-
-    ``auto_create`` makes topics that a client asks for (Kafka: auto.create.topics.enable), with
-    ``partitions_default`` partitions. ``rack`` is the zone that the gateway runs in. An empty group of the classic
-    protocol waits ``rebalance_delay_ms`` for more members (Kafka: group.initial.rebalance.delay.ms): those that come
-    later cost it another rebalance.
-    """
-
-    node_id: int | None = None
-    rack: str = ""
-    linger_ms: float = KAFKA_LINGER_MS
-    cache_bytes: int = KAFKA_CACHE_BYTES
-    auto_create: bool = False
-    partitions_default: int = 1
-    rebalance_delay_ms: int = KAFKA_REBALANCE_DELAY_MS
-    scram: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Gateway:
@@ -135,7 +86,8 @@ class Gateway:
         self._held = 0
         self._kept: set[asyncio.Task[object]] = set()
         self._log = log or sys.stderr.write
-        self._watch: asyncio.Task[None] | None = None
+        self.fleet = Fleet(store, self.clock, self.rng, self._log)
+        self._watch: list[asyncio.Task[None]] = []
 
     @property
     def node_id(self) -> int:
@@ -182,15 +134,17 @@ class Gateway:
         except BaseException:
             await self.stop()
             raise
-        self._watch = loop.create_task(self._watching())
+        await self.fleet.enter(self._card())
+        self._watch = [loop.create_task(self._watching()), loop.create_task(self.fleet.keep())]
 
     async def stop(self) -> None:
         """Accept nobody, answer what is in flight, commit what was taken, and close the namespaces."""
         for each in self.listening:
             if each.server is not None:
                 each.server.close()
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._watch:
+            task.cancel()
+        await self.fleet.leave()
         end_s = self.now_s() + KAFKA_STOP_S
         while any(each.is_writing for each in self.connections) and self.now_s() < end_s:
             await self.clock.sleep(0.01)
@@ -204,14 +158,18 @@ class Gateway:
 
     # -- for connections -----------------------------------------------------------------------------------
 
-    async def peer_for(self, listening: Listening, host: str, certificate: Mapping[str, Any] | None) -> Peer:
+    async def peer_for(
+        self, listening: Listening, host: str, certificate: Mapping[str, Any] | None, client: str = ""
+    ) -> Peer:
         """The peer of a new connection; without a principal where it must say first who it is."""
-        listener = listening.listener
-        namespace = await self.namespace(listener.namespace)
+        listener, routes = listening.listener, self.settings.routes
+        name, principal = listener.namespace, ""
         if listener.auth == "none":
-            principal = ROOT
-        else:
-            principal = _subject(certificate) if listener.auth == "tls" else ""
+            name, principal = namespace_for(routes, "client", client, name), ROOT
+        elif listener.auth == "tls":
+            principal = _subject(certificate)
+            name = namespace_for(routes, "user", principal, name)
+        namespace = await self.namespace(name)
         return Peer(
             gateway=self,
             name=listener.name,
@@ -220,6 +178,8 @@ class Gateway:
             namespace=namespace,
             service=self.service_for(namespace, Identity(principal=principal or "nobody"), host),
             principal=principal,
+            zone=listener.zone,
+            deferred=listener.transactions == "deferred",
         )
 
     def service_for(self, namespace: Namespace, identity: Identity, host: str) -> Service:
@@ -277,6 +237,15 @@ class Gateway:
         self._log(f"headwater: kafka: {what}: {''.join(traceback.format_exception(error))}")
 
     # -- the parts -----------------------------------------------------------------------------------------
+
+    def _card(self) -> Card:
+        """What other gateways tell their clients of this one."""
+        doors = []
+        for each in self.listening:
+            address = each.listener.advertised or each.address
+            spaces = self.settings.namespaces_of(each.listener)
+            doors.append(Door(each.listener.name, address.host, address.port, spaces))
+        return Card(self.node_id, self.settings.zone, doors)
 
     def _accepting(self, listening: Listening) -> Callable[[], Connection]:
         return lambda: Connection(self, listening)

@@ -49,7 +49,10 @@ class Peer:
     namespace: Namespace
     service: Service
     principal: str
+    zone: str = ""  # of the listener's clients, where that is known
+    deferred: bool = False  # whether transactions get their offsets at their end
     mechanism: str = ""  # of SASL, once the client has named it
+    sends_tokens: bool = False  # bare tokens of SASL follow, without a request around them
     sasl: Any = None  # the exchange under way
     appending: Any = None  # a future: done once the last Produce has its outcome
 

@@ -6,8 +6,9 @@
 
 In PLAIN the password, and in OAUTHBEARER the token, is the token of an API key (``hw_…``), whose SHA-256 the namespace
 keeps. SCRAM proves that both sides know a password, which none of them sends, so it needs keys that were derived from
-the password with a salt: a SHA-256 of a token does not give them. They come from a file (``read_users``), whose entries
-``scram_entry`` makes; the server can check a proof with them and cannot pose as the user.
+the password with a salt: a SHA-256 of a token does not give them. They come from the log (``handlers.scram_users``), or
+from a file (``read_users``), whose entries ``scram_entry`` makes; the server can check a proof with them and cannot
+pose as the user.
 
 A user name that nobody has takes as long as a wrong password, with a salt that stays the same, and ends the same way.
 """
@@ -79,6 +80,14 @@ def bearer(message: bytes) -> tuple[str, str]:
     if found is None or scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized("An OAUTHBEARER message has one 'auth=Bearer …' (RFC 7628).")
     return _name(found[1] or ""), token.strip()
+
+
+def scram_user(message: bytes) -> str:
+    """Whom the first message of SCRAM is of. Raises ``Unauthorized`` for a malformed one."""
+    found = _FIRST.match(_text(message))
+    if found is None:
+        raise Unauthorized("The first message of SCRAM is malformed, or asks for channel binding or extensions.")
+    return _name(found[3])
 
 
 class ScramServer:
@@ -166,15 +175,23 @@ def scram_entry(
     if not password or not salt or not SCRAM_ITERATIONS_MIN <= iterations <= SCRAM_ITERATIONS_MAX:
         bounds = f"{SCRAM_ITERATIONS_MIN} to {SCRAM_ITERATIONS_MAX}"
         raise InvalidRequest(f"An entry has a password, a salt, and {bounds} iterations.")
+    salted = hashlib.pbkdf2_hmac(SCRAM[mechanism], password.encode(), salt, iterations)
+    return {"salt": _encoded(salt), "iterations": iterations, **kept_of(mechanism, salted)}
+
+
+def kept_of(mechanism: str, salted: bytes) -> dict[str, str]:
+    """What may be kept of a salted password, in base64: enough to check a proof, too little to make one."""
     name = SCRAM[mechanism]
-    salted = hashlib.pbkdf2_hmac(name, password.encode(), salt, iterations)
     client_key = hmac.digest(salted, b"Client Key", name)
     return {
-        "salt": _encoded(salt),
-        "iterations": iterations,
         "stored_key": _encoded(hashlib.new(name, client_key).digest()),
         "server_key": _encoded(hmac.digest(salted, b"Server Key", name)),
     }
+
+
+def digest_bytes(mechanism: str) -> int:
+    """How long keys and salted passwords are."""
+    return hashlib.new(SCRAM[mechanism]).digest_size
 
 
 def fresh_salt(random: Callable[[int], int]) -> bytes:
@@ -211,7 +228,7 @@ def _users(entries: Mapping[str, Entries]) -> Users:
 def scram_keys(mechanism: str, entry: Mapping[str, object]) -> ScramKeys:
     """The keys in an entry. Raises ``Unauthorized``, ``ValueError`` or ``KeyError`` for one that makes no sense."""
     salt, stored, server = (_decoded(str(entry[name])) for name in ("salt", "stored_key", "server_key"))
-    size, iterations = hashlib.new(SCRAM[mechanism]).digest_size, entry["iterations"]
+    size, iterations = digest_bytes(mechanism), entry["iterations"]
     if len(stored) != size or len(server) != size or not salt or not isinstance(iterations, int):
         raise ValueError
     if not SCRAM_ITERATIONS_MIN <= iterations <= SCRAM_ITERATIONS_MAX:

@@ -89,3 +89,36 @@ def test_listeners_have_names_addresses_and_namespaces() -> None:
     assert two.advertised is not None
     assert ("kafka.example", 443) == (two.advertised.host, two.advertised.port)
     assert ("out", "tenant", "sasl") == (two.name, two.namespace, two.auth)
+
+
+def test_a_listener_has_its_own_address_zone_and_transactions() -> None:
+    one, two = listeners(
+        ("a=0.0.0.0:9092?advertise=[2001:db8::1]:443&zone=eu-1a&transactions=deferred", "0.0.0.0:9093"), (), "n", None
+    )
+    assert one.advertised is not None
+    assert ("2001:db8::1", 443, "eu-1a", "deferred") == (
+        *(one.advertised.host, one.advertised.port),
+        *(one.zone, one.transactions),
+    )
+    assert ("listener-1", "n", None, "", "reserved") == (
+        *(two.name, two.namespace, two.advertised),
+        *(two.zone, two.transactions),
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "advertise", "message"),
+    [
+        (("127.0.0.1:1?transactions=never",), (), "transactions is reserved or deferred"),
+        (("127.0.0.1:1?tls=yes",), (), "tls is 0 or 1"),
+        (("127.0.0.1:1?namespace=Orders",), (), "is no namespace"),
+        (("127.0.0.1:1?advertise=here",), (), "is no address"),
+        (("a=127.0.0.1:1", "a=127.0.0.1:2"), (), "Two listeners are called 'a'"),
+        (("a=127.0.0.1:1",), ("b=127.0.0.1:2",), "no --listen does"),
+    ],
+)
+def test_listeners_that_contradict_themselves_are_refused(
+    listen: tuple[str, ...], advertise: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        listeners(listen, advertise, "default", None)

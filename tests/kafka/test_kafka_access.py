@@ -18,6 +18,7 @@ from headwater.api.service import Service
 from headwater.errors import InvalidRequest, Unauthorized
 from headwater.kafka import sasl
 from headwater.kafka.gateway import Settings
+from headwater.kafka.handlers import access
 from headwater.kafka.model import Fields, Peer
 from headwater.limits import KAFKA_SASL_BYTES_MAX, KAFKA_SASL_TRIES_MAX, SCRAM_ITERATIONS_MAX, SCRAM_ITERATIONS_MIN
 from headwater.log.operations import AclRule
@@ -377,7 +378,7 @@ def test_messages_come_in_their_order() -> None:
                 shaken["error_code"],
                 shaken["mechanisms"],
             )
-        assert E.unsupported_version == (await ask(known, HANDSHAKE, 0, mechanism="PLAIN"))["error_code"]
+        assert E.none == (await ask(known, HANDSHAKE, 0, mechanism="PLAIN"))["error_code"]
         named = peer(known.namespace, "root")
         assert E.illegal_sasl_state == (await ask(named, HANDSHAKE, mechanism="PLAIN"))["error_code"]
 
@@ -422,25 +423,36 @@ def test_keys_that_cannot_be_read_are_no_wrong_password() -> None:
     simulate(main())
 
 
-# -- SCRAM users -----------------------------------------------------------------------------------------
+# -- bare tokens (SaslHandshake 0) ---------------------------------------------------------------------------
 
 
-def test_scram_users_can_be_seen_and_not_changed(tmp_path: Path) -> None:
+def test_after_the_old_handshake_bare_tokens_prove_who_it_is(tmp_path: Path) -> None:
     async def main() -> None:
-        namespace = await opened(memory())
-        root = peer(namespace, settings=Settings(scram=users_of(tmp_path, ann="pencil", bob="crayon")))
-        both = [{"mechanism": 1, "iterations": 4096}, {"mechanism": 2, "iterations": 4096}]
-        everybody = await ask(root, DESCRIBE_SCRAM, users=None)
-        assert {"ann": both, "bob": both} == {each["user"]: each["credential_infos"] for each in everybody["results"]}
-        some = await ask(root, DESCRIBE_SCRAM, users=[{"name": name} for name in ("ann", "eve", "bob", "bob")])
-        codes = {"ann": E.none, "eve": E.resource_not_found, "bob": E.duplicate_resource}
-        assert codes == {each["user"]: each["error_code"] for each in some["results"]}
-        gone = await ask(root, ALTER_SCRAM, deletions=[{"name": "ann", "mechanism": 1}], upsertions=[])
-        assert [("ann", E.policy_violation)] == [(each["user"], each["error_code"]) for each in gone["results"]]
-        await Service(namespace).change_acls([AclRule("bob", "describe", "cluster", "*")])
-        ann = peer(namespace, "ann")
-        assert E.cluster_authorization_failed == (await ask(ann, DESCRIBE_SCRAM, users=None))["error_code"]
-        gone = await ask(ann, ALTER_SCRAM, deletions=[{"name": "ann", "mechanism": 1}], upsertions=[])
-        assert E.cluster_authorization_failed == gone["results"][0]["error_code"]
+        known, _, token = await stranger(scram=users_of(tmp_path, bob="pencil"))
+        assert E.none == (await ask(known, HANDSHAKE, 0, mechanism="PLAIN"))["error_code"]
+        assert known.sends_tokens
+        assert (b"", "ann", False) == (
+            await access.token(known, f"\0ann\0{token}".encode()),
+            known.principal,
+            known.sends_tokens,
+        )
+        other, _, _ = await stranger(scram=users_of(tmp_path, bob="pencil"))
+        await ask(other, HANDSHAKE, 0, mechanism="SCRAM-SHA-256")
+        client = Client("SCRAM-SHA-256", "bob", "pencil")
+        challenge = await access.token(other, client.first())
+        assert ("", True) == (other.principal, other.sends_tokens)
+        assert client.final(challenge) and client.verifier == await access.token(other, client.final(challenge))
+        assert ("bob", False) == (other.principal, other.sends_tokens)
+
+    simulate(main())
+
+
+def test_a_wrong_bare_token_has_no_answer() -> None:
+    async def main() -> None:
+        known, _, token = await stranger()
+        await ask(known, HANDSHAKE, 0, mechanism="PLAIN")
+        with pytest.raises(Unauthorized):
+            await access.token(known, f"\0ann\0{token}x".encode())
+        assert "" == known.principal
 
     simulate(main())

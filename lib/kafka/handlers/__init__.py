@@ -32,6 +32,7 @@ FAMILIES: Final = (
     "acls",
     "client_quotas",
     "access",
+    "scram_users",
 )
 
 

@@ -81,7 +81,7 @@ def _of_gateway(peer: Peer) -> list[Config]:
     settings = peer.gateway.settings
     return configs.broker_configs(
         node=peer.gateway.node_id,
-        rack=settings.rack,
+        rack=settings.zone,
         listener=f"{peer.name}://{peer.address.host}:{peer.address.port}",
         auto_create=settings.auto_create,
         partitions=settings.partitions_default,

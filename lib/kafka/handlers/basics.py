@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from typing import Final
 
@@ -12,6 +13,7 @@ from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.kafka import schema
 from headwater.kafka.errors import code_of
 from headwater.kafka.handlers import Api, table
+from headwater.kafka.handlers.nearby import partition_place, places_of, zone_of
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.names import LEADER_EPOCH, NO_UUID, cluster_id, topic_by_uuid, topic_uuid
 from headwater.kafka.rights import NOT_ASKED, operations_of
@@ -46,15 +48,21 @@ def served() -> list[Fields]:
 
 
 async def metadata(peer: Peer, request: Request) -> Answer:
-    """Topics, their partitions, and this gateway as the leader of them all."""
+    """Topics, their partitions, the gateways that live, and to which of them each partition is best asked for.
+
+    Cost: 1 GET; with others 1 LIST every 5 s in all.
+    """
     asked = request.fields
-    await peer.namespace.refresh()
+    await asyncio.gather(peer.namespace.refresh(), peer.gateway.fleet.look())
     if asked["topics"] is None or (request.version == 0 and not asked["topics"]):
         topics = [_topic_metadata(peer, found, request) for found in _visible(peer)]
     else:
         topics = [await _asked_topic(peer, each, request) for each in asked["topics"]]
     return {
-        "brokers": [_broker(peer)],
+        "brokers": [
+            {"node_id": node.id, "host": node.host, "port": node.port, "rack": node.zone or None}
+            for node in places_of(peer).nodes
+        ],
         "cluster_id": cluster_id(peer.namespace),
         "controller_id": peer.gateway.node_id,
         "topics": topics,
@@ -63,12 +71,15 @@ async def metadata(peer: Peer, request: Request) -> Answer:
 
 
 async def describe_cluster(peer: Peer, request: Request) -> Answer:
-    """The one node that there is for a client."""
-    node = _broker(peer)
+    """The gateways that live; the one that is asked does for the client what controllers do."""
+    await peer.gateway.fleet.look()
     return {
         "cluster_id": cluster_id(peer.namespace),
         "controller_id": peer.gateway.node_id,
-        "brokers": [{"broker_id": node["node_id"], "host": node["host"], "port": node["port"], "rack": node["rack"]}],
+        "brokers": [
+            {"broker_id": node.id, "host": node.host, "port": node.port, "rack": node.zone or None}
+            for node in places_of(peer).nodes
+        ],
         "cluster_authorized_operations": NOT_ASKED,
         "endpoint_type": request.fields["endpoint_type"],
     }
@@ -77,7 +88,7 @@ async def describe_cluster(peer: Peer, request: Request) -> Answer:
 async def describe_topic_partitions(peer: Peer, request: Request) -> Answer:
     """Topics in pages (KIP-966)."""
     asked = request.fields
-    await peer.namespace.refresh()
+    await asyncio.gather(peer.namespace.refresh(), peer.gateway.fleet.look())
     cursor, left = asked["cursor"], min(max(asked["response_partition_limit"], 1), PARTITIONS_MAX)
     names = sorted({each["name"] for each in asked["topics"]}) or [topic.name for topic in _visible(peer)]
     topics: list[Fields] = []
@@ -91,7 +102,7 @@ async def describe_topic_partitions(peer: Peer, request: Request) -> Answer:
         if found is None or not peer.service.may("describe", "topic", name):
             topics.append(_unknown(name, ErrorCode.unknown_topic_or_partition))
             continue
-        described = _described(peer, found, name, with_operations=True)
+        described = _described(peer, found, request, with_operations=True)
         described["partitions"] = described["partitions"][start : start + left]
         topics.append(described)
         left -= len(described["partitions"])
@@ -114,11 +125,6 @@ async def no_telemetry(peer: Peer, request: Request) -> Answer:
         "delta_temporality": True,
         "requested_metrics": [],
     }
-
-
-def _broker(peer: Peer) -> Fields:
-    rack = peer.gateway.settings.rack or None
-    return {"node_id": peer.gateway.node_id, "host": peer.address.host, "port": peer.address.port, "rack": rack}
 
 
 def _visible(peer: Peer) -> list[Topic]:
@@ -163,28 +169,33 @@ def _unknown(name: str, code: ErrorCode) -> Fields:
 
 
 def _topic_metadata(peer: Peer, found: Topic, request: Request) -> Fields:
-    return _described(peer, found, found.name, with_operations=request.fields["include_topic_authorized_operations"])
+    return _described(peer, found, request, with_operations=request.fields["include_topic_authorized_operations"])
 
 
-def _described(peer: Peer, found: Topic, name: str, *, with_operations: bool) -> Fields:
-    node = peer.gateway.node_id
+def _described(peer: Peer, found: Topic, request: Request, *, with_operations: bool) -> Fields:
+    places, zone = places_of(peer), zone_of(peer, request)
     return {
-        "name": name,
+        "name": found.name,
         "topic_id": topic_uuid(peer.namespace, found.id),
-        "is_internal": name.startswith(INTERNAL),
+        "is_internal": found.name.startswith(INTERNAL),
         "partitions": [
-            {
-                "partition_index": number,
-                "leader_id": node,
-                "leader_epoch": LEADER_EPOCH,
-                "replica_nodes": [node],
-                "isr_nodes": [node],
-                "eligible_leader_replicas": [],  # Java's client takes no null for these two
-                "last_known_elr": [],
-            }
+            _partition(number, [node.id for node in places.replicas(partition_place(peer, found.id, number), zone)])
             for number in range(len(found.partitions))
         ],
-        "topic_authorized_operations": operations_of(peer, "topic", name, wanted=with_operations),
+        "topic_authorized_operations": operations_of(peer, "topic", found.name, wanted=with_operations),
+    }
+
+
+def _partition(number: int, nodes: list[int]) -> Fields:
+    """The first of ``nodes`` is the leader: any gateway would do as well, and none refuses."""
+    return {
+        "partition_index": number,
+        "leader_id": nodes[0],
+        "leader_epoch": LEADER_EPOCH,
+        "replica_nodes": nodes,
+        "isr_nodes": nodes,
+        "eligible_leader_replicas": [],  # Java's client takes no null for these two
+        "last_known_elr": [],
     }
 
 

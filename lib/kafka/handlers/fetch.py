@@ -16,6 +16,7 @@ from headwater.errors import HeadwaterError, Throttled
 from headwater.kafka import schema
 from headwater.kafka.errors import Refusal, code_of
 from headwater.kafka.handlers import Api
+from headwater.kafka.handlers.nearby import point, preferred
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import LEADER_EPOCH, topic_for
 from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX
@@ -66,6 +67,7 @@ async def _look(peer: Peer, asked: Fields) -> tuple[Fields, int, bool]:
     """The answer as of now, its bytes of records, and whether a partition failed."""
     left = min(max(asked["max_bytes"], 0), KAFKA_FETCH_BYTES_MAX)
     total, failed = 0, False
+    away = preferred(peer, asked)
     responses = []
     for wanted in asked["topics"]:
         topic, code = topic_for(peer, "read", wanted["topic"], wanted["topic_id"])
@@ -73,7 +75,10 @@ async def _look(peer: Peer, asked: Fields) -> tuple[Fields, int, bool]:
         for each in wanted["partitions"]:
             answer: Fields = {"partition_index": each["partition"], "error_code": code, "high_watermark": -1}
             row.append(answer)
-            if topic is not None:
+            if topic is not None and away is not None:
+                point(peer, away, asked["rack_id"], topic, answer)
+                failed = True  # there is nothing here to wait for
+            elif topic is not None:
                 place = _Wanted(topic, each["partition"], each["fetch_offset"], each["partition_max_bytes"], answer)
                 # The first batch of an answer is sent however large it is, so that every reader gets on.
                 size = await _partition(peer, place, each["current_leader_epoch"], left, first=total == 0)

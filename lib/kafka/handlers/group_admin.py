@@ -21,6 +21,7 @@ from headwater.kafka.handlers.group_rules import (
     group_code,
     refused,
 )
+from headwater.kafka.handlers.nearby import lists
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.rights import operations_of
 from headwater.log.state import Group, Member
@@ -34,13 +35,14 @@ async def list_groups(peer: Peer, request: Request) -> Answer:
     try:
         state = await peer.service.enter(fresh=True)
         await coordinator_of(peer).bury_all()
+        await peer.gateway.fleet.look()
     except HeadwaterError as error:
         return refused(error)
     states = {name.lower() for name in asked["states_filter"]}
     kinds = {name.lower() for name in asked["types_filter"]}
     sees_all = peer.service.may("describe", "cluster")
     groups = []
-    for name in sorted(state.groups):
+    for name in sorted(name for name in state.groups if lists(peer, name)):
         listed = _listed(state.groups[name])
         if states and listed["group_state"].lower() not in states:
             continue

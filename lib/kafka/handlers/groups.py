@@ -28,6 +28,7 @@ from headwater.kafka.handlers.group_rules import (
     tidy,
     told_apart,
 )
+from headwater.kafka.handlers.nearby import coordinator
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.limits import KAFKA_GROUP_STALE_MS, SESSION_MS_MAX, SESSION_MS_MIN
 from headwater.log import keys
@@ -39,19 +40,21 @@ GROUP, TRANSACTION, SHARE = 0, 1, 2  # what a coordinator is looked for
 
 
 async def find_coordinator(peer: Peer, request: Request) -> Answer:
-    """This gateway, whatever the key: any gateway coordinates everything."""
+    """This gateway, whatever the key, or one in the client's own zone: any gateway coordinates everything."""
     asked = request.fields
-    kind = asked["key_type"]
+    await peer.gateway.fleet.look()
     if request.version < 4:
-        return _coordinator(peer, kind, asked["key"])
-    return {"coordinators": [_coordinator(peer, kind, key) for key in asked["coordinator_keys"]]}
+        return _coordinator(peer, request, asked["key"])
+    return {"coordinators": [_coordinator(peer, request, key) for key in asked["coordinator_keys"]]}
 
 
-def _coordinator(peer: Peer, kind: int, key: str) -> Fields:
+def _coordinator(peer: Peer, request: Request, key: str) -> Fields:
+    kind = request.fields["key_type"]
     code = _why_not(peer, kind, key)
     if code is not ErrorCode.none:
         return {"key": key, "node_id": -1, "host": "", "port": -1, "error_code": code, "error_message": code.name}
-    return {"key": key, "node_id": peer.gateway.node_id, "host": peer.address.host, "port": peer.address.port}
+    node = coordinator(peer, request, key)
+    return {"key": key, "node_id": node.id, "host": node.host, "port": node.port}
 
 
 def _why_not(peer: Peer, kind: int, key: str) -> ErrorCode:

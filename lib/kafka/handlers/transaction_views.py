@@ -11,6 +11,7 @@ from headwater.errors import HeadwaterError
 from headwater.kafka import schema
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import throttle_ms
+from headwater.kafka.handlers.nearby import lists
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.log.reserving import timeout_ms
 from headwater.log.state import Producer, State, Topic
@@ -79,10 +80,11 @@ async def list_transactions(peer: Peer, request: Request) -> Answer:
     asked = request.fields
     try:
         await peer.service.enter(fresh=True)
+        await peer.gateway.fleet.look()
     except HeadwaterError as error:
         return {"error_code": ErrorCode.coordinator_not_available, "throttle_time": throttle_ms(error)}
     states, pids = set(asked["state_filters"]), set(asked["producer_id_filters"])
-    names = set(peer.namespace.state.transactional)
+    names = {tid for tid in peer.namespace.state.transactional if lists(peer, tid)}
     if asked["transactional_id_pattern"]:
         from headwater.api.patterns import check_pattern, matching
 
