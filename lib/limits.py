@@ -309,3 +309,8 @@ DOCTOR_OVERDUE_MS = 120_000  # a transaction past its deadline is ended by whoev
 DOCTOR_HOT_TIMES = 4  # so often archive.bytes may wait for the archive before somebody should have come
 DOCTOR_TAIL_MANIFESTS = 4_096  # behind the newest snapshot; they are taken far more often
 DOCTOR_NAMED = 3  # topics, groups or producers that one sentence names
+
+# -- top -----------------------------------------------------------------------------------------------------
+
+TOP_ROWS_MAX = 200  # rows of each table: more are not read, and redrawing them takes time
+TOP_HISTORY = 120  # looks whose rates are drawn

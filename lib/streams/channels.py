@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+import pyarrow.compute as pc
 
 from headwater.streams.frames import ENDED, NEVER, TIME, WM
 
@@ -40,17 +41,24 @@ class Feed:
     channels: dict[int, Channel] = field(default_factory=dict)
     watermark: int = NEVER  # never goes back
 
-    def stamp(self, channel: int, frame: pl.DataFrame, floor: int) -> pl.DataFrame:
+    def stamp(self, channel: int, frame: pl.DataFrame, floor: int, *, exact: bool = True) -> pl.DataFrame:
         """A frame straight from a topic with the column ``_wm``, which is never below ``floor``.
+
+        Unless ``exact`` all rows have that of the first one, for where nothing asks what is late.
 
         ``floor`` is the watermark that time has reached behind this source; it is above the channel's own only after
         the channel was idle.
         """
         known = self._channel(channel)
         before = known.newest if known.newest == NEVER else known.newest - self.out_of_order
-        running = pl.col(TIME).cum_max().shift(1) - self.out_of_order
-        stamped = frame.with_columns(pl.max_horizontal(running, pl.lit(max(before, floor), pl.Int64)).alias(WM))
-        newest = frame.get_column(TIME).max()
+        times = frame.get_column(TIME)
+        if exact:
+            # Arrow's cumulative maximum takes half the time of Polars'.
+            earlier = times.shift(1, fill_value=max(before, floor) + self.out_of_order).to_arrow()
+            stamped = frame.with_columns(pl.Series(WM, pc.cumulative_max(earlier)) - self.out_of_order)
+        else:
+            stamped = frame.with_columns(pl.lit(max(before, floor), pl.Int64).alias(WM))
+        newest = times.max()
         assert isinstance(newest, int), "event times are never null"
         known.newest = max(known.newest, newest)
         known.watermark = max(known.watermark, known.newest - self.out_of_order)

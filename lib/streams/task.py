@@ -20,9 +20,11 @@ from headwater.errors import HeadwaterError
 from headwater.streams.channels import Feed, lowest
 from headwater.streams.failures import OperatorFailed
 from headwater.streams.frames import ERROR, FAILED, LATE, MAIN, NEVER, OFFSET, SYSTEM, WM
-from headwater.streams.model import Branch, Node, Repartition, Sink, Source
+from headwater.streams.model import Branch, Explode, Filter, Merge, Node, Repartition, Select, Sink, Source, Split
 from headwater.streams.operator import MAKERS, Context, Delta, Operator, Size
 from headwater.streams.ops import load
+
+_TIMELESS = (Filter, Select, Explode, Split, Branch, Merge, Sink)  # nodes that look at each row by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,7 @@ class Task:
                     memory_max=getattr(node, "memory_max", 0) or memory_max,
                 )
                 self.operators[name] = MAKERS[type(node)](node, context)
+        self._timely = {name for name in nodes if self._asks_for_time(name)}
 
     # -- one micro-batch -----------------------------------------------------------------------------
 
@@ -137,13 +140,19 @@ class Task:
                 step.deltas.append((name, delta))
         return step
 
+    def _asks_for_time(self, name: str) -> bool:
+        """Whether a node, or any of its stage below it, cares what is late; so does whatever another stage does."""
+        reached = [name, *self._below[name]]
+        fed = {child for each in reached for child, _ in self._children[each]} | {name} & self.operators.keys()
+        return not all(isinstance(self.nodes[each], _TIMELESS) for each in fed)
+
     def _take(self, given: Input, step: Step) -> None:
         feed, name = self.feeds[given.source], given.source
         has_rows = given.frame is not None and given.frame.height > 0
         if given.frame is not None and has_rows:
             floor = max((self.flows[below].watermark for below in self._below[name]), default=NEVER)
             if isinstance(self.nodes[name], Source):
-                frame = feed.stamp(given.channel, given.frame, floor)
+                frame = feed.stamp(given.channel, given.frame, floor, exact=name in self._timely)
             else:
                 frame = given.frame.with_columns(pl.col(WM).clip(lower_bound=floor))
             self.flows[name].rows_in += frame.height

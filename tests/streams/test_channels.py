@@ -25,6 +25,14 @@ def test_a_row_is_stamped_with_the_newest_time_before_it_less_the_disorder() -> 
     assert 125 == feed.advance()
 
 
+def test_where_nothing_asks_what_is_late_a_frame_has_the_stamp_of_its_first_row() -> None:
+    feed = Feed(out_of_order=5)
+    first = feed.stamp(0, frame(100, 120), NEVER, exact=False)
+    second = feed.stamp(0, frame(110, 130), NEVER, exact=False)
+    assert [NEVER, NEVER, 115, 115] == pl.concat([first, second]).get_column("_wm").to_list()
+    assert 125 == feed.advance()
+
+
 @given(st.lists(st.integers(0, 1_000), min_size=1, max_size=30), st.data())
 def test_stamps_do_not_depend_on_how_rows_are_cut_into_frames(times: list[int], data: st.DataObject) -> None:
     whole = stamps(Feed(out_of_order=7), *times)

@@ -9,6 +9,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headwater.streams.state.hashed import HASH, merged
 from headwater.streams.state.keyed import DEAD, FOUND, Keyed
 
 SCHEMA: dict[str, pl.DataType] = {"k": pl.Int64(), "s": pl.String(), "v": pl.Int64()}
@@ -108,3 +109,11 @@ def test_a_query_takes_keys_of_another_integer_type(tmp_path: Path) -> None:
     store = Keyed(("k",), {"k": pl.Int64(), "v": pl.Int64()}, memory_max=1 << 20, spill=str(tmp_path))
     store.put(pl.DataFrame({"k": [1, 2], "v": [3, 4], DEAD: [False, False]}), 2)
     assert [(2, 4)] == store.query(pl.DataFrame({"k": [2, 9, 2]}, schema={"k": pl.UInt8})).rows()
+
+
+def test_levels_merge_by_key_even_where_keys_share_a_hash() -> None:
+    old = pl.DataFrame({"k": [1, 2, 3], "v": [10, 20, 30], HASH: [7, 7, 9]}, schema_overrides={HASH: pl.UInt64})
+    new = pl.DataFrame({"k": [1, 4], "v": [11, 41], HASH: [7, 9]}, schema_overrides={HASH: pl.UInt64})
+    assert [(2, 20), (1, 11), (3, 30), (4, 41)] == merged(old, new, ["k"]).select("k", "v").rows()
+    alone = new.head(1)
+    assert [(1, 11), (3, 30)] == merged(old.filter(pl.col("k") != 2), alone, ["k"]).select("k", "v").rows()

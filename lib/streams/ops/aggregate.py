@@ -13,7 +13,7 @@ from headwater.streams.ops.stored import Stored
 from headwater.streams.ops.summing import WEIGHTS, Sums, unlike
 from headwater.streams.ops.windowed import Windowed
 from headwater.streams.state.changes import changed
-from headwater.streams.state.keyed import DEAD, Keyed
+from headwater.streams.state.keyed import DEAD, FOUND, Keyed
 
 
 @operator(Aggregate)
@@ -52,8 +52,7 @@ class Running(Stored):
             return
         partial = self._sums.partial(self._rows, self._by)
         self._rows = []
-        before = self.store.rows(partial)
-        after = self._sums.merged([before, partial.select(before.columns)], self._by)
+        before, after = self._summed(partial)
         dead = pl.col(WEIGHTS) <= 0 if self._sums.is_table else pl.lit(value=False)
         after = after.with_columns(dead.alias(DEAD))
         alive = after.filter(~pl.col(DEAD))
@@ -63,6 +62,21 @@ class Running(Stored):
             newest = new.get_column(WM).max()
             old = old.with_columns(pl.lit(newest, pl.Int64).alias(WM))
         yield MAIN, changed(*unlike(old, new, self._by))
+
+    def _summed(self, partial: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The sums of the groups of ``partial`` that are stored, and of all of them with ``partial`` added."""
+        found = self.store.find(partial)
+        known, names = found.get_column(FOUND), list(self.store.columns)
+        partial = partial[names]
+        if not known.any():
+            return partial.clear(), partial
+        before = partial[self._by].hstack(found)
+        if known.all():
+            before = before[names]
+            return before, self._sums.merged([before, partial], self._by)
+        before = before.filter(known)[names]
+        after = self._sums.merged([before, partial.filter(known)], self._by)
+        return before, pl.concat([after[names], partial.filter(~known)])
 
     def query(self, keys: pl.DataFrame | None) -> pl.DataFrame:
         """Groups with their values."""

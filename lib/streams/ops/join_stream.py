@@ -25,9 +25,9 @@ from headwater.streams.frames import LATE, MAIN, NEVER, TIME, WM
 from headwater.streams.model import Join
 from headwater.streams.operator import Context, Delta, Operator, Outputs, Size
 from headwater.streams.ops.closing import Closed
-from headwater.streams.ops.columns import RIGHT, Columns, prefixed
+from headwater.streams.ops.columns import RIGHT, Columns
 from headwater.streams.state.buffer import Buffer
-from headwater.streams.state.hashed import HASH
+from headwater.streams.state.hashed import gathered
 
 ROWS: Final = ("left.rows", "right.rows")
 MEETINGS: Final = ("left.met", "right.met")
@@ -59,12 +59,12 @@ class StreamStreamJoin(Operator):
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
         """Rows that are on time meet the other side, and wait."""
-        frame = frame.select(self._names[port])
+        frame = frame[self._names[port]]
         late = frame.get_column(TIME) + self._lasts[port] <= frame.get_column(WM)
         if late.any():
             yield LATE, self._columns.alone(port, frame.filter(late))
             frame = frame.filter(~late)
-        if not self._keeps[port]:
+        if not self._keeps[port] and self._has_nulls(port, frame):
             frame = frame.drop_nulls(self._on[port])  # they meet nobody
         if frame.height:
             yield from self._meet(port, frame)
@@ -73,12 +73,15 @@ class StreamStreamJoin(Operator):
         mine, other = self._buffers[port], self._buffers[1 - port]
         frame = mine.prepared(frame)
         met = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True) if mine.flagged else None
-        keyed = frame.with_row_index("_row").drop_nulls(self._on[port])
+        keyed, places = frame, None
+        if self._has_nulls(port, frame):
+            keyed = frame.with_row_index("_row").drop_nulls(self._on[port])
+            places = keyed.get_column("_row")
         before, after = self._node.before, self._node.after
         reach = (before, after) if port == 0 else (after, before)
-        for level, rows, partners in other.probe(keyed.select(HASH, TIME), self._on[port], *reach):
-            at = keyed.get_column("_row").gather(rows)
-            both, equal = self._pairs(port, frame.select(pl.col(self._names[port]).gather(at)), other, level, partners)
+        for level, rows, partners in other.probe(keyed, *reach):
+            at = rows if places is None else places[rows]
+            both, equal = self._pairs(port, gathered(frame[self._names[port]], at), other, level, partners)
             if met is not None:
                 met = met.scatter(at.filter(equal), True)
             if other.flagged:
@@ -92,14 +95,17 @@ class StreamStreamJoin(Operator):
         self, port: int, rows: pl.DataFrame, other: Buffer, level: int, partners: pl.Series
     ) -> tuple[pl.DataFrame, pl.Series]:
         """Candidates side by side, less those that are none: of another key, or too late for each other."""
-        theirs = other.level(level, partners).select(self._names[1 - port])
+        theirs = other.level(level, partners)[self._names[1 - port]]
         left, right = (rows, theirs) if port == 0 else (theirs, rows)
-        both = left.hstack(prefixed(right))
-        conditions = [pl.col(mine) == pl.col(RIGHT + its) for mine, its in zip(*self._on, strict=True)]
-        conditions.append(pl.col(RIGHT + WM) < pl.col(TIME) + self._lasts[0])
-        conditions.append(pl.col(WM) < pl.col(RIGHT + TIME) + self._lasts[1])
-        equal = both.select(pl.all_horizontal(conditions)).to_series()
+        equal = right.get_column(WM) < left.get_column(TIME) + self._lasts[0]
+        equal &= left.get_column(WM) < right.get_column(TIME) + self._lasts[1]
+        for mine, its in zip(*self._on, strict=True):
+            equal &= left.get_column(mine) == right.get_column(its)
+        both = left.hstack([column.alias(RIGHT + column.name) for column in right.get_columns()])
         return (both if equal.all() else both.filter(equal)), equal
+
+    def _has_nulls(self, port: int, frame: pl.DataFrame) -> bool:
+        return any(frame.get_column(name).null_count() for name in self._on[port])
 
     # -- time ----------------------------------------------------------------------------------------
 

@@ -34,9 +34,13 @@ class Selects(Operator):
         self._exprs = node.exprs
         self._keep = node.keep
         self._names = list(node.schema)
+        plain = (expr.meta.eq(pl.col(name)) for expr, name in zip(node.exprs, self._names, strict=False))
+        self._picks = not node.keep and len(node.exprs) == len(self._names) and all(plain)
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
         """As many rows as came."""
+        if self._picks:
+            return [(MAIN, frame[[*self._names, *system(frame)]])]  # a fifth of what a query costs
         if self._keep:
             made = frame.with_columns(self._exprs)
             return [(MAIN, made.select(*self._names, *system(frame)))]

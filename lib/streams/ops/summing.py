@@ -48,16 +48,11 @@ class Sums:
         self, sums: pl.DataFrame, watermark: int, window: tuple[pl.Expr, pl.Expr] | None = None
     ) -> pl.DataFrame:
         """Rows as users see them, with ``_time`` and ``_wm``; ``window`` is where each begins and ends, in ms."""
-        made = sums.with_columns(self.final_exprs)
-        if window is None:
-            made = made.with_columns(pl.col(NEWEST).alias(TIME))
-        else:
-            start, end = window
-            made = made.with_columns(
-                _moment(start).alias(WINDOW_START), _moment(end).alias(WINDOW_END), (end - 1).alias(TIME)
-            )
-        wm = pl.min_horizontal(pl.lit(watermark, pl.Int64), pl.col(TIME)).alias(WM)
-        return made.with_columns(wm).select(*self._names, TIME, WM)
+        time = pl.col(NEWEST) if window is None else window[1] - 1
+        made = [*self.final_exprs, time.alias(TIME), pl.min_horizontal(pl.lit(watermark, pl.Int64), time).alias(WM)]
+        if window is not None:
+            made += [_moment(window[0]).alias(WINDOW_START), _moment(window[1]).alias(WINDOW_END)]
+        return sums.with_columns(made)[[*self._names, TIME, WM]]
 
     def _types(self, inputs: Schema) -> Schema:
         empty = pl.LazyFrame(schema=inputs).group_by(self._by).agg(self.partial_exprs)
@@ -75,6 +70,8 @@ def chosen(rows: pl.DataFrame, keys: pl.DataFrame | None, by: Sequence[str]) -> 
 
 def unlike(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Both without the rows that are the same on both sides, but for their times: no change is no news."""
+    if not before.height or not after.height:
+        return before, after
     names = [name for name in before.columns if name not in (TIME, WM)]
     same = before.join(after, on=names, how="semi", nulls_equal=True)
     if not same.height:

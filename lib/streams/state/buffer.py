@@ -7,9 +7,10 @@ one of them is touched: pairs are made in pieces, and a hot key costs time and n
 makes every pair of a key first, and takes 1.6 times as long where nearly all of them stay. How many bits time gets
 follows from the times in the buffer; keys are compared afterwards, so few bits for the hash cost a little and no error.
 
-Rows that come are a level of their own; two levels become one once the younger is no smaller, or the older so small
-that to copy it costs less than to search one level more. So there are few levels to search, and a row is copied little
-more often than the buffer is doubled (the logarithmic method, Bentley and Saxe, 1980).
+Rows that come are a level of their own. A few levels of about one size become one, and so do small ones, of which a
+copy costs less than to search one level more: how small depends on how many rows ask. So there are few levels to
+search, and a row is copied a few times while the buffer grows (the logarithmic method, Bentley and Saxe, 1980). Rows
+whose time is over go where a level is copied anyway, or once they are half of it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from typing import Final
 
 import polars as pl
 
-from headwater.limits import STREAMS_LEVEL_ROWS_MIN, STREAMS_PAIRS_MAX
-from headwater.streams.frames import TIME
-from headwater.streams.state.hashed import HASH, hashed
+from headwater.limits import STREAMS_LEVEL_ROWS_MIN, STREAMS_LEVELS_MAX, STREAMS_PAIRS_MAX
+from headwater.streams.frames import NEVER, TIME
+from headwater.streams.state.hashed import HASH, gathered, hashed
 
 PACKED: Final = "_p"
+_SEARCH: Final = 4  # what a search of a row costs, as copies of a row
 ID: Final = "_id"  # the row's number in its buffer
 MET: Final = "_met"  # whether a partner came
 
@@ -38,8 +40,10 @@ class Buffer:
         self._bits = bits
         flags = {ID: pl.Int64(), MET: pl.Boolean()} if flagged else {}
         self.stored: dict[str, pl.DataType] = {**schema, **flags}  # what a changelog holds of a row
-        self._empty = pl.DataFrame(schema={**self.stored, HASH: pl.UInt64(), PACKED: pl.UInt64()})
+        self._empty = pl.DataFrame(schema={**self.stored, PACKED: pl.UInt64()})
         self._levels: list[pl.DataFrame] = []  # old and big ones first
+        self._asked = 0  # rows of the newest probe
+        self._over = NEVER  # rows with event times up to here are of no use
         self._base = 0
         self._time_bits = 0  # none yet: the first rows decide
         self._next = 0
@@ -60,9 +64,9 @@ class Buffer:
 
     def prepared(self, frame: pl.DataFrame) -> pl.DataFrame:
         """A frame in the order of this buffer, which makes searches and its insertion cheap."""
-        frame = frame.with_columns(hashed(frame, self.keys, self._bits))
-        self._fit(frame.get_column(TIME))
-        return frame.with_columns(self._pack(pl.col(TIME)).alias(PACKED)).sort(PACKED, maintain_order=True)
+        hashes, times = hashed(frame, self.keys, self._bits), frame.get_column(TIME)
+        self._fit(times)
+        return frame.hstack([hashes, self._pack(hashes, times)]).sort(PACKED, maintain_order=True)
 
     def insert(self, frame: pl.DataFrame, met: pl.Series | None = None) -> None:
         """Add rows as ``prepared`` gave them; ``met`` says which of them have met a partner."""
@@ -71,49 +75,48 @@ class Buffer:
             ids = pl.int_range(self._next, self._next + frame.height, dtype=pl.Int64)
             frame = frame.with_columns(ids.alias(ID), met.alias(MET))
             self._next += frame.height
-        frame = frame.select(self._empty.columns)
-        self._changes.append(frame.select(list(self.stored)))
+        frame = frame[self._empty.columns]
+        self._changes.append(frame[list(self.stored)])
         self._add(frame)
 
-    def probe(
-        self, frame: pl.DataFrame, on: Sequence[str], before: int, after: int
-    ) -> Iterator[tuple[int, pl.Series, pl.Series]]:
+    def probe(self, frame: pl.DataFrame, before: int, after: int) -> Iterator[tuple[int, pl.Series, pl.Series]]:
         """Pairs of rows of equal key, of which the buffer's is at most ``before`` ms older and ``after`` ms younger.
 
-        ``frame`` has ``HASH``, made of ``on``, and no null in it. Gives ``(level, rows of frame, rows of the level)``,
+        ``frame`` has ``HASH``, made of a key without nulls. Gives ``(level, rows of frame, rows of the level)``,
         indices of equal length of at most twice ``STREAMS_PAIRS_MAX``. Keys of pairs are equal in their hash only.
         """
         if not self.rows or not frame.height:
             return
-        # Times that the buffer cannot hold have no partner there.
-        end = self._base + (1 << self._time_bits) - 1
-        low, high = pl.col(TIME) - before, pl.col(TIME) + after
-        packs = frame.select(
-            self._pack(low.clip(self._base, end)).alias("low"),
-            self._pack(high.clip(self._base, end)).alias("high"),
-            ((high >= self._base) & (low <= end)).alias("inside"),
-        )
-        lows, highs, inside = packs.get_columns()
+        # Series rather than a query: most frames here are small, and planning one costs more than they do.
+        self._asked = frame.height
+        time, hashes = frame.get_column(TIME), frame.get_column(HASH)
+        low, high = time - before, time + after
+        inside = self._inside(low, high)
+        top = self._top(hashes)
+        lows, highs = top + self._since(low), top + self._since(high)
         for number, level in enumerate(self._levels):
             packed = level.get_column(PACKED)
-            ranges = pl.LazyFrame(
-                {
-                    "low": packed.search_sorted(lows, side="left"),
-                    "high": packed.search_sorted(highs, side="right"),
-                    "inside": inside,
-                }
-            ).with_row_index("row")
-            found = ranges.filter(pl.col("inside") & (pl.col("low") < pl.col("high"))).select(
-                "row",
-                pl.col("low", "high").cast(pl.Int64),
-                (pl.col("high").cast(pl.Int64) - pl.col("low").cast(pl.Int64)).alias("count"),
-            )
-            for mine, theirs in _pairs(found.collect()):
+            begins = packed.search_sorted(lows, side="left")
+            hit = _until(packed, begins, highs)
+            if inside is not None:
+                hit &= inside
+            if not hit.any():
+                continue
+            rows, begins = hit.arg_true(), begins.filter(hit)
+            for mine, theirs in _pairs(rows, begins, _ends(packed, begins, highs.filter(hit))):
                 yield number, mine, theirs
+
+    def _inside(self, low: pl.Series, high: pl.Series) -> pl.Series | None:
+        """Which ranges of time touch what the buffer can hold; None if all lie in it."""
+        end = self._base + (1 << self._time_bits) - 1
+        if _least(low) >= self._base and _most(high) <= end:
+            return None
+        return (high >= self._base) & (low <= end)
 
     def level(self, number: int, indices: pl.Series) -> pl.DataFrame:
         """Rows of a level."""
-        return self._levels[number].select(pl.all().exclude(HASH, PACKED).gather(indices))
+        level = self._levels[number]
+        return gathered(level[level.columns[:-1]], indices)  # without PACKED
 
     def mark(self, number: int, indices: pl.Series) -> None:
         """These rows of a level have met a partner."""
@@ -130,17 +133,23 @@ class Buffer:
         """Rows with event times in (after, until] that met no partner, in the order of time."""
         mask = (pl.col(TIME) > after) & (pl.col(TIME) <= until) & ~pl.col(MET)
         frames = [level.filter(mask) for level in self._levels]
-        return pl.concat([self._empty, *frames]).sort(TIME, ID).drop(HASH, PACKED, ID, MET)
+        return pl.concat([self._empty, *frames]).sort(TIME, ID).drop(PACKED, ID, MET)
 
     def drop(self, until: int) -> None:
-        """Let go of rows with event times at or before ``until``."""
-        kept = [self._later(level, until) for level in self._levels]
-        self._levels = [level for level in kept if level.height]
+        """Let go of rows with event times at or before ``until``: of all that lie in levels of which they are half."""
+        self._over = max(self._over, until)
+        kept = []
+        for level in self._levels:
+            over = int((level.get_column(TIME) <= until).sum())
+            if over * 2 < level.height:
+                kept.append(level)
+            elif over < level.height:
+                kept.append(self._useful(level))
+        self._levels = kept
 
-    @staticmethod
-    def _later(level: pl.DataFrame, until: int) -> pl.DataFrame:
-        """What of a level is later; a level that all is, as most are, is not copied."""
-        stays = level.get_column(TIME) > until
+    def _useful(self, level: pl.DataFrame) -> pl.DataFrame:
+        """A level without the rows whose time is over."""
+        stays = level.get_column(TIME) > self._over
         return level if stays.all() else level.filter(stays)
 
     # -- commits and restores ------------------------------------------------------------------------
@@ -156,7 +165,7 @@ class Buffer:
 
     def whole(self) -> pl.DataFrame:
         """All rows, as ``deltas`` has them."""
-        return pl.concat([self._empty, *self._levels]).select(list(self.stored))
+        return pl.concat([self._empty, *map(self._useful, self._levels)]).select(list(self.stored))
 
     def load(self, rows: pl.DataFrame, met: pl.DataFrame | None) -> None:
         """Begin with these rows, of which those numbered ``met`` have met a partner."""
@@ -173,21 +182,33 @@ class Buffer:
     # -- levels --------------------------------------------------------------------------------------
 
     def _add(self, frame: pl.DataFrame) -> None:
-        rows, merged = frame.height, [frame]
-        while self._levels and max(rows, STREAMS_LEVEL_ROWS_MIN) >= self._levels[-1].height:
-            merged.append(self._levels.pop())
-            rows += merged[-1].height
-        if len(merged) > 1:
+        alike, rows = 0, frame.height
+        while alike < len(self._levels) and max(rows, STREAMS_LEVEL_ROWS_MIN) >= self._levels[-1 - alike].height:
+            alike += 1
+            rows += self._levels[-alike].height
+        if alike and (alike >= STREAMS_LEVELS_MAX or rows <= max(STREAMS_LEVEL_ROWS_MIN, _SEARCH * self._asked)):
+            merged = [self._useful(level) for level in self._levels[-alike:]]
+            del self._levels[-alike:]
             # Polars' sort sees that these are sorted runs: it takes a third of the time of its merge of two frames.
-            frame = pl.concat(merged[::-1]).sort(PACKED, maintain_order=True)
+            frame = pl.concat([*merged, frame]).sort(PACKED, maintain_order=True)
         self._levels.append(frame)
 
-    def _pack(self, time: pl.Expr) -> pl.Expr:
-        since = (time - self._base).cast(pl.UInt64)
+    def _pack(self, hashes: pl.Series, times: pl.Series) -> pl.Series:
+        return (self._top(hashes) + self._since(times)).alias(PACKED)
+
+    def _top(self, hashes: pl.Series) -> pl.Series:
+        """The bits of hashes that time does not need."""
         if self._time_bits >= 64:
-            return since
-        unit = pl.lit(1 << self._time_bits, dtype=pl.UInt64)
-        return pl.col(HASH) // unit * unit + since
+            return hashes * 0
+        unit = 1 << self._time_bits
+        return hashes // unit * unit
+
+    def _since(self, times: pl.Series) -> pl.Series:
+        """Times as they are packed; those that the buffer cannot hold as the nearest that it can."""
+        end = self._base + (1 << self._time_bits) - 1
+        if _least(times) < self._base or _most(times) > end:
+            times = times.clip(self._base, end)
+        return (times - self._base).cast(pl.UInt64)
 
     def _fit(self, times: pl.Series) -> None:
         """See to it that these times and all in the buffer can be packed; anew if they could not."""
@@ -204,25 +225,26 @@ class Buffer:
         self._base = max(low - span, -(1 << 62))
         self._time_bits = min((8 * span).bit_length(), 63)
         if self._levels:
-            packed = pl.concat(self._levels).with_columns(self._pack(pl.col(TIME)).alias(PACKED))
-            self._levels = [packed.sort(PACKED, maintain_order=True)]
+            whole = pl.concat(self._levels)
+            packed = self._pack(hashed(whole, self.keys, self._bits), whole.get_column(TIME))
+            self._levels = [whole.with_columns(packed).sort(PACKED, maintain_order=True)]
 
 
-def _pairs(counted: pl.DataFrame) -> Iterator[tuple[pl.Series, pl.Series]]:
-    """The pairs (row, index) for the indices in [low, high) of each row, ``count`` of them, in pieces."""
-    if not counted.height:
-        return
-    counts = counted.get_column("count")
+def _pairs(rows: pl.Series, lows: pl.Series, highs: pl.Series) -> Iterator[tuple[pl.Series, pl.Series]]:
+    """The pairs (row, index) for the indices in [low, high) of each row, at least one of them, in pieces."""
+    counts = highs - lows
     total = int(counts.sum())
-    if total == counted.height:
+    if total == rows.len():
         # One partner each, as keys of a table have: nothing to spread.
-        for piece in counted.iter_slices(STREAMS_PAIRS_MAX):
-            yield piece.get_column("row"), piece.get_column("low")
+        for start in range(0, total, STREAMS_PAIRS_MAX):
+            yield rows.slice(start, STREAMS_PAIRS_MAX), lows.slice(start, STREAMS_PAIRS_MAX)
         return
+    ranges = [rows.alias("row"), lows.cast(pl.Int64).alias("low"), highs.cast(pl.Int64).alias("high")]
+    counted = pl.DataFrame([*ranges, counts.cast(pl.Int64).alias("count")])
     if total <= STREAMS_PAIRS_MAX:
         yield _spread(counted)
         return
-    if int(counts.max() or 0) > STREAMS_PAIRS_MAX:  # type: ignore[arg-type]
+    if _most(counts) > STREAMS_PAIRS_MAX:
         # One row alone has too many: cut its range.
         counted = (
             counted.with_columns(pl.int_ranges("low", "high", STREAMS_PAIRS_MAX).alias("low"))
@@ -238,8 +260,39 @@ def _pairs(counted: pl.DataFrame) -> Iterator[tuple[pl.Series, pl.Series]]:
             yield _spread(some)
 
 
+def _until(packed: pl.Series, at: pl.Series, highs: pl.Series) -> pl.Series:
+    """Whether the row of a level at each index is there, and not beyond ``highs``."""
+    last = packed.len() - 1
+    if _most(at) <= last:
+        return packed[at] <= highs
+    return (packed[at.clip(0, last)] <= highs) & (at <= last)
+
+
+def _ends(packed: pl.Series, begins: pl.Series, highs: pl.Series) -> pl.Series:
+    """Where the ranges end that begin at ``begins`` and hold a row at least. Most hold one, which needs no search."""
+    ends = begins + 1
+    more = _until(packed, ends, highs)
+    if not more.any():
+        return ends
+    if int(more.sum()) * 2 > more.len():
+        return packed.search_sorted(highs, side="right")
+    return ends.scatter(more.arg_true(), packed.search_sorted(highs.filter(more), side="right"))
+
+
 def _spread(some: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
     spread = some.select(
         pl.col("row").repeat_by("count").explode(), pl.int_ranges("low", "high").explode().alias("index")
     )
     return spread.get_column("row"), spread.get_column("index")
+
+
+def _least(series: pl.Series) -> int:
+    found = series.min()
+    assert isinstance(found, int), "there are rows, and none is null"
+    return found
+
+
+def _most(series: pl.Series) -> int:
+    found = series.max()
+    assert isinstance(found, int), "there are rows, and none is null"
+    return found

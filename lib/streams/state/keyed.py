@@ -114,7 +114,7 @@ class Keyed:
     def rows(self, keys: pl.DataFrame) -> pl.DataFrame:
         """The rows of those keys, each of which is there once, that are stored."""
         found = self.find(keys)
-        return keys.select(self.keys).hstack(found).filter(found.get_column(FOUND)).select(self.columns)
+        return keys.select(self.keys).hstack(found).filter(found.get_column(FOUND))[list(self.columns)]
 
     # -- commits and restores ------------------------------------------------------------------------
 
@@ -165,10 +165,9 @@ class Keyed:
         """Rows of a level at ``indices``; where it is null, or the row is dead, nothing."""
         found = indices.is_not_null()
         if DEAD in level.columns:
-            found = found & ~level.get_column(DEAD).gather(indices).fill_null(value=True)
+            found = found & ~level.get_column(DEAD)[indices].fill_null(value=True)
             indices = indices.zip_with(found, pl.Series([None], dtype=pl.UInt32))
-        taken = level.select(pl.col(self._values).gather(indices)) if self._values else pl.DataFrame()
-        return taken.with_columns(found.alias(FOUND))
+        return pl.DataFrame([*(level.get_column(name)[indices] for name in self._values), found.alias(FOUND)])
 
     def _in_pages(self, hashes: pl.Series, frame: pl.DataFrame, on: Sequence[str]) -> pl.DataFrame:
         if len(self._pages) == 1:
@@ -185,8 +184,8 @@ class Keyed:
     def _store(self, frame: pl.DataFrame) -> None:
         """Put rows among the recent ones, in place of those of the same key."""
         hashes = hashed(frame, self.keys, self._bits)
-        older = without(self._recent, self._search(self._recent, hashes, frame, self.keys))
-        self._recent = merged(older, frame.with_columns(hashes).select(self._recent.columns).sort(HASH))
+        newer = frame.hstack([hashes])[self._recent.columns].sort(HASH)
+        self._recent = merged(self._recent, newer, self.keys)
         if self._recent.height >= max(self._pages.rows // 4, self._recent_min) or (
             self._memory_max and self._recent.estimated_size() > self._memory_max // 8
         ):
@@ -202,8 +201,10 @@ class Keyed:
             if not some.height:
                 continue
             page = self._pages.get(number)
-            kept = without(page, self._search(page, some.get_column(HASH), some, self.keys))
-            self._pages.replace({number: merged(kept, some.filter(~pl.col(DEAD)).drop(DEAD)).rechunk()})
+            if some.get_column(DEAD).any():
+                page = without(page, self._search(page, some.get_column(HASH), some, self.keys))
+            whole = merged(page, some.filter(~pl.col(DEAD)).drop(DEAD), self.keys)
+            self._pages.replace({number: whole.rechunk()})
 
     def _settle(self) -> None:
         """Store what was restored and not stored yet: at once, since a merge costs as much for one row as for many."""
