@@ -66,6 +66,15 @@ GROUP_POLL_MS_MIN, GROUP_POLL_MS_MAX = 50, 1_000  # pauses of a classic member t
 GROUP_BURY_S = 5.0  # whoever describes a group looks for dead members at most this often: 1 LIST
 LEASE_ORPHAN_MS = SESSION_MS_MAX + 3_600_000  # a lease of no member is deleted at this age: no joiner is that slow
 LEASES_KNOWN_MAX = 10_000  # members whose last renewal one process remembers; others cost it a HEAD
+SHARE_DELIVERIES_MAX = 10  # of one record to a share group (Kafka: group.share.max.delivery.count.limit)
+SHARE_SPANS_MAX = 4_096  # runs of offsets of one share-partition that the state tells apart, 20 bytes each
+SHARE_LEASE_MS = 15_000  # a process that hands out records is gone when its lease is this old, and others go on …
+SHARE_LEASE_SAFE = 0.8  # … so it stops at this part of it: stores stamp objects by the second
+SHARE_LOOK_S = 5.0  # a process looks this often whether another one that holds records lives: 1 HEAD
+SHARE_TICK_S = 2.5  # locks whose time is up reach the log this late, and leases are renewed at every other tick
+SHARE_IDLE_S = 10.0  # records that nobody has asked for this long are given back: 1 commit
+SHARE_CLAIM_MIN = 100  # offsets that one claim takes at least, if there are as many: less is a commit a record
+GROUP_CONFIGS_MAX = 10_000  # groups with configs of their own
 SCHEMA_BYTES_MAX = 64 * KIB  # a topic schema as it was given
 SCHEMAS_MAX = 100  # versions of one topic's schema; all are kept, since old values are written by old ones
 COLUMNS_MAX = 1_000  # typed columns of one topic
@@ -290,6 +299,7 @@ REGISTRY_PROBLEMS_MAX = 100  # reasons that a refusal names
 REGISTRY_STEPS_MAX = 20_000  # pairs of types that one comparison looks at, 20 us each: unions in unions have any number
 REGISTRY_TRIES_MAX = 20  # writes that others were faster than; each try is one of them gone
 REGISTRY_READ_BYTES = 4 * MIB  # what one read of the topic takes
+KAFKA_SHARE_SESSIONS_MAX = 2_000  # share sessions of one gateway and namespace (Kafka: group.share.max.share.sessions)
 KAFKA_SESSIONS_MAX = 1_000  # fetch sessions that one gateway remembers, as in Kafka
 
 # -- what a process says of itself ---------------------------------------------------------------------------

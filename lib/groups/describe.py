@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from headwater.errors import NotFound
-from headwater.log.state import Group, Member, State
+from headwater.log.state import Group, Member, Partition, Share, State
 
 TP: TypeAlias = tuple[str, int]
 Places: TypeAlias = Mapping[int, Mapping[int, int]]
@@ -70,13 +70,21 @@ def lag(state: State, name: str | None = None) -> list[Lag]:
     """How far a group, or every group, is behind, by topic and partition.
 
     Of partitions with a committed offset, and of all partitions of topics that members subscribe to. The end is
-    where readers stop (Kafka: last stable offset); what retention took away is not counted as lag.
+    where readers stop (Kafka: last stable offset); what retention took away is not counted as lag. Of a share group
+    ``committed`` is where it starts, and what it is done with beyond that is no lag either.
 
     Raises:
         NotFound: there is no group of that name.
     """
     groups = [_group(state, name)] if name is not None else [state.groups[known] for known in sorted(state.groups)]
     return [row for group in groups for row in _lags(state, group)]
+
+
+def share_lag(share: Share, partition: Partition) -> int:
+    """How many offsets of a share-partition are not done with (KIP-1226)."""
+    start = max(share.start, partition.start)
+    done = sum(max(span.end - max(span.base, start), 0) for span in share.spans if span.is_done)
+    return max(partition.stable_end - start - done, 0)
 
 
 def unsettled(group: Group, member: Member) -> bool:
@@ -135,20 +143,25 @@ def _lags(state: State, group: Group) -> Iterator[Lag]:
         for partition in places
     }
     subscribed = {name for member in group.members.values() for name in member.topics}
-    wanted = {state.names[name] for name in subscribed if name in state.names} | group.offsets.keys()
+    wanted = (
+        {state.names[name] for name in subscribed if name in state.names} | group.offsets.keys() | group.shares.keys()
+    )
     for topic in sorted((state.topics[topic] for topic in wanted if topic in state.topics), key=lambda t: t.name):
-        known = group.offsets.get(topic.id, {})
+        known, shares = group.offsets.get(topic.id, {}), group.shares.get(topic.id, {})
         for number, partition in enumerate(topic.partitions):
-            if number not in known and topic.name not in subscribed:
+            if number not in known and number not in shares and topic.name not in subscribed:
                 continue
             committed = known[number].offset if number in known else -1
             end = partition.stable_end
+            behind = max(0, end - max(committed, partition.start))
+            if number in shares:
+                committed, behind = shares[number].start, share_lag(shares[number], partition)
             yield Lag(
                 group=group.name,
                 topic=topic.name,
                 partition=number,
                 committed=committed,
                 end=end,
-                lag=max(0, end - max(committed, partition.start)),
+                lag=behind,
                 member=owners.get((topic.id, number), ""),
             )

@@ -23,7 +23,8 @@ from headwater.limits import (
     MANIFEST_INTENTS_MAX,
 )
 from headwater.log import frame
-from headwater.log.operations import AnyOp, BranchedFrom, Chunk, Count, IntentId, Positive
+from headwater.log.operations import AnyOp, BranchedFrom, Chunk, IntentId
+from headwater.log.operations_base import Count, Positive
 
 FORMAT: Final = 1  # of manifests and segments; a higher one in the bucket means "upgrade first" (R9)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from headwater.limits import (
     ACLS_MAX,
@@ -25,23 +25,27 @@ from headwater.limits import (
     SUBSCRIBED_MAX,
     TOPIC_NAME_MAX,
 )
+from headwater.log.operations_base import Count, MemberId, Name, Op, OrNone, Positive, TopicName
+from headwater.log.operations_shares import (
+    AlterGroup,
+    ClaimShare,
+    ForgetShares,
+    FreeShare,
+    JoinShare,
+    ResetShares,
+    SettleShare,
+)
 from headwater.types import Codec
 
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**62)]
-Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**62)]
 Records: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]  # of one chunk: no sum of them outgrows 64 bits
 Bytes: TypeAlias = Annotated[int, Meta(ge=0, le=2**40)]
 Length: TypeAlias = Annotated[int, Meta(ge=1, le=2**40)]
 Signed: TypeAlias = Annotated[int, Meta(ge=-(2**62), le=2**62)]
-OrNone: TypeAlias = Annotated[int, Meta(ge=-1, le=2**62)]
 Crc: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Sequence: TypeAlias = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 Epoch: TypeAlias = Annotated[int, Meta(ge=-1, le=2**15 - 1)]
-Name: TypeAlias = Annotated[str, Meta(max_length=NAME_BYTES_MAX)]
-TopicName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TOPIC_NAME_MAX)]
 Partitions: TypeAlias = Annotated[int, Meta(ge=1, le=PARTITION_MAX)]
 Metadata: TypeAlias = Annotated[str, Meta(max_length=METADATA_BYTES_MAX)]
-MemberId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_BYTES_MAX)]
 KeyId: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{4,64}$")]
 Operation: TypeAlias = Literal["all", "read", "write", "create", "delete", "alter", "describe", "cluster_action"]
 Resource: TypeAlias = Literal["topic", "group", "cluster", "transactional_id"]
@@ -75,16 +79,12 @@ class Chunk(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     seq: Sequence = -1
 
 
-class Op(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
-    """The base of all operations other than appends."""
-
-
 class CreateTopic(Op, frozen=True):
     """Refused as ``exists`` if the name is taken."""
 
     name: TopicName
     partitions: Partitions
-    config: dict[str, str] = {}
+    config: dict[str, str] = field(default_factory=dict)
 
 
 class DeleteTopic(Op, frozen=True):
@@ -320,8 +320,8 @@ class AclRule(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
 class ChangeAcls(Op, frozen=True):
     """Add rules and remove rules; adding a known one or removing an unknown one changes nothing."""
 
-    add: Annotated[list[AclRule], Meta(max_length=ACLS_MAX)] = []
-    remove: Annotated[list[AclRule], Meta(max_length=ACLS_MAX)] = []
+    add: Annotated[list[AclRule], Meta(max_length=ACLS_MAX)] = field(default_factory=list)
+    remove: Annotated[list[AclRule], Meta(max_length=ACLS_MAX)] = field(default_factory=list)
 
 
 class SetKey(Op, frozen=True):
@@ -330,7 +330,7 @@ class SetKey(Op, frozen=True):
     key: KeyId
     hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     principal: Name
-    scopes: Annotated[list[AclRule], Meta(max_length=100)] = []
+    scopes: Annotated[list[AclRule], Meta(max_length=100)] = field(default_factory=list)
     expires_ms: Count = 0
 
 
@@ -438,9 +438,9 @@ class SwapFiles(Op, frozen=True):
     partition: Count
     base: Count
     end: Positive
-    was: Annotated[list[ObjectKey], Meta(max_length=INTENT_OPS_MAX)] = []
-    pages: Annotated[list[FilePage], Meta(max_length=INTENT_OPS_MAX)] = []
-    files: Annotated[list[File], Meta(max_length=INTENT_OPS_MAX)] = []
+    was: Annotated[list[ObjectKey], Meta(max_length=INTENT_OPS_MAX)] = field(default_factory=list)
+    pages: Annotated[list[FilePage], Meta(max_length=INTENT_OPS_MAX)] = field(default_factory=list)
+    files: Annotated[list[File], Meta(max_length=INTENT_OPS_MAX)] = field(default_factory=list)
     clean: OrNone = -1
 
 
@@ -514,6 +514,13 @@ AnyOp: TypeAlias = (
     | EndJoin
     | SyncClassic
     | DeleteGroup
+    | JoinShare
+    | ClaimShare
+    | SettleShare
+    | FreeShare
+    | ResetShares
+    | ForgetShares
+    | AlterGroup
     | ChangeAcls
     | SetKey
     | RevokeKey

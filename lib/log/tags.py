@@ -17,16 +17,15 @@ from headwater.log.intents import Intent
 from headwater.log.operations import (
     Bytes,
     Chunk,
-    Count,
     Crc,
     Epoch,
     IntentId,
     Length,
-    OrNone,
     Records,
     Sequence,
     Signed,
 )
+from headwater.log.operations_base import Count, OrNone
 from headwater.types import Codec
 
 _TAG_MAX: Final = 150

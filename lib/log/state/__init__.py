@@ -21,6 +21,8 @@ from headwater.log.state.model import (
     Producer,
     Quota,
     Schema,
+    Share,
+    Span,
     State,
     Topic,
 )
@@ -41,6 +43,8 @@ __all__ = [
     "Producer",
     "Quota",
     "Schema",
+    "Share",
+    "Span",
     "State",
     "Topic",
     "apply",

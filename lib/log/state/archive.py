@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from msgspec import structs
 
 from headwater.limits import FILE_PAGES_MAX, FILES_MAX
-from headwater.log.operations import File, FilePage, Op, SwapFiles
+from headwater.log.operations import File, FilePage, SwapFiles
+from headwater.log.operations_base import Op
 from headwater.log.state.appends import partition_of
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Archive, Partition, State

@@ -17,7 +17,8 @@ from typing import Any
 from msgspec import structs
 
 from headwater.limits import MEMBERS_MAX
-from headwater.log.operations import EndJoin, JoinClassic, Op, SyncClassic
+from headwater.log.operations import EndJoin, JoinClassic, SyncClassic
+from headwater.log.operations_base import Op
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.groups import check_not_departed, found, found_or_new, member_of, replace
 from headwater.log.state.model import Group, Member, State

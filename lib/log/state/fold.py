@@ -18,7 +18,18 @@ from __future__ import annotations
 from headwater.errors import Corrupt
 from headwater.limits import PRODUCER_IDLE_MS, PRODUCERS_MAX, WINDOW
 from headwater.log.intents import Intent, Manifest
-from headwater.log.state import archive, classic, groups, members, once, producers, security, topics, transactions
+from headwater.log.state import (
+    archive,
+    classic,
+    groups,
+    members,
+    once,
+    producers,
+    security,
+    shares,
+    topics,
+    transactions,
+)
 from headwater.log.state.appends import append
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Outcome, State
@@ -32,6 +43,7 @@ _OPERATIONS = {
     **groups.OPERATIONS,
     **members.OPERATIONS,
     **classic.OPERATIONS,
+    **shares.OPERATIONS,
     **security.OPERATIONS,
     **once.OPERATIONS,
 }

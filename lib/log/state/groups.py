@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from headwater.limits import WINDOW
-from headwater.log.operations import CommitOffsets, DeleteGroup, DeleteOffsets, ExpireOffsets, OffsetEntry, Op
+from headwater.log.operations import CommitOffsets, DeleteGroup, DeleteOffsets, ExpireOffsets, OffsetEntry
+from headwater.log.operations_base import Op
 from headwater.log.state.appends import partition_of
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Committed, Group, GroupKind, Member, Pending, State
@@ -32,6 +33,8 @@ def found_or_new(change: Change, name: str, kind: GroupKind = "") -> Group:
     elif kind and group.kind != kind:
         if group.members:
             raise Refused("group_kind", f"Group {name!r} has {group.kind} members; let them leave first.")
+        if group.kind == "share":
+            raise Refused("group_kind", f"Group {name!r} is a share group, and stays one until it is deleted.")
         change.set(group, "kind", kind)
     return group
 
@@ -108,6 +111,8 @@ def _commit(change: Change, op: CommitOffsets) -> None:
 def _fenced_group(change: Change, op: CommitOffsets, *, anonymous: bool = False) -> Group:
     """The group, if these offsets may be moved by whoever asks, and the places exist."""
     group = found_or_new(change, op.group)
+    if group.kind == "share":
+        raise Refused("group_kind", f"Group {op.group!r} is a share group: its records are acknowledged one by one.")
     if not anonymous:
         _fence(group, op.generation, op.member, op.offsets)
     for entry in op.offsets:
@@ -255,7 +260,7 @@ def _expire(change: Change, op: ExpireOffsets) -> None:
             left = {p: c for p, c in places.items() if not (idle and c.time_ms <= idle_since)}
             if left:
                 kept[topic] = left
-    if idle and not kept and not group.pending:
+    if idle and not kept and not group.pending and not group.shares:
         _forget(change, op.group)
     elif kept != group.offsets:
         change.set(group, "offsets", kept)

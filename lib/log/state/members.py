@@ -17,8 +17,9 @@ from typing import Any, TypeAlias
 from msgspec import structs
 
 from headwater.limits import MEMBERS_MAX
-from headwater.log.operations import JoinGroup, LeaveGroup, Op, ReleasePartitions
-from headwater.log.state import assignors, classic
+from headwater.log.operations import JoinGroup, LeaveGroup, ReleasePartitions
+from headwater.log.operations_base import Op
+from headwater.log.state import assignors, classic, shares
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.groups import check_not_departed, depart, found_or_new, member_of, replace
 from headwater.log.state.model import Group, Member, State
@@ -53,6 +54,9 @@ def settle(state: State, touched: Touched) -> None:
         group = state.groups[name]
         if group.kind == "classic":
             classic.settle(state, group)
+            continue
+        if group.kind == "share":
+            shares.settle(state, group, anew=anew)
             continue
         if anew:
             _retarget(state, group)

@@ -15,7 +15,7 @@ from msgspec import Struct
 from headwater.log.operations import AclRule, Column, File, FilePage, ValueFormat
 
 EntryCodec: TypeAlias = Literal["arrow", "kafka2", "gap"]
-GroupKind: TypeAlias = Literal["", "consumer", "classic"]
+GroupKind: TypeAlias = Literal["", "consumer", "classic", "share"]
 Phase: TypeAlias = Literal["empty", "preparing", "completing", "stable"]
 
 
@@ -200,6 +200,43 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
     assignment: str = ""
 
 
+class Span(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Offsets ``[base, end)`` of a share-partition, delivered ``count`` times so far (-1: never again).
+
+    ``claim`` is the claim that holds them; 0 if nobody does.
+    """
+
+    base: int
+    end: int
+    count: int = 0
+    claim: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is never delivered again."""
+        return self.count < 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether anybody may claim it."""
+        return self.count >= 0 and not self.claim
+
+
+class Share(Struct, forbid_unknown_fields=True):
+    """How far a share group has come in one partition (KIP-932).
+
+    ``spans`` meet end to end and hold ``[start, next)``; below all is done, above nobody has claimed anything.
+    ``holders`` has who holds what is claimed, by claim. ``epoch`` is the manifest that made it or began it anew.
+    """
+
+    epoch: int
+    start: int
+    next: int
+    claims: int = 0  # the number of the last claim: none is used twice
+    holders: dict[int, str] = {}
+    spans: list[Span] = []
+
+
 class Group(Struct, forbid_unknown_fields=True):
     """``generation`` numbers targets (consumer: KIP-848's group epoch) or completed join phases (classic)."""
 
@@ -218,6 +255,7 @@ class Group(Struct, forbid_unknown_fields=True):
     deadline_ms: int = 0  # of the open join phase, manifest time
     offsets: dict[int, dict[int, Committed]] = {}
     pending: dict[int, dict[int, dict[int, Pending]]] = {}  # of open transactions: by producer, topic, partition
+    shares: dict[int, dict[int, Share]] = {}  # share: by topic, partition
 
 
 class ApiKey(Struct, frozen=True, forbid_unknown_fields=True):
@@ -310,6 +348,7 @@ class State(Struct, forbid_unknown_fields=True):
     acls: list[AclRule] = []  # sorted
     keys: dict[str, ApiKey] = {}
     quotas: dict[str, Quota] = {}
+    group_configs: dict[str, dict[str, str]] = {}  # of groups that exist, or may come to
     scram: dict[str, dict[str, Scram]] = {}  # by user and mechanism
     departed: dict[str, int] = {}  # who left a group, and at which manifest, for WINDOW manifests, oldest first
     once: dict[str, Done] = {}  # oldest first

@@ -12,7 +12,8 @@ from msgspec import structs
 
 from headwater.limits import ONCE_KEEP_MS, ONCE_MAX
 from headwater.log.intents import Intent
-from headwater.log.operations import Once, Op
+from headwater.log.operations import Once
+from headwater.log.operations_base import Op
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Done, Outcome, State
 

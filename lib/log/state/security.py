@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from headwater.limits import ACLS_MAX, KEYS_MAX, QUOTAS_MAX, SCRAM_USERS_MAX
-from headwater.log.operations import ChangeAcls, DropScram, Op, RevokeKey, SetKey, SetQuota, SetScram
+from headwater.log.operations import ChangeAcls, DropScram, RevokeKey, SetKey, SetQuota, SetScram
+from headwater.log.operations_base import Op
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import ApiKey, Quota, Scram
 

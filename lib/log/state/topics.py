@@ -14,11 +14,11 @@ from headwater.log.operations import (
     BranchedFrom,
     CreateTopic,
     DeleteTopic,
-    Op,
     RaiseFloor,
     SetSchema,
     TrimLog,
 )
+from headwater.log.operations_base import Op
 from headwater.log.state.appends import partition_of
 from headwater.log.state.archive import trimmed
 from headwater.log.state.change import Change, Refused

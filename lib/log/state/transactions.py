@@ -22,10 +22,10 @@ from headwater.log.operations import (
     EndTransaction,
     ExpireReserve,
     InitProducer,
-    Op,
     Reserve,
     ReserveOffsets,
 )
+from headwater.log.operations_base import Op
 from headwater.log.state import groups
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Ended, Entry, Held, Partition, Producer, State
