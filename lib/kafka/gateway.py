@@ -23,6 +23,7 @@ from headwater.api.quotas import Quotas
 from headwater.api.service import Service
 from headwater.clock import Clock, SystemClock, system_entropy
 from headwater.errors import HeadwaterError, InvalidRequest
+from headwater.groups.shares import Shares
 from headwater.kafka.connection import Connection
 from headwater.kafka.fleet import Card, Door, Fleet
 from headwater.kafka.handlers import table
@@ -154,6 +155,7 @@ class Gateway:
             await asyncio.wait(set(self._kept), timeout=KAFKA_STOP_S)
         for opened in self._namespaces.values():
             if opened.done() and opened.exception() is None:
+                await opened.result().shared(Shares).close()
                 await opened.result().close()
 
     # -- for connections -----------------------------------------------------------------------------------

@@ -201,11 +201,11 @@ def test_configs_change_step_by_step(steps: list[Fields], code: E, policy: str |
         (BROKER, "1", E.invalid_request),
         (LOGGER, "1", E.invalid_request),
         (METRICS, "m", E.invalid_request),
-        (GROUP, "g", E.invalid_request),
+        (GROUP, "g", E.invalid_config),
         (0, "t", E.invalid_request),
     ],
 )
-def test_only_topics_and_the_clusters_defaults_can_be_altered(kind: int, name: str, code: E) -> None:
+def test_what_has_no_such_config_cannot_be_altered(kind: int, name: str, code: E) -> None:
     async def main() -> None:
         known = await with_topic()
         assert code == await altered(known, STEP, kind, name, step("retention.ms", SET, "1"))

@@ -3,22 +3,24 @@
 TOPIC            the table in ``headwater.kafka.configs``
 BROKER "0"       what any gateway says of itself; read only
 BROKER ""        the cluster's defaults: the namespace's own configs, which can be altered
-others           GROUP, CLIENT_METRICS and BROKER_LOGGER exist and have no configs here
+GROUP            what share groups have (``groups.share_configs``)
+others           CLIENT_METRICS and BROKER_LOGGER exist and have no configs here
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Final
 
 from kio.schema.errors import ErrorCode
 
 from headwater.errors import Forbidden, HeadwaterError, InvalidRequest
+from headwater.groups.share_configs import CONFIGS
 from headwater.kafka import configs
 from headwater.kafka.configs import Config
 from headwater.kafka.errors import Refusal, told
-from headwater.kafka.handlers import Api
+from headwater.kafka.handlers import Api, group_configs
 from headwater.kafka.handlers.admin import UNDECIDED, for_each, trouble_at_door
 from headwater.kafka.model import Fields, Peer, Request
 from headwater.log.config import check_namespace_config
@@ -64,7 +66,7 @@ def _listed(peer: Peer, kind: int, name: str) -> list[Fields]:
         return [described(config, topic.config.get(config.name)) for config in configs.TOPIC.values()]
     if kind == GROUP:
         peer.service.check("describe", "group", name)
-        return []
+        return group_configs.listed(peer, name)
     _check_kind(kind)
     peer.service.check("describe", "cluster")
     if kind != BROKER:
@@ -119,7 +121,7 @@ def _cut(config: Fields, synonyms: bool, docs: bool) -> Fields:
 
 
 async def list_config_resources(peer: Peer, request: Request) -> Fields:
-    """ListConfigResources (KIP-1142): what has configs, which is every topic and this gateway."""
+    """ListConfigResources (KIP-1142): what has configs: topics, this gateway, and groups with some of their own."""
     state = await peer.service.enter(fresh=True)
     if not peer.service.may("describe", "cluster"):
         return {"error_code": ErrorCode.cluster_authorization_failed, "config_resources": []}
@@ -134,6 +136,12 @@ async def list_config_resources(peer: Peer, request: Request) -> Fields:
             for name in sorted(state.names)
             if peer.service.may("describe", "topic", name)
         ]
+    if not kinds or GROUP in kinds:
+        found += [
+            {"resource_name": name, "resource_type": GROUP}
+            for name in sorted(state.group_configs)
+            if peer.service.may("describe", "group", name)
+        ]
     if not kinds or BROKER in kinds:
         found.append({"resource_name": str(peer.gateway.node_id), "resource_type": BROKER})
     return {"error_code": ErrorCode.none, "config_resources": found}
@@ -145,7 +153,7 @@ async def list_config_resources(peer: Peer, request: Request) -> Fields:
 async def alter_configs(peer: Peer, request: Request) -> Fields:
     """AlterConfigs (KIP-133): what is not named goes back to its default."""
 
-    def wanted(resource: Fields, present: Mapping[str, str], known: Mapping[str, Config]) -> dict[str, str | None]:
+    def wanted(resource: Fields, present: Mapping[str, str], known: Container[str]) -> dict[str, str | None]:
         named: dict[str, str | None] = {each["name"]: each["value"] for each in resource["configs"]}
         return {name: None for name in present if name in known} | named
 
@@ -155,7 +163,7 @@ async def alter_configs(peer: Peer, request: Request) -> Fields:
 async def incremental_alter_configs(peer: Peer, request: Request) -> Fields:
     """IncrementalAlterConfigs (KIP-339): set, delete, and for lists append and subtract."""
 
-    def wanted(resource: Fields, present: Mapping[str, str], known: Mapping[str, Config]) -> dict[str, str | None]:
+    def wanted(resource: Fields, present: Mapping[str, str], known: Container[str]) -> dict[str, str | None]:
         return {each["name"]: _stepped(each, present.get(each["name"])) for each in resource["configs"]}
 
     return await _altered(peer, request, wanted)
@@ -175,7 +183,7 @@ def _stepped(each: Fields, present: str | None) -> str | None:
     return change(name, present, value)
 
 
-_Wanted = Callable[[Fields, Mapping[str, str], Mapping[str, Config]], dict[str, str | None]]
+_Wanted = Callable[[Fields, Mapping[str, str], Container[str]], dict[str, str | None]]
 
 
 async def _altered(peer: Peer, request: Request, wanted: _Wanted) -> Fields:
@@ -209,10 +217,13 @@ async def _alter(peer: Peer, resource: Fields, wanted: _Wanted, *, check_only: b
         if kept and not check_only:
             await peer.service.alter_topic(name, kept)
         return
+    if kind == GROUP:
+        await group_configs.alter(peer, name, lambda present: wanted(resource, present, CONFIGS), check_only=check_only)
+        return
     _check_kind(kind)
     peer.service.check("alter", "cluster")
     if kind != BROKER or name:
-        text = "Only topics and the cluster's defaults (the broker without a name) have configs that can be altered."
+        text = "Only topics, groups and the cluster's defaults (the broker without a name) have configs to alter."
         raise Refusal(ErrorCode.invalid_request, text)
     ours = wanted(resource, peer.namespace.state.config, configs.CLUSTER)
     for each, value in ours.items():

@@ -20,7 +20,7 @@ from headwater.kafka.rights import NOT_ASKED, operations_of
 from headwater.log import keys
 from headwater.log.state import Topic
 
-FEATURES: Final = {"group.version": 1, "transaction.version": 2}  # KIP-848; KIP-890
+FEATURES: Final = {"group.version": 1, "share.version": 1, "transaction.version": 2}  # KIP-848; KIP-932; KIP-890
 PARTITIONS_MAX: Final = 2_000  # of one answer to DescribeTopicPartitions, as in Kafka
 
 

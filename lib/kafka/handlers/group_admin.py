@@ -26,7 +26,12 @@ from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.rights import operations_of
 from headwater.log.state import Group, Member
 
-KINDS: Final = {"consumer": "Consumer", "classic": "Classic", "": "Classic"}  # by nobody joined: Kafka's simple group
+KINDS: Final = {
+    "consumer": "Consumer",
+    "classic": "Classic",
+    "share": "Share",
+    "": "Classic",
+}  # "": Kafka's simple group
 
 
 async def list_groups(peer: Peer, request: Request) -> Answer:
@@ -56,7 +61,7 @@ async def list_groups(peer: Peer, request: Request) -> Answer:
 def _listed(group: Group) -> Fields:
     return {
         "group_id": group.name,
-        "protocol_type": "consumer" if group.kind == "consumer" else group.protocol_type,
+        "protocol_type": group.kind if group.kind in ("consumer", "share") else group.protocol_type,
         "group_state": phase_of(group),
         "group_type": KINDS[group.kind],
     }
@@ -74,7 +79,7 @@ def _described(peer: Peer, request: Request, name: str) -> Fields:
     except HeadwaterError as error:
         return {"group_id": name, **refused(error)}
     found = peer.namespace.state.groups.get(name)
-    if found is None or found.kind == "consumer":
+    if found is None or found.kind in ("consumer", "share"):
         what = "There is no group" if found is None else "Not of the classic protocol is group"
         # Before version 6 a group that is not there was a dead one (KIP-1043).
         known = {"group_id": name, "group_state": "Dead", "error_message": f"{what} {name!r}."}
