@@ -128,6 +128,7 @@ HTTP_SLOW_S = 30.0  # a client of the development server that sends nothing for 
 # -- transactions of several requests, and uploads -----------------------------------------------------
 
 DOCUMENT_BYTES_MAX = 4 * MIB  # a document as JSON: the intent that it becomes has at most INTENT_BYTES_MAX
+DEFERRED_KEEP_MS = 8 * 86_400_000  # … a Kafka producer's after more than PRODUCER_IDLE_MS: nobody comes back to it then
 DOCUMENT_KEEP_MS = 86_400_000  # a document untouched for so long is swept, open or not: its bytes are collectable too
 TRANSACTION_MS_MAX = 900_000  # Kafka: transaction.max.timeout.ms; far below the day after which staged bytes may go
 RESERVING_TRIES_MAX = 3  # how often a transaction's step is tried that others of its producer overtook
@@ -323,4 +324,5 @@ DOCTOR_NAMED = 3  # topics, groups or producers that one sentence names
 # -- top -----------------------------------------------------------------------------------------------------
 
 TOP_ROWS_MAX = 200  # rows of each table: more are not read, and redrawing them takes time
+TOP_PATIENCE_S = 3.0  # a store that is silent for longer is said to be, while the next look tries again
 TOP_HISTORY = 120  # looks whose rates are drawn

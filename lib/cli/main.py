@@ -27,6 +27,7 @@ COMMANDS = {
     "auth": ("headwater.cli.auth", "auth", "API keys, access rules and quotas."),
     "inspect": ("headwater.cli.inspect", "inspect", "Show what an object of the bucket holds."),
     "verify": ("headwater.cli.verify", "verify", "Check every invariant of a namespace."),
+    "top": ("headwater.cli.top", "top", "Watch what flows, who lags and what is stuck."),
     "doctor": ("headwater.cli.doctor", "doctor", "Find out what is wrong, from the bucket to the client."),
     "branch": ("headwater.cli.branch", "branch", "Copy a namespace or a topic as of a commit, sharing every object."),
     "maintain": ("headwater.cli.maintain", "maintain", "Archive, retain, compact and collect, once or for ever."),
