@@ -217,8 +217,10 @@ def _show_reset(plan: dict[str, Any]) -> None:
     ]
     if rows:
         output.print_table(["topic", "partition", "before", "after"], rows)
-    verb = "Trims" if plan["how"] == "trim" else "Deletes"
-    click.echo(f"{verb} {', '.join(plan['internal_topics'])}: {plan['state_records']:,} records of state.")
+    if plan["how"] == "trim":
+        click.echo(f"Trims {plan['internal_topics'][0]}: {plan['state_records']:,} records of state.")
+    if plan["deleted_topics"]:
+        click.echo(f"Deletes {', '.join(plan['deleted_topics'])}: the next run makes those anew that it still needs.")
 
 
 @streams.command()

@@ -58,6 +58,7 @@ class Context:
     tables: Sequence[bool]  # by port: whether that parent is a table
     spill: str = ""
     memory_max: int = 0
+    dead_letters: bool = False  # whether rows that a function refuses have somewhere to go
 
 
 class Operator:

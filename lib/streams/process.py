@@ -45,7 +45,9 @@ class Processor:
     def process(self, frame: pl.DataFrame, context: ProcessorContext) -> None:
         """Take a frame: the columns of the stream that is read, and ``_time``, the event time in ms.
 
-        Whatever it raises stops the job, which resumes where it stood: nothing of the micro-batch is committed.
+        Whatever it raises stops the job, which resumes where it stood: nothing of the micro-batch is committed. With a
+        topic for dead letters the call's state and rows are taken back, and it is called again with halves of the
+        frame, so that the rows on which it raises go there and the others count. (What a timer raises stops the job.)
         """
         raise NotImplementedError
 
@@ -112,6 +114,7 @@ class State(MutableMapping[Any, Any]):
     rows: dict[bytes, bytes] = field(default_factory=dict)
     changed: dict[bytes, None] = field(default_factory=dict)  # keys, changed since the last commit, in order
     nbytes: int = 0
+    before: dict[bytes, bytes | None] | None = None  # the rows as they were, while a call may be taken back
 
     def __getitem__(self, key: Any) -> Any:
         return _read(self.rows[_written(key)])
@@ -137,6 +140,8 @@ class State(MutableMapping[Any, Any]):
     def put(self, key: bytes, row: bytes | None) -> None:
         """Set or delete (None) a row as it is written."""
         old = self.rows.pop(key, None)
+        if self.before is not None:
+            self.before.setdefault(key, old)
         if old is not None:
             self.nbytes -= len(key) + len(old)
         if row is not None:
@@ -144,6 +149,16 @@ class State(MutableMapping[Any, Any]):
             self.nbytes += len(key) + len(row)
         self.changed.pop(key, None)
         self.changed[key] = None  # at the end, as in ``rows``: so a restored state has the same order
+
+    def begin(self) -> None:
+        """Remember from now on what rows were."""
+        self.before = {}
+
+    def end(self, *, undo: bool = False) -> None:
+        """Remember no more; with ``undo`` the rows are as they were, and go to the changelog once more."""
+        before, self.before = self.before or {}, None
+        for key, row in before.items() if undo else ():
+            self.put(key, row)
 
 
 _encode = msgspec.msgpack.Encoder().encode

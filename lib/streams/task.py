@@ -119,6 +119,7 @@ class Task:
                     tables=[nodes[parent].is_table for parent in node.parents],
                     spill=f"{spill}/{name}" if spill else "",
                     memory_max=getattr(node, "memory_max", 0) or memory_max,
+                    dead_letters=dead_letters,
                 )
                 self.operators[name] = MAKERS[type(node)](node, context)
         self._timely = {name for name in nodes if self._asks_for_time(name)}

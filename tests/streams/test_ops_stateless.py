@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from headwater.streams import TestDriver as Driver
-from headwater.streams import Topology, col, lit, tumbling
+from headwater.streams import Topology, col, hopping, lit, tumbling
 
 ROW = {"k": pl.String, "v": pl.Int64, "ts": pl.Int64}
 Row = dict[str, Any]
@@ -138,6 +138,25 @@ def test_a_fold_is_what_functools_makes_of_the_rows_of_each_group(size: int) -> 
     driver = ran(lambda s: s.group_by("k").reduce(joined, store="folds"), rows, size)
     found = {row["k"]: row for row in driver.store("folds").to_dicts()}
     assert held == found
+
+
+def test_a_row_that_a_fold_refuses_in_one_window_counts_in_none() -> None:
+    def fussy(old: Row, new: Row) -> Row:
+        if old["v"] > 10:
+            raise ValueError("too much")
+        return {**new, "v": old["v"] + new["v"]}
+
+    topology = Topology("job", dead_letters="dead")
+    events = topology.stream("in", schema={"k": str, "v": int, "ts": int}, time="ts", out_of_order="5s")
+    events.group_by("k").window(hopping("2s", "1s")).reduce(fussy, emit="final").to("out")
+    driver = Driver(topology)
+    # The third row lies in [0, 2), which takes it, and in [1, 3), which holds 20 already.
+    driver.pipe("in", [{"k": "a", "v": 1, "ts": 0}, {"k": "a", "v": 20, "ts": 2_000}, {"k": "a", "v": 3, "ts": 1_500}])
+    driver.end()
+    assert [(-1, 1), (0, 1), (1, 20), (2, 20)] == [
+        (int(row["window_start"].timestamp()), row["v"]) for row in driver.read("out")
+    ]
+    assert [b'{"k":"a","v":3,"ts":1500}'] == [record.value for record in driver.read_records("dead")]
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -39,10 +39,10 @@ class Counts(Processor):
         self.context.forward(pl.DataFrame(rows, schema=OUT))
 
 
-def task(make: Callable[[], Any] = Counts) -> Task:
+def task(make: Callable[[], Any] = Counts, *, dead_letters: bool = False) -> Task:
     topology = Topology("job")
     topology.stream("in", schema=SCHEMA).process(make, schema=OUT, name="p").to("out", name="sink")
-    return Task(make_plan(topology.build(), {"in": 1, "out": 1}).nodes)
+    return Task(make_plan(topology.build(), {"in": 1, "out": 1}).nodes, dead_letters=dead_letters)
 
 
 def rows(*given: Row) -> pl.DataFrame:
@@ -218,6 +218,40 @@ def test_an_exception_of_a_processor_stops_the_task_and_names_it() -> None:
 
     with pytest.raises(OperatorFailed, match="'p' of task 0 failed: RuntimeError: no more"):
         step(task(Fails), (1, "a", 1))
+
+
+class Fussy(Counts):
+    """Counts, forwards what it takes, and raises at 13, in the middle of it."""
+
+    def process(self, frame: pl.DataFrame, context: Any) -> None:
+        for row in frame.select("k", "v").iter_slices(1):
+            super().process(row, context)
+            context.forward(row.select("k", n="v"))
+            if row.item(0, "v") == 13:
+                raise ValueError("unlucky")
+
+
+def test_rows_on_which_a_processor_raises_go_to_the_dead_letters_and_leave_no_trace() -> None:
+    one = task(Fussy, dead_letters=True)
+    given = [(5, "a", 1), (6, "b", 13), (7, "a", 2), (8, "c", 13), (9, "d", 3)]
+    made = step(one, *given)
+    assert [("a", 1), ("a", 2), ("d", 3)] == [(k, n) for _, k, n in told([made])]
+    assert [("b", 13, 1), ("c", 13, 3)] == [
+        row for name, frame in made.failed if name == "p" for row in frame.select("k", "v", "_offset").rows()
+    ]
+    assert {"ValueError: unlucky"} == {error for _, frame in made.failed for error in frame["_error"]}
+    counts = {row["key"]: row["row"] for row in one.operators["p"].query(None).to_dicts()}
+    assert {'"a"': '{"n":2}', '"d"': '{"n":1}'} == counts
+    again = task(Fussy, dead_letters=True)
+    for name, delta in made.deltas:
+        again.restore(name, delta)
+    again.restored(one.progress())
+    assert one.operators["p"].query(None).equals(again.operators["p"].query(None)), "in the same order as well"
+
+
+def test_without_a_topic_for_dead_letters_a_processor_that_raises_ends_the_task() -> None:
+    with pytest.raises(OperatorFailed, match="ValueError: unlucky"):
+        step(task(Fussy), (6, "b", 13))
 
 
 def test_a_timer_begins_in_init_alone() -> None:

@@ -116,6 +116,38 @@ def test_a_reset_job_begins_anew() -> None:
     simulate(main())
 
 
+def test_a_reset_takes_a_source_that_was_made_anew() -> None:
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        await fed(namespace, 1)
+        await namespace.delete_topic("in")
+        await namespace.create_topic("in", 2)
+        await control.reset(namespace, "job", beginning(namespace))
+        before = await h.copied(namespace)
+        rows = await fed(namespace, 2)
+        assert h.expected_latest(rows) == await h.latest(namespace)
+        assert before + h.expected_copies(rows) == await h.copied(namespace)
+
+    simulate(main())
+
+
+def test_a_reset_names_and_deletes_repartition_topics_that_no_node_has_any_more() -> None:
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        await fed(namespace, 1)
+        now = set(control.remains(namespace.state, "job").repartitions)
+        assert now, "events of one key lie in both partitions"
+        await namespace.create_topic("job-old-repartition", 2, {"streams.job": "job"})
+        plan = await control.plan_reset(namespace, "job", beginning(namespace))
+        assert sorted({"job-old-repartition", *now}) == plan["deleted_topics"]
+        await control.reset(namespace, "job", beginning(namespace))
+        assert [] == list(control.remains(namespace.state, "job").repartitions)
+        await h.once(namespace)
+        assert now == set(control.remains(namespace.state, "job").repartitions), "those that are needed are there again"
+
+    simulate(main())
+
+
 def test_a_reset_after_a_source_has_grown_lets_the_job_run_with_more_tasks() -> None:
     async def main() -> None:
         namespace = await h.bucket(2)

@@ -207,6 +207,30 @@ def test_a_record_may_hold_a_frame() -> None:
     assert [11] == [each.offset for each in found.dead]
 
 
+def test_frames_bring_the_event_times_of_their_rows() -> None:
+    schema = {"k": pl.String(), "v": pl.Int64()}
+    rows = pl.DataFrame({"k": ["a", "b"], "v": [1, 2], "_time": [5, 900], "_wm": [0, 0]})
+    _, records = next(serde.encode_by_partition(sink(format="frame", key=()), rows, 1, 0))
+    found = serde.decode(source(format="frame", schema=schema), (), placed(*records.column("value").to_pylist()))
+    assert [("a", 1, 5), ("b", 2, 900)] == found.frame.select("k", "v", "_time").rows()
+    assert ["k", "v", "_time", "_key", "_offset"] == found.frame.columns
+
+
+def test_frames_of_a_table_bring_what_is_gone() -> None:
+    schema = {"k": pl.String(), "v": pl.Int64()}
+    changes = pl.DataFrame({"k": ["a", "a", "b"], "v": [1, 2, 3], "_time": [5, 6, 7], "_weight": [-1, 1, -1]})
+    changes = changes.with_columns(pl.col("_weight").cast(pl.Int8))
+    _, records = next(serde.encode_by_partition(sink(format="frame"), changes, 1, 0))
+    values = placed(*records.column("value").to_pylist())
+    table = serde.decode(source(format="frame", schema=schema, kind="table", key=("k",)), (), values)
+    assert [("a", 2, 6, 1), ("b", 3, 7, -1)] == table.frame.select("k", "v", "_time", "_weight").rows()
+    stream = serde.decode(source(format="frame", schema=schema), (), values)
+    assert [("a", 2)] == stream.frame.select("k", "v").rows(), "as tombstones of other formats are passed over"
+    alone = pl.DataFrame({"k": ["c"], "v": [4]}, schema=schema)
+    read = serde.decode(source(format="frame", schema=schema, kind="table", key=("k",)), (), placed(*serde.pack(alone)))
+    assert [("c", 4, 1_000, 1)] == read.frame.select("k", "v", "_time", "_weight").rows(), "frames of others need none"
+
+
 def test_frames_come_back_and_damaged_ones_are_named() -> None:
     frame = pl.DataFrame({"a": [1, None], "b": ["x", "y"], "c": [[1], []]})
     assert frame.equals(serde.unpack(serde.pack(frame)[0]))

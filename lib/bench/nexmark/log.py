@@ -21,6 +21,7 @@ from headwater.log.batch import encode_arrow
 from headwater.log.namespace import Namespace
 from headwater.store import open_store
 from headwater.streams import run_once
+from headwater.streams.frames import WEIGHT
 from headwater.streams.serde.packing import pack, unpack
 
 RECORDS = 8  # of a batch when the events are written: about 8 MiB
@@ -54,5 +55,6 @@ async def run(query: Query, generator: Generator, log: Namespace) -> Run:
     seconds = stopwatch_s() - started
     made = []
     async for chunk in log.reader.chunks(RESULT, 0, 0):
-        made += [unpack(value) for value in chunk.decode().column("value").to_pylist() if value is not None]
+        frames = [unpack(value) for value in chunk.decode().column("value").to_pylist() if value is not None]
+        made += [frame.drop(WEIGHT, strict=False) for frame in frames]  # no query loses a row of its table
     return Run(made, seconds)

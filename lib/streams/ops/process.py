@@ -10,9 +10,10 @@ import polars as pl
 from headwater.errors import InvalidRequest
 from headwater.limits import STREAMS_STATE_PIECE_ROWS, STREAMS_TIMER_CALLS_MAX
 from headwater.streams.duration import Duration
-from headwater.streams.frames import ENDED, MAIN, NEVER, SYSTEM, TIME, WEIGHT, WM
+from headwater.streams.frames import ENDED, FAILED, MAIN, NEVER, SYSTEM, TIME, WEIGHT, WM
 from headwater.streams.model import Process
 from headwater.streams.operator import Context, Delta, Operator, Outputs, Size, operator
+from headwater.streams.ops.apply import refused, said
 from headwater.streams.process import Clock, Processor, Punctuator, State, Timer, timer_of
 
 ROWS, TIMERS = "rows", "timers"  # tags of deltas
@@ -87,6 +88,7 @@ class Processes(Operator):
                 f"process(make) of {node.name!r} makes a {type(made).__name__}; it makes a headwater.streams.Processor."
             )
         self._processor = made
+        self._dead_letters = context.dead_letters
         self._context = Running(node.name, context.task, dict(node.schema))
         self._due: dict[int, int] = {}  # when timers were due as of the last commit
         self._processor.init(self._context)
@@ -104,8 +106,35 @@ class Processes(Operator):
             if timer.clock == "event":
                 due = _after(first, timer.interval)
                 timer.due = due if timer.due == NEVER else min(timer.due, due)
-        self._processor.process(frame, self._context)
-        return list(self._context.taken())
+        if self._dead_letters:
+            yield from self._guarded(frame)
+        else:
+            self._processor.process(frame, self._context)
+            yield from self._context.taken()
+
+    def _guarded(self, frame: pl.DataFrame) -> Outputs:
+        """A call that leaves nothing behind if it fails; then its halves, down to the rows that fail by themselves."""
+        context = self._context
+        for state in context.states.values():
+            state.begin()
+        try:
+            self._processor.process(frame, context)
+        except Exception as error:  # whatever a user's processor raises is about these rows
+            why = said(error)
+        else:
+            for state in context.states.values():
+                state.end()
+            yield from context.taken()
+            return
+        context.given.clear()
+        for state in context.states.values():
+            state.end(undo=True)
+        if frame.height == 1:
+            yield FAILED, refused(frame, {0: why})
+            return
+        half = frame.height // 2
+        yield from self._guarded(frame.head(half))
+        yield from self._guarded(frame.tail(frame.height - half))
 
     def advance(self, watermark: int, now_ms: int) -> Outputs:
         """Call the timers that are due, those of earlier times first."""

@@ -58,22 +58,29 @@ class Reduces(Operator):
                 continue
             key = tuple(row[name] for name in self._node.by)
             try:
-                for start in starts:
-                    self._fold((start, key), row, times[place])
+                # All of its windows or none: the function may refuse the row in a later one.
+                folded = [((start, key), self._folded((start, key), row)) for start in starts]
             except Exception as error:  # whatever a user's function raises is about this row
                 failed[place] = said(error)
+                continue
+            for at, made in folded:
+                self._hold(at, made, times[place])
         if late:
             yield LATE, frame[late]
         if failed:
             yield FAILED, refused(frame, failed)
 
-    def _fold(self, at: Key, row: dict[str, Any], time: int) -> None:
+    def _folded(self, at: Key, row: dict[str, Any]) -> dict[str, Any]:
+        """The row of a group with ``row`` in it. Raises what the function raises, or what its result's misfit is."""
         known = self._held.get(at)
         if known is None:
-            made = row
-        else:
-            made = self._node.fn(dict(known[0]), row)
-            pl.DataFrame([made], schema=self._row_schema, strict=True)
+            return row
+        made = self._node.fn(dict(known[0]), row)
+        pl.DataFrame([made], schema=self._row_schema, strict=True)
+        return made
+
+    def _hold(self, at: Key, made: dict[str, Any], time: int) -> None:
+        known = self._held.get(at)
         self._before.setdefault(at, known)
         self._touched[at] = None
         self._held[at] = ({name: made.get(name) for name in self._inputs}, max(time, known[1] if known else time))

@@ -8,7 +8,7 @@ then make one intent, fenced as a worker's are.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,6 +182,7 @@ async def plan_reset(namespace: Namespace, job: str, places: Mapping[Place, int]
     anew = _has_grown(state, found)
     return {
         "job": job,
+        "deleted_topics": [*([found.changelog.name] if anew else []), *found.repartitions],
         "offsets": [
             {
                 "topic": topic,
@@ -200,26 +201,24 @@ async def plan_reset(namespace: Namespace, job: str, places: Mapping[Place, int]
 async def reset(namespace: Namespace, job: str, places: Mapping[Place, int]) -> int:
     """Forget all state of a job and begin at ``places``; the commit that did it. Outputs stay.
 
-    All by one intent: offsets, the changelog and repartition topics trimmed to their ends, or deleted where the
-    number of the sources' partitions has changed, so that the next run makes them anew.
+    All by one intent: offsets, the changelog trimmed to its end, and the repartition topics deleted, also those of
+    nodes that have another name by now; the next run makes those that it needs. Where the number of the sources'
+    partitions has changed the changelog is deleted as well.
 
     Raises:
         Conflict: members are active. Stop them first.
         NotFound: there is no such job.
     """
-    async with _sole_owner(namespace, job) as (found, owner):
-        state = namespace.state
-        changes: list[ops.AnyOp] = []
+    # A source that was made anew is none that the group has offsets of, so it is named to be owned.
+    async with _sole_owner(namespace, job, {topic for topic, _ in places}) as (found, owner):
         offsets = dict(places)
-        internal = [found.changelog, *(namespace.topic(name) for name in found.repartitions)]
-        anew = _has_grown(state, found)
-        for topic in internal:
-            for number, place in enumerate(topic.partitions):
-                if not anew:
-                    offsets[topic.name, number] = place.next
-                    changes.append(ops.TrimLog(topic=topic.id, partition=number, before=place.next))
-            if anew:
-                changes.append(ops.DeleteTopic(topic=topic.id))
+        changes: list[ops.AnyOp] = [ops.DeleteTopic(topic=namespace.topic(name).id) for name in found.repartitions]
+        if _has_grown(namespace.state, found):
+            changes.append(ops.DeleteTopic(topic=found.changelog.id))
+        else:
+            for number, place in enumerate(found.changelog.partitions):
+                offsets[found.changelog.name, number] = place.next
+                changes.append(ops.TrimLog(topic=found.changelog.id, partition=number, before=place.next))
         fence = await namespace.offsets_op(job, offsets, owner.generation, owner.member)
         return (await settle(namespace, (), [fence, *changes])).seq
 
@@ -389,18 +388,23 @@ def _end(state: State, topic: str, partition: int) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _sole_owner(namespace: Namespace, job: str) -> AsyncIterator[tuple[Remains, Owner]]:
-    """Be the only member of the job's group. Raises ``Conflict`` if others are active, or come meanwhile."""
+async def _sole_owner(
+    namespace: Namespace, job: str, others: Collection[str] = ()
+) -> AsyncIterator[tuple[Remains, Owner]]:
+    """Be the only member of the job's group, and own ``others`` besides the topics that it has.
+
+    Raises ``Conflict`` if others are active, or come meanwhile.
+    """
     coordinator = namespace.shared(Coordinator)
     found = remains(await namespace.refresh(), job)
     await _refuse_active(namespace, coordinator, job)
     member = f"streams-control-{keys.fresh_name(namespace.chain.rng, 80)}"
-    topics = [found.changelog.name, *found.repartitions, *found.sources]
+    topics = sorted({found.changelog.name, *found.repartitions, *found.sources, *others})
     await coordinator.heartbeat(job, member, topics=topics, assignor=TASKS, joining=True, client="streams-control")
     try:
-        others = [name for name in _members(namespace.state, job) if name != member]
-        if others:
-            raise Conflict(f"Job {job!r} has members that came meanwhile: {', '.join(others)}. Stop them first.")
+        came = [name for name in _members(namespace.state, job) if name != member]
+        if came:
+            raise Conflict(f"Job {job!r} has members that came meanwhile: {', '.join(came)}. Stop them first.")
         heard = await coordinator.heartbeat(job, member)
         owner = Owner(member=member, generation=max(heard.owned.values(), default=heard.generation))
         # From here on nobody else can commit: what this process knows of the job's own topics stays true.

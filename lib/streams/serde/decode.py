@@ -48,8 +48,6 @@ def decode(source: Source, schemas: Sequence[TopicSchema], rows: pa.RecordBatch)
         if gone.any():
             frame = _tombstones(source, records, frame, gone)
         frame = frame.with_columns(pl.when(gone).then(-1).otherwise(1).cast(pl.Int8).alias(WEIGHT))
-    elif is_table:
-        frame = frame.with_columns(pl.lit(1, pl.Int8).alias(WEIGHT))
     frame, failures = _timed(source, frame, failures)
     return _sorted_out(source, records, frame, failures)
 
@@ -143,20 +141,34 @@ def _frames(source: Source, records: pl.DataFrame) -> tuple[pl.DataFrame, dict[i
         if value is None:
             continue
         try:
-            part = unpack(value).select([pl.col(name).cast(dtype) for name, dtype in schema.items()])
+            part = _framed(source, unpack(value), schema, timestamp)
         except Exception as error:  # damage and foreign columns alike make it a dead letter
             failures[row] = f"InvalidValue: {str(error).splitlines()[0]}"
             continue
         parts.append(
             part.with_columns(
-                pl.lit(timestamp, pl.Int64).alias(TIME),
                 pl.lit(key, pl.Binary).alias(KEY),
                 pl.lit(offset, pl.Int64).alias(OFFSET),
                 pl.lit(row, pl.UInt32).alias("_row"),
             )
         )
-    system = {TIME: pl.Int64(), KEY: pl.Binary(), OFFSET: pl.Int64(), "_row": pl.UInt32()}
+    weight = {WEIGHT: pl.Int8()} if source.kind != "stream" else {}
+    system = {TIME: pl.Int64(), **weight, KEY: pl.Binary(), OFFSET: pl.Int64(), "_row": pl.UInt32()}
     return pl.concat(parts, how="vertical") if parts else pl.DataFrame(schema={**schema, **system}), failures
+
+
+def _framed(source: Source, frame: pl.DataFrame, schema: Schema, timestamp: int) -> pl.DataFrame:
+    """The rows of one frame. A job's frames bring event times and, of a table, which rows are gone; others need not."""
+    is_table = source.kind != "stream"
+    if WEIGHT in frame.columns and not is_table:
+        frame = frame.filter(pl.col(WEIGHT) > 0)
+    time = pl.col(TIME) if TIME in frame.columns else pl.lit(timestamp)
+    weight = pl.col(WEIGHT) if WEIGHT in frame.columns else pl.lit(1)
+    return frame.select(
+        *(pl.col(name).cast(dtype) for name, dtype in schema.items()),
+        time.cast(pl.Int64).alias(TIME),
+        *([weight.cast(pl.Int8).alias(WEIGHT)] if is_table else []),
+    )
 
 
 def _tombstones(source: Source, records: pl.DataFrame, frame: pl.DataFrame, gone: pl.Series) -> pl.DataFrame:

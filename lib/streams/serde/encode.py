@@ -26,7 +26,7 @@ def encode_by_partition(
     if sink.format == "frame":
         keys = key_array(frame, sink.key)
         for partition, part in parted(frame, keys, partitions, otherwise).items():
-            yield partition, _framed(part)
+            yield partition, _framed(sink, part)
         return
     records = encode(sink, frame)
     if partitions == 1 or not sink.key:
@@ -76,12 +76,11 @@ def _newest(sink: Sink, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.unique(subset=list(sink.key), keep="last", maintain_order=True)
 
 
-def _framed(frame: pl.DataFrame) -> pa.RecordBatch:
-    """Whole frames as records: many rows in each."""
-    if WEIGHT in frame.columns:
-        frame = frame.filter(pl.col(WEIGHT) > 0)
+def _framed(sink: Sink, frame: pl.DataFrame) -> pa.RecordBatch:
+    """Whole frames as records: many rows in each, with their event times, and of a table with what is gone."""
     newest = frame.get_column(TIME).max() if frame.height else None
-    values = pack(frame.drop([name for name in frame.columns if name.startswith("_")])) if frame.height else []
+    kept = [*sink.schema, *(name for name in (TIME, WEIGHT) if name in frame.columns)]
+    values = pack(frame[kept]) if frame.height else []
     at = max(newest, 0) if isinstance(newest, int) else 0
     return records_of(at, None, pa.array(values, pa.binary()))
 
