@@ -25,6 +25,7 @@ FOUND = {
     20377: "a job that read only a global table has nothing in its changelog",
     20405: "a sliding window was asked for sums whose rows were gone in part",
     20470: "a timer began at the row that came first, an hour ahead of the others",
+    20695: "a task that was cancelled twice let go of nothing",
 }
 
 

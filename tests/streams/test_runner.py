@@ -458,3 +458,23 @@ def test_a_cancelled_run_leaves_the_group_and_nothing_behind() -> None:
         await check(namespace, rows)
 
     simulate(main())
+
+
+def test_a_task_that_is_cancelled_twice_lets_go_of_everything_all_the_same() -> None:
+    """A worker that loses its group cancels its tasks, and once more if it is stopped meanwhile (seed 20695)."""
+
+    async def main() -> None:
+        namespace, _ = await filled(random.Random(23))
+        app = await App.start(h.job(), await h.another(namespace, 11), h.OPTIONS)
+        while not any(task.computer for task in app.worker.tasks.values()):
+            await sim_loop().sleep(0.01)
+        tasks, lives = list(app.worker.tasks.values()), list(app.worker._lives.values())
+        for life in lives * 2:
+            life.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait(lives)
+        assert [None] * len(tasks) == [task.computer for task in tasks]
+        assert not any(task._commit is not None and not task._commit.done() for task in tasks)
+        await app.abandon()
+
+    simulate(main())

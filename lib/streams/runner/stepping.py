@@ -136,16 +136,22 @@ class TaskRunner:
             raise
         finally:
             self.is_running = False
-            if self.reading is not None:
-                await self.reading.stop()
-            if self._commit is not None:
-                # Whatever ended the task: nobody may make it anew before this is decided.
-                await asyncio.gather(self._commit, return_exceptions=True)
-            async with self.lock:
-                self.computer = None
-                if copy is not None:
-                    self.setting.making.discard(copy.task)
-            self._news()
+            # A worker that loses its group and is stopped meanwhile cancels twice: the second one comes in here.
+            try:
+                if self.reading is not None:
+                    await self.reading.stop()
+            finally:
+                await self._let_go(copy)
+
+    async def _let_go(self, copy: Copy | None) -> None:
+        if self._commit is not None:
+            # Whatever ended the task: nobody may make it anew before this is decided.
+            await asyncio.gather(self._commit, return_exceptions=True)
+        async with self.lock:
+            self.computer = None
+            if copy is not None:
+                self.setting.making.discard(copy.task)
+        self._news()
 
     # -- the beginning ---------------------------------------------------------------------------------
 
