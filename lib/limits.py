@@ -326,3 +326,16 @@ DOCTOR_NAMED = 3  # topics, groups or producers that one sentence names
 TOP_ROWS_MAX = 200  # rows of each table: more are not read, and redrawing them takes time
 TOP_PATIENCE_S = 3.0  # a store that is silent for longer is said to be, while the next look tries again
 TOP_HISTORY = 120  # looks whose rates are drawn
+
+# -- the console ---------------------------------------------------------------------------------------------
+
+CONSOLE_ROWS = 100  # of a list on one page
+CONSOLE_COMMITS = 50  # of the chain on one page: each that was not read before is a GET
+CONSOLE_FLOW_COMMITS = 200  # whose times and bytes the overview draws
+CONSOLE_COMMITS_KEPT = 2_000  # summaries that a process keeps of each namespace, about 1 KB each
+CONSOLE_RECORDS = 50  # of a topic on one page
+CONSOLE_FETCH_BYTES = MIB  # what one page of records reads of each partition, at the most
+CONSOLE_FILTERED = 5_000  # records that a filter looks at before it asks whether to go on
+CONSOLE_CELL_BYTES = 4 * KIB  # of a key, a value or a header: the rest is counted, not shown
+CONSOLE_FORM_FIELDS_MAX = 64  # fields of a form; the largest has a dozen
+CONSOLE_ORPHANS_MAX = 1_000_000  # objects that one search for orphans lists

@@ -88,6 +88,12 @@ class Documents(Generic[D]):
         await self.chain.put_once(self._key(fresh), self._encoded(structs.replace(doc, change=new_id(self.chain.rng))))
         return fresh
 
+    async def create_named(self, name: str, doc: D) -> bool:
+        """Store a document under an id that its users can work out. False if there is one. Cost: 1 PUT."""
+        return await self.chain.put_once(
+            self._key(name), self._encoded(structs.replace(doc, change=new_id(self.chain.rng)))
+        )
+
     async def load(self, name: str, principal: str) -> Held[D]:
         """The document as it is now.
 

@@ -16,6 +16,8 @@ from headwater.api import asking
 from headwater.api.messages import Call, Response, Route
 from headwater.api.routes import MAINTAIN
 from headwater.errors import HeadwaterError
+from headwater.limits import DEFERRED_KEEP_MS
+from headwater.log import keys
 from headwater.log.namespace import Namespace
 from headwater.log.reserving import expire_overdue
 from headwater.types import Progress
@@ -142,11 +144,13 @@ async def _reservations(run: _Run) -> None:
 
 async def _documents(run: _Run) -> None:
     from headwater.api import instance_store
+    from headwater.api.documents import delete_older
     from headwater.api.transactions import Transactions
     from headwater.api.uploads import Uploads
 
     space = run.namespace
     dropped = await Transactions(space).sweep() + await Uploads(space).sweep()
+    dropped += await delete_older(space.chain, keys.DEFERRED, DEFERRED_KEEP_MS)
     run.done["documents_dropped"] = dropped + await instance_store.sweep(space.chain)
 
 

@@ -7,6 +7,8 @@
     files/<tip>-<topic id>-<partition>-<nonce>
     branch/<seq>-<namespace>
     lease/<group>/<member>                  consumer/<group>/<instance>
+    transaction/<id>                        upload/<id>
+    deferred/<digest of a producer>
 
 Numbers are 20 digits wide, so that the order of keys is the order of numbers.
 """
@@ -36,7 +38,8 @@ BOUNDARIES = "boundary/"
 INDEXES = "index/"
 LEASES = "lease/"
 CONSUMERS = "consumer/"
-DOCUMENTS = ("transaction/", "upload/", CONSUMERS)  # folders of what the layers above keep beside the log
+DEFERRED = "deferred/"
+DOCUMENTS = ("transaction/", "upload/", CONSUMERS, DEFERRED)  # folders of what the layers above keep beside the log
 STAGED = "0"  # ends the writer's name in a segment of bytes alone; writers' names are base32, which has no 0
 
 _SEGMENT = re.compile(r"segment/([0-9]{20})-([0-9a-z]{1,32})-([0-9]{1,12})(?:\.([A-Za-z0-9_-]+))?\Z")

@@ -153,6 +153,7 @@ class EndReserve(Op, frozen=True):
     Without ``bump`` the producer goes on under its epoch and sequences, as Kafka's clients did before KIP-890. A
     repetition changes nothing and is answered the same; with the other ``commit`` it is refused as ``ended``. With
     ``after`` it comes after so many ends and moves of offsets of this producer, and is refused as ``stale`` later.
+    With ``brings`` the intent brings batches of the transaction with it: it is no repetition, whatever went before.
     """
 
     pid: Count
@@ -160,6 +161,7 @@ class EndReserve(Op, frozen=True):
     commit: bool
     bump: bool = True
     after: OrNone = -1
+    brings: bool = False
 
 
 class ExpireReserve(Op, frozen=True):

@@ -240,7 +240,7 @@ class Model(GroupModel):
         producer = self._fence(op.pid, op.epoch)
         how = "commit" if op.commit else "abort"
         before = self.ending_how if self.ending == op.pid else producer["ended"]
-        begun = self._busy(op.pid) or (self.reserve is not None and self.reserve.pid == op.pid)
+        begun = op.brings or self._busy(op.pid) or (self.reserve is not None and self.reserve.pid == op.pid)
         if not begun and before is not None and before[:2] == (op.pid, op.epoch):
             if before[2] != how:
                 raise No("ended")
@@ -505,7 +505,12 @@ class Maker:
                 *[ops.Reserve(pid=pid, epoch=epoch, timeout_ms=rng.choice([0, 5, 1_000]))] * 3,
                 *[
                     ops.EndReserve(
-                        pid=pid, epoch=epoch, commit=rng.random() < 0.6, bump=rng.random() < 0.5, after=self._after(pid)
+                        pid=pid,
+                        epoch=epoch,
+                        commit=rng.random() < 0.6,
+                        bump=rng.random() < 0.5,
+                        after=self._after(pid),
+                        brings=rng.random() < 0.2,
                     )
                     for _ in range(3)
                 ],

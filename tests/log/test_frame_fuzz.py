@@ -78,6 +78,7 @@ EVERY_OP: list[Any] = [
     Reserve(pid=3, epoch=4, timeout_ms=5),
     EndReserve(pid=3, epoch=4, commit=True),
     EndReserve(pid=3, epoch=4, commit=False, bump=False),
+    EndReserve(pid=3, epoch=4, commit=True, after=2, brings=True),
     ReserveOffsets(pid=3, epoch=4, timeout_ms=5, offsets=CommitOffsets(group="g", offsets=[OffsetEntry(1, 0, 5)])),
     ExpireReserve(pid=3),
     CommitOffsets(group="g", offsets=[OffsetEntry(1, 0, 5, "m", 7), OffsetEntry(1, 1, 5)], generation=1, member="m"),

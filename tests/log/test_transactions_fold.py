@@ -261,6 +261,19 @@ def test_two_ends_in_one_intent_must_agree() -> None:
     assert 1 == fold.done(ends(pid), ends(pid)).values["epoch"]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_an_end_that_brings_its_batches_is_no_repetition(first: bool) -> None:
+    fold, pid = ready()
+    reserve(fold, pid, seq=0)
+    fold.done(ends(pid, commit=first, bump=False))
+    brings = EndReserve(pid=pid, epoch=0, commit=True, bump=False, after=1, brings=True)
+    assert [1] == fold.done(brings, chunk(pid=pid, epoch=0, seq=1)).bases
+    assert [] == part(fold).held
+    refused(fold, "stale", brings, chunk(pid=pid, epoch=0, seq=2))
+    assert 0 == fold.done(ends(pid, bump=False)).values["epoch"]  # repeated, it is as any other
+    refused(fold, "ended", ends(pid, commit=False, bump=False))
+
+
 # -- what was written before -------------------------------------------------------------------------------------
 
 

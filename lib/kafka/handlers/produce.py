@@ -19,6 +19,7 @@ from kio.schema.errors import ErrorCode
 
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Throttled, Unavailable
 from headwater.kafka import schema
+from headwater.kafka.deferring import Deferring
 from headwater.kafka.errors import code_of
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
@@ -60,7 +61,7 @@ async def produce(peer: Peer, request: Request) -> Answer:
     if not wanted:
         return None if asked["acks"] == 0 else answers
     await _paid(peer, sum(part.nbytes for part in wanted))
-    sending = [_Sending(peer, group) for group in _groups(wanted)]
+    sending = [_sending(peer, tid, group) for group in _groups(wanted)]
     for each in sending:
         each.begin()
     # Until it has begun the writer does not know of it, and the next request must come behind it.
@@ -244,6 +245,36 @@ class _Sending:
         if isinstance(error, UnknownProducer) and part.transactional:
             code = ErrorCode.invalid_producer_id_mapping
         part.answer.update(error_code=code, error_message=error.message, base_offset=-1)
+
+
+class _Deferred(_Sending):
+    """Parts of a transaction that wait outside of the log: they have their offsets at its end."""
+
+    def __init__(self, peer: Peer, tid: str, parts: list[_Part]) -> None:
+        super().__init__(peer, parts)
+        self._tid = tid
+        self._taken: asyncio.Future[None] | None = None
+
+    def begin(self) -> None:
+        """Put the parts into the transaction's queue."""
+        appends = [part.append for part in self._parts if part.append is not None]
+        self._taken = self._peer.namespace.shared(Deferring).begin(self._tid, appends)
+
+    async def finish(self, before: asyncio.Future[None] | None) -> None:
+        """Wait until they are stored and named."""
+        assert self._taken is not None
+        try:
+            await self._taken
+        except HeadwaterError as error:
+            for part in self._parts:
+                self._fail(part, error)
+            return
+        for part in self._parts:
+            part.answer.update(error_code=ErrorCode.none, base_offset=-1)
+
+
+def _sending(peer: Peer, tid: str | None, parts: list[_Part]) -> _Sending:
+    return _Deferred(peer, tid or "", parts) if peer.deferred and parts[0].transactional else _Sending(peer, parts)
 
 
 APIS: Final = {0: Api(*schema.versions(0), produce)}

@@ -13,12 +13,14 @@ gateway a moment ago; who is let in by old knowledge is refused by the fold.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from kio.schema.errors import ErrorCode
 
 from headwater.errors import Conflict, Fenced, HeadwaterError, InvalidRequest
 from headwater.kafka import schema
+from headwater.kafka.deferring import Deferring
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_offsets import commit_code, commit_of, commit_parts, refused_parts
 from headwater.kafka.handlers.group_rules import enter, group_code, throttle_ms
@@ -315,7 +317,8 @@ async def end_txn(peer: Peer, request: Request) -> Answer:
         await peer.service.enter()
         code = await _code(peer, request, tid, pid, epoch)
         if code is ErrorCode.none:
-            found = await open_.end(commit=commit, bump=bump, begun=begun.has(pid, epoch))
+            end = partial(peer.namespace.shared(Deferring).end, open_) if peer.deferred else open_.end
+            found = await end(commit=commit, bump=bump, begun=begun.has(pid, epoch))
             begun.drop(pid)
         elif code in _ELSEWHERE:
             found = open_.ended(commit=commit, otherwise=Fenced("The producer is somebody else's."))

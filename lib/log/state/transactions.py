@@ -100,7 +100,7 @@ def _bump_at_the_end(change: Change, producer: Producer, ended: Ended | None) ->
 def _end_reserve(change: Change, op: EndReserve) -> None:
     producer = fence(change.state, op.pid, op.epoch)
     how: Literal["commit", "abort"] = "commit" if op.commit else "abort"
-    if _is_repetition(change, producer, how):
+    if not op.brings and _is_repetition(change, producer, how):
         answer(change, producer)
         return
     _check_after(producer, op.after)
