@@ -72,7 +72,7 @@ def _has_idle(state: State, group: Group, since_ms: int) -> bool:
     """Whether the fold would find something to forget; it has the last word."""
     if any(topic not in state.topics for topic in group.offsets):
         return True
-    if group.members or group.emptied_ms > since_ms:
+    if group.members or group.shares or group.emptied_ms > since_ms:
         return False
     times = [committed.time_ms for places in group.offsets.values() for committed in places.values()]
     return not times or min(times) <= since_ms

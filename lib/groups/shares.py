@@ -65,6 +65,7 @@ class Shares:
         self.holder = keys.fresh_name(namespace.chain.rng, 80)
         self._leases = Leases(namespace.chain)
         self._leased_s = float("-inf")  # when the newest renewal that arrived was sent
+        self._lapses = 0  # how often the lease may have been over since
         self._held: dict[Place, _Held] = {}
         self._doors: dict[Place, asyncio.Lock] = {}
         self._looked_s: dict[str, float] = {}
@@ -201,8 +202,11 @@ class Shares:
                 locks=config.locks,
                 start=await self._start(place, config) if share is None else -1,
             )
+            lapses = self._lapses
             outcome = await commit_surely(self.namespace, [*frees, claim])
-            self._gain(place, outcome.values["claim"])
+            if self.is_leased and lapses == self._lapses:
+                self._gain(place, outcome.values["claim"])
+            # Else others may have freed it before we heard of it: it is a stray, and freed with the next claim.
 
     async def _check_group(self, name: str) -> None:
         """Raise ``NotFound`` unless the group shares: the fold would refuse its claims, each by a commit."""
@@ -217,8 +221,8 @@ class Shares:
 
     def _gain(self, place: Place, claim: int) -> None:
         share = self._share(place)
-        if share is None or not self.is_leased:
-            return  # it is a stray now, and freed with the next claim
+        if share is None:
+            return
         held = self._find(place)
         if held is None:
             held = self._held[place] = _Held(share.epoch, self._now_s())
@@ -329,8 +333,13 @@ class Shares:
             return
         await self._leases.renew(HOLDERS, self.holder, session_ms=SHARE_LEASE_MS)
         if not self.is_leased:
-            self._held.clear()
+            self._lapse()
         self._leased_s = max(self._leased_s, sent_s)
+
+    def _lapse(self) -> None:
+        """The lease may have been over: whatever this process holds others may hand out by now."""
+        self._lapses += 1
+        self._held.clear()
 
     @property
     def is_leased(self) -> bool:
@@ -342,7 +351,7 @@ class Shares:
     def _find(self, place: Place) -> _Held | None:
         """What is handed out here of that share-partition, with its locks as of now."""
         if not self.is_leased:
-            self._held.clear()
+            self._lapse()
         held, share = self._held.get(place), self._share(place)
         if held is None:
             return None

@@ -10,6 +10,7 @@ from kio.schema.errors import ErrorCode as E
 
 from headwater.groups.shares import Shares
 from headwater.kafka.handlers import table
+from headwater.kafka.handlers.group_rules import coordinator_of
 from headwater.kafka.model import Fields, Later, Peer, Request
 from headwater.kafka.names import topic_uuid
 from headwater.kafka.share_records import extents
@@ -246,6 +247,22 @@ def test_renewals_are_refused_where_the_group_has_none() -> None:
         (member,) = await place(1, share_renew_acknowledge_enable="false")
         await member.fetch()
         assert E.invalid_request is await member.say((0, 0, RENEW))
+
+    simulate(main())
+
+
+def test_older_clients_take_whole_batches_and_renew_nothing() -> None:
+    async def main() -> None:
+        (member,) = await place(4)
+        topics = [{"topic_id": topic_uuid(member.peer.namespace, 1), "partitions": [{"partition_index": 0}]}]
+        asked: dict[str, Any] = {"group_id": "g", "member_id": "m0", "topics": topics, "max_records": 1}
+        first = await ask(member.peer, SHARE_FETCH, 1, **asked)
+        (row,) = first["responses"][0]["partitions"]
+        assert [(0, 3)] == [(each["first_offset"], each["last_offset"]) for each in row["acquired_records"]]
+        renewal = {"first_offset": 0, "last_offset": 0, "acknowledge_types": [RENEW]}
+        topics[0]["partitions"][0]["acknowledgement_batches"] = [renewal]
+        said = await ask(member.peer, ACKNOWLEDGE, 1, **{**asked, "share_session_epoch": 1})
+        assert E.invalid_request is E(said["responses"][0]["partitions"][0]["error_code"])
 
     simulate(main())
 
@@ -517,6 +534,23 @@ async def offsets(peer: Peer) -> tuple[int, int]:
     everything = (await ask(peer, DESCRIBE_OFFSETS, groups=[{"group_id": "g", "topics": None}]))["groups"][0]["topics"]
     assert [[row]] == [topic["partitions"] for topic in everything] or row["start_offset"] == -1
     return row["start_offset"], row["lag"]
+
+
+def test_a_group_that_is_idle_for_long_keeps_its_place_and_costs_no_commit() -> None:
+    async def main() -> None:
+        (member,) = await place(2)
+        assert [(0, 1, 1)] == await member.fetch()
+        assert E.none is await member.say((0, 1, ACCEPT))
+        assert E.none is await member.beat(-1)
+        await sim_loop().sleep(8 * 86_400.0)
+        namespace = member.peer.namespace
+        before = (await namespace.refresh()).seq
+        for _ in range(2):
+            assert () == (await coordinator_of(member.peer).sweep()).expired
+        assert before == (await namespace.refresh()).seq
+        assert 2 == namespace.state.groups["g"].shares[1][0].start
+
+    simulate(main(), limit_s=10 * 86_400.0)
 
 
 def test_configs_of_groups_are_shown_altered_and_listed() -> None:
