@@ -136,10 +136,14 @@ def test_confluent_hears_that_no_leader_is_to_be_elected(kafka: Any, confluent: 
     assert ck.KafkaError.ELECTION_NOT_NEEDED == found[place].code()
 
 
-def test_confluent_hears_that_gateways_keep_no_passwords(confluent: ca.AdminClient) -> None:
+def test_confluent_makes_and_deletes_scram_users(confluent: ca.AdminClient) -> None:
     info = ca.ScramCredentialInfo(ca.ScramMechanism.SCRAM_SHA_256, 8_192)
     change = ca.UserScramCredentialUpsertion("ann", info, b"pencil")
-    assert ck.KafkaError.POLICY_VIOLATION == code(confluent.alter_user_scram_credentials([change]))
+    assert 0 == code(confluent.alter_user_scram_credentials([change]))
+    assert ["ann"] == list(confluent.describe_user_scram_credentials().result(WAIT_S))
+    gone = ca.UserScramCredentialDeletion("ann", ca.ScramMechanism.SCRAM_SHA_256)
+    assert 0 == code(confluent.alter_user_scram_credentials([gone]))
+    assert ck.KafkaError.RESOURCE_NOT_FOUND == code(confluent.alter_user_scram_credentials([gone]))
     assert {} == confluent.describe_user_scram_credentials().result(WAIT_S)
 
 

@@ -56,4 +56,5 @@ def point(peer: Peer, places: Places, zone: str, topic: Topic, answer: Fields) -
             last_stable_offset=place.stable_end,
             log_start_offset=place.start,
             preferred_read_replica=places.leader(partition_place(peer, topic.id, number), zone).id,
+            records=b"",  # librdkafka takes null for a broken answer
         )
