@@ -82,7 +82,8 @@ async def main(port: int, node: int, folder: str, seed: int) -> None:
 
     clock = SystemClock()
     store = FaultyStore(open_store(f"file://{folder}", clock=clock), clock, random.Random(seed))
-    gateway = Gateway(store, [Listener(port=port)], Settings(node_id=node, linger_ms=5.0), clock=clock)
+    settings = Settings(node_id=node, zone=f"zone-{node}", linger_ms=5.0)
+    gateway = Gateway(store, [Listener(port=port)], settings, clock=clock)
     await serve(gateway, ready=lambda _: print("ready", flush=True))
 
 

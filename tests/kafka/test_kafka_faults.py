@@ -6,6 +6,7 @@ HEADWATER_FAULT_S says how long clients are driven (default 20 s; ``scripts/kafk
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import socket
@@ -86,6 +87,7 @@ class _Run:
         self._lock = threading.Lock()
         self._assignments = iter(range(1, 1 << 30))
         self._attempts = iter(range(1, 1 << 30))
+        self._zones = itertools.cycle((1, 2, 3))  # of the two gateways', and one that has none
 
     def guarded(self, work: Callable[[str], None], name: str) -> None:
         """Run a client; what breaks it breaks the test."""
@@ -101,6 +103,7 @@ class _Run:
             "log_level": 0,
             "reconnect.backoff.max.ms": 500,
             "topic.metadata.refresh.interval.ms": 1_000,
+            "client.id": f"zone=zone-{next(self._zones)}",
             **more,
         }
 
