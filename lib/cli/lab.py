@@ -15,12 +15,13 @@ from headwater.cli.settings import Command, Settings, general_options, pass_sett
 @click.option("--jobs", type=click.IntRange(min=0), default=0, help="Processes; by default one a core.")
 @click.option(
     "--world",
-    type=click.Choice(["engine", "functions", "archive", "streams"]),
+    type=click.Choice(["engine", "functions", "archive", "streams", "shares"]),
     default="engine",
     show_default=True,
     help="functions: real handlers that freeze, time out and vanish, and clients over HTTP. archive: days of "
     "archiving, compaction, retention, collection and branches, with readers of the past. streams: a job whose workers "
-    "crash, freeze and share its tasks, beside one that nobody disturbs.",
+    "crash, freeze and share its tasks, beside one that nobody disturbs. shares: a share group whose records are "
+    "handed out by processes that crash, freeze beyond their leases and wake as zombies.",
 )
 @pass_settings
 def sim(settings: Settings, seeds: int, first: int, jobs: int, world: str) -> None:

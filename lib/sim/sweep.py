@@ -1,4 +1,4 @@
-"""Many seeds, on all cores: ``headwater sim --seeds N [--first S] [--world functions|archive|streams] --json``."""
+"""Many seeds, on all cores: ``headwater sim --seeds N [--first S] [--world functions|archive|streams|shares]``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ WORLDS = {
     "functions": "headwater.sim.handlers",
     "archive": "headwater.sim.vault",
     "streams": "headwater.sim.streams",
+    "shares": "headwater.sim.shares",
 }  # whose ``simulate`` plays a seed
 
 
