@@ -224,6 +224,7 @@ STREAMS_TRIM_BYTES = 8 * MIB  # consumed bytes of a repartition topic that one t
 STREAMS_TICK_MS = 1_000  # wall-clock timers and silent partitions are looked after this often
 STREAMS_POLL_MS = 10_000  # one long poll of a task for new records: at rest 1 GET a second for the whole worker
 STREAMS_RECENT_ROWS_MIN = 1 << 16  # rows of a store that are put before they are merged into its pages
+STREAMS_RESTORE_ROWS = 1 << 20  # … and that are restored first if memory has no bound: they are sorted once
 STREAMS_PAGES_MIN = 16  # pages that a store's memory holds at least: what one page goes above its bound
 STREAMS_PAGE_BYTES_MIN = 64 * KIB  # a page is not cut below this: a file a page, read and written at once
 STREAMS_PAIRS_MAX = 1 << 20  # pairs that a join of streams puts out in one frame, so that a hot key costs no memory

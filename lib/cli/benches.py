@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -233,12 +234,32 @@ _NEXMARK_COLUMNS = (
 @click.command()
 @click.option("--batches", default=60, type=click.IntRange(4), show_default=True, help="Of 100,000 rows each.")
 @click.option("--rounds", default=2, type=click.IntRange(1), show_default=True, help="The best one counts.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path),
+              help="Instead run for 5 minutes of event time, draw what is held, and fail if it grows.")  # fmt: skip
 @pass_settings
-def streams(settings: Settings, batches: int, rounds: int) -> None:
-    """Stream processing: windows by kernel on one core, and the restore of state."""
+def streams(settings: Settings, batches: int, rounds: int, plot: Path | None) -> None:
+    """Stream processing: windows by kernel on one core, the restore of state, and with --plot what memory is held.
+
+    The plot has windows that expire, a skewed key, a stalled partition and a slow sink, each with its bound.
+    """
+    if plot is not None:
+        _plotted(settings, plot)
+        return
     from headwater.bench.streams import bench
 
     _show(settings, bench(batches, rounds=rounds))
+
+
+def _plotted(settings: Settings, plot: Path) -> None:
+    from headwater.bench import streams_memory
+
+    report = streams_memory.bench()
+    plot.write_text(streams_memory.drawn(report))
+    rows = [{"run": name, **{key: run[key] for key in ("unit", "most", "bound", "holds")}}
+            for name, run in report["runs"].items()]  # fmt: skip
+    _show(settings, {"bench": "streams memory", "plot": str(plot), "results": rows})
+    if not all(row["holds"] for row in rows):
+        raise click.ClickException("More is held than its bound: this is an error of Headwater; report it.")
 
 
 commands: dict[str, click.Command] = {

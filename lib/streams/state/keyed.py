@@ -15,7 +15,7 @@ from typing import Final
 
 import polars as pl
 
-from headwater.limits import STREAMS_RECENT_ROWS_MIN
+from headwater.limits import STREAMS_RECENT_ROWS_MIN, STREAMS_RESTORE_ROWS
 from headwater.streams.operator import Delta, Size
 from headwater.streams.state.hashed import HASH, hashed, merged, search, without
 from headwater.streams.state.spill import Pages
@@ -139,7 +139,8 @@ class Keyed:
         if DEAD not in frame.columns:
             frame = frame.with_columns(pl.lit(value=False).alias(DEAD))
         self._pending.append(frame.select(*self.columns, DEAD))
-        if sum(each.height for each in self._pending) >= max(self._pages.rows, self._recent_min):
+        least = self._recent_min if self._memory_max else max(self._recent_min, STREAMS_RESTORE_ROWS)
+        if sum(each.height for each in self._pending) >= max(self._pages.rows, least):
             self._settle()
 
     def restored(self) -> None:
@@ -203,8 +204,8 @@ class Keyed:
             page = self._pages.get(number)
             if some.get_column(DEAD).any():
                 page = without(page, self._search(page, some.get_column(HASH), some, self.keys))
-            whole = merged(page, some.filter(~pl.col(DEAD)).drop(DEAD), self.keys)
-            self._pages.replace({number: whole.rechunk()})
+                some = some.filter(~pl.col(DEAD))
+            self._pages.replace({number: merged(page, some.drop(DEAD), self.keys).rechunk()})
 
     def _settle(self) -> None:
         """Store what was restored and not stored yet: at once, since a merge costs as much for one row as for many."""
