@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -37,6 +38,7 @@ from headwater.store.retry import retrying
 
 FOLDER: Final = "_gateways/"  # no namespace can be called so
 NONCE_BITS: Final = 80
+_LOOPBACK = re.compile(r"(localhost|127\..*|::1|0\.0\.0\.0|::)\Z", re.IGNORECASE)
 PATIENCE_S: Final = 2.0  # a request for a card is tried so long; clients wait for some of them
 
 
@@ -50,11 +52,15 @@ class Door(Struct, frozen=True):
 
 
 class Card(Struct, frozen=True):
-    """Who a gateway is. Fields that are not known are left alone: gateways of two versions serve together."""
+    """Who a gateway is. Fields that are not known are left alone: gateways of two versions serve together.
+
+    ``machine`` tells gateways at loopback addresses apart, which mean another machine to everybody else.
+    """
 
     node: int
     zone: str = ""
     doors: list[Door] = []
+    machine: str = ""
 
 
 class Fleet:
@@ -122,13 +128,18 @@ class Fleet:
                 card.node: Node(card.node, door.host, door.port, card.zone)
                 for card in self._others
                 for door in card.doors
-                if door.name == listener and namespace in door.namespaces
+                if door.name == listener and namespace in door.namespaces and self._reaches(card, door)
             }
             found[myself.id] = myself
             self._places[key] = Places(sorted(found.values()))
         return self._places[key]
 
     # -- the parts -----------------------------------------------------------------------------------------
+
+    def _reaches(self, card: Card, door: Door) -> bool:
+        """Whether our clients can go there: an address of the machine itself is one for those on it."""
+        mine = self._card
+        return not _LOOPBACK.match(door.host) or (mine is not None and mine.machine == card.machine)
 
     async def _trying(self, work: Callable[[], object]) -> None:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import sys
 import traceback
 import zlib
@@ -80,7 +81,7 @@ class Gateway:
         self.connections_max = connections_max
         self.paused: set[Connection] = set()
         self.quotas = Quotas(self.clock)
-        self.sessions = FetchSessions(self.rng)
+        self._sessions: dict[str, FetchSessions] = {}
         self._options = options or Options(linger_ms=self.settings.linger_ms)
         self._namespaces: dict[str, asyncio.Future[Namespace]] = {}
         self._shelves: dict[str, Shelf] = {}
@@ -206,6 +207,12 @@ class Gateway:
             self._shelves[namespace.name] = Shelf(namespace, self.settings.cache_bytes)
         return self._shelves[namespace.name]
 
+    def sessions(self, namespace: Namespace) -> FetchSessions:
+        """The fetch sessions of a namespace's consumers: an id of one opens nothing in another."""
+        if namespace.name not in self._sessions:
+            self._sessions[namespace.name] = FetchSessions(self.rng)
+        return self._sessions[namespace.name]
+
     def now_s(self) -> float:
         """Seconds of a clock that never goes back."""
         return self.clock.elapsed_s()
@@ -247,7 +254,7 @@ class Gateway:
             address = each.listener.advertised or each.address
             spaces = self.settings.namespaces_of(each.listener)
             doors.append(Door(each.listener.name, address.host, address.port, spaces))
-        return Card(self.node_id, self.settings.zone, doors)
+        return Card(self.node_id, self.settings.zone, doors, socket.gethostname())
 
     def _accepting(self, listening: Listening) -> Callable[[], Connection]:
         return lambda: Connection(self, listening)

@@ -11,8 +11,8 @@ from kio.schema.errors import ErrorCode as E
 
 from headwater.errors import InvalidRequest
 from headwater.kafka.fleet import FOLDER, Card, Door, Fleet
-from headwater.kafka.gateway import Gateway, Settings
-from headwater.kafka.model import Fields, Peer
+from headwater.kafka.gateway import Auth, Gateway, Listener, Listening, Settings
+from headwater.kafka.model import Address, Fields, Peer
 from headwater.kafka.placing import Node, Places, zone_in
 from headwater.kafka.routes import namespace_for, parse_route
 from headwater.limits import KAFKA_CARD_DEAD_MS, KAFKA_CARD_KEEP_MS, KAFKA_CARD_RENEW_S, KAFKA_LONELY_LOOK_S
@@ -184,6 +184,19 @@ def test_others_are_reached_through_the_listener_of_the_same_name_and_namespace(
     simulate(main())
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0.0.0.0"])
+def test_a_loopback_address_is_for_clients_of_the_same_machine(host: str) -> None:
+    async def main() -> None:
+        store, me = network(), Node(1, "127.0.0.1", 1)
+        await a_fleet(store, 2).enter(Card(2, "", [Door("TEST", host, 2, ["ns"])], "laptop"))
+        for seed, (machine, nodes) in enumerate({"laptop": [1, 2], "desk": [1]}.items(), 3):
+            here = a_fleet(store, seed)
+            await here.enter(Card(1, "", [], machine))
+            assert nodes == [node.id for node in here.places("TEST", "ns", me).nodes]
+
+    simulate(main())
+
+
 # -- where clients are sent -----------------------------------------------------------------------------------
 
 
@@ -317,5 +330,58 @@ def test_a_group_is_listed_by_one_of_the_gateways() -> None:
             await namespace.commit_offsets(name, {("t", 0): 1})
         lists = [[each["group_id"] for each in (await ask(each, LIST_GROUPS))["groups"]] for each in (known, other)]
         assert names != sorted(lists[0]) and sorted(names) == sorted(lists[0] + lists[1])
+
+    simulate(main())
+
+
+# -- namespaces of one gateway --------------------------------------------------------------------------------
+
+
+def test_client_ids_lead_to_namespaces_that_share_nothing() -> None:
+    async def main() -> None:
+        store = network()
+        clock = SimClock(sim_loop())
+        routes = (parse_route("client:billing-*=billing"), parse_route("user:ann=orders"))
+        gateway = Gateway(store, (), Settings(node_id=1, routes=routes), clock=clock, rng=random.Random(1))
+        here = Listening(Listener(name="TEST", namespace="shared"), Address(host="h", port=1))
+        shared, billing = [await gateway.peer_for(here, "h", None, client) for client in ("app", "billing-7")]
+        assert ("shared", "billing") == (shared.namespace.name, billing.namespace.name)
+        for known in (shared, billing):
+            await known.namespace.create_topic("t", 1)
+        await shared.namespace.commit_offsets("g", {("t", 0): 1})
+        assert [["g"], []] == [
+            [each["group_id"] for each in (await ask(known, LIST_GROUPS))["groups"]] for known in (shared, billing)
+        ]
+        clusters = {(await ask(known, METADATA, topics=[]))["cluster_id"] for known in (shared, billing)}
+        assert 2 == len(clusters)
+        asked = {"session_id": 0, "session_epoch": 0, "max_wait": 0, "max_bytes": 1}
+        topic = {"topic": "t", "partitions": [{"partition": 0, "fetch_offset": 0, "partition_max_bytes": 1}]}
+        session = (await ask(shared, FETCH, 12, **asked, topics=[topic]))["session_id"]
+        again = {**asked, "session_id": session, "session_epoch": 1}
+        assert E.none == (await ask(shared, FETCH, 12, **again))["error_code"]
+        assert E.fetch_session_id_not_found == (await ask(billing, FETCH, 12, **again))["error_code"]
+        assert gateway.shelf(shared.namespace) is not gateway.shelf(billing.namespace)
+        for known in (shared, billing):
+            await known.namespace.close()
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("auth", ["sasl", "tls"])
+def test_where_clients_say_who_they_are_a_client_id_leads_nowhere(auth: Auth) -> None:
+    async def main() -> None:
+        routes = (parse_route("client:*=billing"), parse_route("user:ann=orders"))
+        settings = Settings(node_id=1, routes=routes)
+        gateway = Gateway(network(), (), settings, clock=SimClock(sim_loop()), rng=random.Random(1))
+        listener = Listener(name="TEST", namespace="shared", auth=auth)
+        here = Listening(listener, Address(host="h", port=1))
+        subject = {"subject": ((("commonName", "ann"),),)} if auth == "tls" else None
+        known = await gateway.peer_for(here, "h", subject, "billing-7")
+        assert ("orders" if auth == "tls" else "shared") == known.namespace.name
+        assert (["orders", "shared"], ["billing", "shared"]) == (
+            settings.namespaces_of(listener),
+            settings.namespaces_of(Listener(namespace="shared")),
+        )
+        await known.namespace.close()
 
     simulate(main())

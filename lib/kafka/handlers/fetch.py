@@ -44,7 +44,7 @@ async def fetch(peer: Peer, request: Request) -> Answer:
 async def _fetch(peer: Peer, request: Request) -> Fields:
     asked = request.fields
     try:
-        session = peer.gateway.sessions.begin(asked)
+        session = peer.gateway.sessions(peer.namespace).begin(asked)
     except Refusal as error:
         return {"error_code": error.code}
     if session is not None:
