@@ -13,7 +13,7 @@ client notices:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from kio.schema.errors import ErrorCode
@@ -25,6 +25,7 @@ from headwater.groups.describe import TP, named, phase_of
 from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
+    by_topic,
     check_may,
     check_standing,
     coordinator_of,
@@ -37,7 +38,7 @@ from headwater.kafka.handlers.group_rules import (
 )
 from headwater.kafka.handlers.subscriptions import names_of, pattern_of, subscription
 from headwater.kafka.model import Answer, Fields, Peer, Request
-from headwater.kafka.names import topic_by_uuid, topic_uuid
+from headwater.kafka.names import topic_by_uuid
 from headwater.kafka.rights import operations_of
 from headwater.limits import (
     KAFKA_GROUP_STALE_MS,
@@ -77,7 +78,7 @@ async def consumer_group_heartbeat(peer: Peer, request: Request) -> Answer:
         "member_id": beat.member,
         "member_epoch": beat.epoch,
         "heartbeat_interval": _interval_ms(peer),
-        "assignment": {"topic_partitions": _by_topic(peer, beat.owned)},
+        "assignment": {"topic_partitions": by_topic(peer, beat.owned)},
     }
 
 
@@ -187,22 +188,6 @@ def _interval_ms(peer: Peer) -> int:
     return min(max(wanted_ms, KAFKA_HEARTBEAT_MS_MIN), KAFKA_HEARTBEAT_MS_MAX)
 
 
-def _by_topic(peer: Peer, places: Iterable[TP]) -> list[Fields]:
-    found: dict[str, list[int]] = {}
-    for topic, partition in places:
-        found.setdefault(topic, []).append(partition)
-    names = peer.namespace.state.names
-    return [
-        {
-            "topic_id": topic_uuid(peer.namespace, names[topic]),
-            "topic_name": topic,
-            "partitions": partitions,
-        }
-        for topic, partitions in found.items()
-        if topic in names
-    ]
-
-
 # -- describe ------------------------------------------------------------------------------------------------
 
 
@@ -252,8 +237,8 @@ def _member(peer: Peer, group: Group, member: Member) -> Fields:
         "client_host": "",  # no gateway holds a member for longer than one request
         "subscribed_topic_names": names_of(member.topics),
         "subscribed_topic_regex": pattern_of(member.topics) or None,
-        "assignment": {"topic_partitions": _by_topic(peer, sorted(held))},
-        "target_assignment": {"topic_partitions": _by_topic(peer, named(state, target))},
+        "assignment": {"topic_partitions": by_topic(peer, sorted(held))},
+        "target_assignment": {"topic_partitions": by_topic(peer, named(state, target))},
         "member_type": CONSUMER_MEMBER,
     }
 

@@ -15,8 +15,10 @@ from kio.schema.errors import ErrorCode
 from headwater.api.names import check_name
 from headwater.errors import HeadwaterError, InvalidRequest, Throttled
 from headwater.groups.coordinator import Coordinator
+from headwater.groups.describe import TP
 from headwater.kafka.errors import Refusal, code_of
 from headwater.kafka.model import Fields, Peer
+from headwater.kafka.names import topic_uuid
 from headwater.limits import KAFKA_ADMIN_AT_ONCE, KAFKA_MEMBER_PENDING_MS, NAME_BYTES_MAX
 from headwater.log.operations import Operation
 from headwater.log.outcomes import UnknownMember
@@ -112,6 +114,23 @@ async def describe_each(peer: Peer, names: Iterable[str], described: Callable[[s
         return {"groups": [{"group_id": name, **shown} for name in wanted], "throttle_time": throttle_ms(error)}
     await bury_in(peer, (name for name in wanted if peer.service.may("describe", "group", name)))
     return {"groups": [described(name) for name in wanted]}
+
+
+def by_topic(peer: Peer, places: Iterable[TP]) -> list[Fields]:
+    """Partitions as members are told of them."""
+    found: dict[str, list[int]] = {}
+    for topic, partition in places:
+        found.setdefault(topic, []).append(partition)
+    names = peer.namespace.state.names
+    return [
+        {
+            "topic_id": topic_uuid(peer.namespace, names[topic]),
+            "topic_name": topic,
+            "partitions": partitions,
+        }
+        for topic, partitions in found.items()
+        if topic in names
+    ]
 
 
 # -- members --------------------------------------------------------------------------------------------

@@ -6,18 +6,18 @@ gateway remembers what it said last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from kio.schema.errors import ErrorCode
 
 from headwater.errors import HeadwaterError
-from headwater.groups.describe import TP, named, phase_of
+from headwater.groups.describe import named, phase_of
 from headwater.groups.share_configs import share_config
 from headwater.groups.share_members import join_share, stay_in_share
 from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
+    by_topic,
     check_may,
     check_standing,
     coordinator_of,
@@ -27,7 +27,6 @@ from headwater.kafka.handlers.group_rules import (
     tidy,
 )
 from headwater.kafka.model import Answer, Fields, Peer, Request
-from headwater.kafka.names import topic_uuid
 from headwater.kafka.rights import operations_of
 from headwater.limits import KAFKA_GROUP_STALE_MS
 from headwater.log.state import Member
@@ -78,7 +77,7 @@ async def share_group_heartbeat(peer: Peer, request: Request) -> Answer:
         "member_id": beat.member,
         "member_epoch": beat.epoch,
         "heartbeat_interval": share_config(peer.namespace.state, group).heartbeat_ms,
-        "assignment": {"topic_partitions": _by_topic(peer, beat.owned)},
+        "assignment": {"topic_partitions": by_topic(peer, beat.owned)},
     }
 
 
@@ -99,18 +98,6 @@ def _check_topics(peer: Peer, asked: Fields) -> None:
         if not peer.service.may("describe", "topic", topic):
             message = f"Principal {peer.principal!r} may not describe topic {topic!r}."
             raise Refusal(ErrorCode.topic_authorization_failed, message)
-
-
-def _by_topic(peer: Peer, places: Iterable[TP]) -> list[Fields]:
-    found: dict[str, list[int]] = {}
-    for topic, partition in places:
-        found.setdefault(topic, []).append(partition)
-    names = peer.namespace.state.names
-    return [
-        {"topic_id": topic_uuid(peer.namespace, names[topic]), "topic_name": topic, "partitions": partitions}
-        for topic, partitions in found.items()
-        if topic in names
-    ]
 
 
 async def share_group_describe(peer: Peer, request: Request) -> Answer:
@@ -150,7 +137,7 @@ def _member(peer: Peer, member: Member) -> Fields:
         "client_id": member.client,
         "client_host": "",  # no gateway holds a member for longer than one request
         "subscribed_topic_names": member.topics,
-        "assignment": {"topic_partitions": _by_topic(peer, named(peer.namespace.state, member.owned))},
+        "assignment": {"topic_partitions": by_topic(peer, named(peer.namespace.state, member.owned))},
     }
 
 
