@@ -15,7 +15,7 @@ import random
 import tempfile
 from typing import Any, Final
 
-from headwater.clock import SystemClock
+from headwater.clock import cpu_s
 from headwater.streams.model import Window
 
 BATCH: Final = 100_000
@@ -25,7 +25,7 @@ RESTORES: Final = 5  # of which the best counts: one takes a tenth of a second
 
 
 def bench(batches: int = 60, *, rounds: int = 2, seed: int = 1) -> dict[str, Any]:
-    """Rates in rows (or keys) a second, best of the rounds. Polars is held to one thread if it was not used before."""
+    """Rates in rows (or keys) a second of CPU time, best of the rounds. Polars has one thread if it is not in use yet."""
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     from headwater.streams import hopping, session, sliding, tumbling
 
@@ -96,12 +96,11 @@ def _job(window: Window | None, keys: str) -> Any:
 def _play(window: Window, keys: str, frames: list[Any], *, commits: bool) -> tuple[float, list[int]]:
     from headwater.streams.task import Input
 
-    clock = SystemClock()
     task, flat, spent = _task(window, keys), [], 0.0
     for number, frame in enumerate(frames):
-        began = clock.elapsed_s()
+        began = cpu_s()
         task.step([Input(source="in", frame=frame)], commits=commits)
-        spent += clock.elapsed_s() - began
+        spent += cpu_s() - began
         if number % max(len(frames) // 10, 1) == 0:
             flat.append(task.operators["sums"].size().rows)
     return sum(frame.height for frame in frames) / spent, flat
@@ -121,18 +120,18 @@ def _restore(seed: int) -> float:
     task = _task(None, "int64")
     task.step([Input(source="in", frame=_table(seed))])
     pieces = list(task.snapshot())
-    clock, other = SystemClock(), _task(None, "int64")
-    began = clock.elapsed_s()
+    other = _task(None, "int64")
+    began = cpu_s()
     for name, delta in pieces:
         other.restore(name, delta)
     other.restored(task.progress())
-    spent = clock.elapsed_s() - began
+    spent = cpu_s() - began
     assert other.operators["sums"].size().rows == RESTORED, "all keys are back"
     return RESTORED / spent
 
 
 async def _restore_through_log(seed: int, rounds: int) -> float:
-    """Keys a second by the wall clock: reading, decoding and sorting what a job has left, on one core or two."""
+    """Keys a second: reading, decoding and sorting what a job has left in its changelog."""
     import pyarrow as pa
 
     from headwater.log.batch import encode_arrow
@@ -144,7 +143,7 @@ async def _restore_through_log(seed: int, rounds: int) -> float:
     from headwater.streams.serde.packing import pack
     from headwater.upkeep.offload import in_thread
 
-    clock, best = SystemClock(), 0.0
+    best = 0.0
     with tempfile.TemporaryDirectory(prefix="headwater-restore-") as folder:
         async with await Namespace.open(open_store(f"file://{folder}"), "bench", owns_store=True) as log:
             await log.create_topic("in", 1)
@@ -157,10 +156,10 @@ async def _restore_through_log(seed: int, rounds: int) -> float:
         for _ in range(rounds):
             async with await Namespace.open(open_store(f"file://{folder}"), "bench", owns_store=True) as log:
                 making = Making(job=await prepare(log, _job(None, "int64")))
-                began = clock.elapsed_s()
+                began = cpu_s()
                 copy = await restore(log, making, 0, None, offload=in_thread)
                 await in_thread(copy.task.restored, copy.progress)
-                best = max(best, RESTORED / (clock.elapsed_s() - began))
+                best = max(best, RESTORED / (cpu_s() - began))
                 assert copy.task.operators["sums"].size().rows == RESTORED, "all keys are back"
                 making.discard(copy.task)
     return best

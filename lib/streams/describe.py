@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+
+import polars as pl
 
 from headwater.streams import model
 from headwater.streams.duration import shown
@@ -120,11 +123,26 @@ def note_of(node: Node) -> str:
             )
             return f"{node.how}, on {on}"
         case model.Filter():
-            return str(node.expr)
+            return plain(node.expr)
+        case model.Select():
+            return ", ".join(node.schema)
+        case model.Repartition():
+            return f"by {', '.join(node.by)}"
         case model.Branch():
             return node.output
         case _:
             return ""
+
+
+def plain(expr: pl.Expr) -> str:
+    """An expression as a reader would write it: Polars' own text without the marks of its parser."""
+    text = str(expr)
+    marks = (r'col\("([^"]*)"\)', r"\1"), (r"dyn \w+: ", ""), (r"\(([^()\s]*)\)", r"\1")
+    for pattern, instead in (*marks, *[(r"(?<!\w)\(\[([^\[\]]*)\]\)", r"(\1)")] * 3):
+        text = re.sub(pattern, instead, text)
+    # Brackets that hold the whole are none of a list, and say nothing.
+    inner = text[1:-1]
+    return inner if text.startswith("[") and text.endswith("]") and "[" not in inner and "]" not in inner else text
 
 
 def window_of(window: Window) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
 
 from headwater.streams.describe import kind_of, note_of, stages
+from headwater.streams.duration import shown
 from headwater.streams.model import Join, Node, Repartition, Sink, Source, Spec
 from headwater.streams.plan import is_stateful
 
@@ -16,6 +17,7 @@ HEIGHT: Final = 54
 GAP_X: Final = 28
 GAP_Y: Final = 44
 MARGIN: Final = 28
+LANE: Final = 24  # beside the boxes, for edges that pass some
 NOTE_MAX: Final = 34
 
 STYLE: Final = """
@@ -43,7 +45,9 @@ def drawn(spec: Spec) -> str:
     """The picture as a document of its own."""
     rows = _rows(spec.nodes)
     places = _placed(rows, spec.nodes)
-    width = max(len(row) for row in rows) * (WIDTH + GAP_X) - GAP_X + 2 * MARGIN
+    around = [(parent, name) for name, node in spec.nodes.items() for parent in node.parents
+              if _is_hidden(places[parent], places[name], places.values())]  # fmt: skip
+    width = max(len(row) for row in rows) * (WIDTH + GAP_X) - GAP_X + 2 * MARGIN + (LANE if around else 0)
     height = len(rows) * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN + 24
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     label = f'role="img" aria-label="Topology of job {escape(spec.job)}"'
@@ -54,7 +58,10 @@ def drawn(spec: Spec) -> str:
         f'<text class="title" x="{MARGIN}" y="20">{escape(spec.job)}</text>',
     ]
     parts += [_stage(names, places) for names in _own(spec.nodes)]
-    parts += [_edge(places[parent], places[name]) for name, node in spec.nodes.items() for parent in node.parents]
+    for name, node in spec.nodes.items():
+        for parent in node.parents:
+            drawn_as = _lane if (parent, name) in around else _edge
+            parts.append(drawn_as(places[parent], places[name]))
     parts += [_node(node, places[name]) for name, node in spec.nodes.items()]
     return "\n".join([*parts, "</svg>", ""])
 
@@ -130,6 +137,27 @@ def _edge(parent: Box, child: Box) -> str:
     return f'<path class="edge" d="{path}{child.x:.0f} {bottom - 6:.0f}"/><polygon class="tip" points="{tip}"/>'
 
 
+def _is_hidden(parent: Box, child: Box, boxes: Iterable[Box]) -> bool:
+    """Whether a straight edge would run behind boxes of the rows between."""
+    between = (box for box in boxes if parent.y < box.y < child.y)
+    return any(
+        min(parent.x, child.x) - WIDTH / 2 < box.x < max(parent.x, child.x) + WIDTH / 2
+        and abs(box.x - (parent.x + (child.x - parent.x) * (box.y - parent.y) / (child.y - parent.y))) < WIDTH / 2
+        for box in between
+    )
+
+
+def _lane(parent: Box, child: Box) -> str:
+    """An edge that leaves and comes in at the right, so that it is seen beside what lies between."""
+    top, bottom = parent.y + HEIGHT / 2, child.y + HEIGHT / 2
+    begin, end = parent.x + WIDTH / 2, child.x + WIDTH / 2
+    lane = max(begin, end) + LANE
+    path = f"M {begin:.0f} {top:.0f} C {lane:.0f} {top:.0f} {lane:.0f} {top:.0f} {lane:.0f} {top + LANE:.0f} "
+    path += f"V {bottom - LANE:.0f} C {lane:.0f} {bottom:.0f} {lane:.0f} {bottom:.0f} {end + 6:.0f} {bottom:.0f}"
+    tip = f"{end + 7:.0f},{bottom - 4:.0f} {end + 7:.0f},{bottom + 4:.0f} {end:.0f},{bottom:.0f}"
+    return f'<path class="edge" d="{path}"/><polygon class="tip" points="{tip}"/>'
+
+
 def _node(node: Node, box: Box) -> str:
     is_topic = isinstance(node, Source | Sink | Repartition)
     css = "topic" if is_topic else "state" if is_stateful(node) else "node"
@@ -137,7 +165,7 @@ def _node(node: Node, box: Box) -> str:
     left = box.x - WIDTH / 2
     note = note_of(node)
     if isinstance(node, Join) and node.kind == "stream":
-        note += f", within {max(node.before, node.after)} ms"
+        note += f", within {shown(max(node.before, node.after))}"
     shape = f'x="{left:.0f}" y="{box.y:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="{radius:.0f}"'
     lines = [
         f'<g><title>{escape(_tooltip(node))}</title><rect class="{css}" {shape}/>',

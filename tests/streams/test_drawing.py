@@ -8,6 +8,8 @@ from xml.etree import ElementTree as ET
 import polars as pl
 
 from headwater.streams import Topology, agg, col, tumbling
+from headwater.streams.describe import plain
+from headwater.streams.svg import drawn
 
 SVG = "{http://www.w3.org/2000/svg}"
 DELAYS = """\
@@ -15,7 +17,7 @@ Job: delays
   Sub-topology: 0
     Source: flights (topic flights, json)
       --> positive
-    Filter: positive ([(col("v")) > (dyn int: 0)])
+    Filter: positive (v > 0)
       <-- flights
       --> repartition-1
     Repartition: repartition-1 (topic delays-repartition-1-repartition, by k)
@@ -100,6 +102,24 @@ def test_nodes_lie_inside_the_picture_and_apart() -> None:
     assert all(x >= 0 and y >= 0 and x + w <= width and y + h <= height for x, y, w, h in boxes)
     for at, (x, y, w, _) in enumerate(boxes):
         assert all(y != other[1] or abs(x - other[0]) >= w for other in boxes[at + 1 :])
+
+
+def test_an_edge_that_passes_boxes_is_drawn_beside_them() -> None:
+    t = Topology("job")
+    rows = t.stream("in", schema={"k": pl.String, "v": pl.Int64}).repartition("k")
+    most = rows.group_by("k").window(tumbling("2s")).aggregate(most=agg.max("v")).suppress()
+    rows.join(most.select("k", "most"), on="k", within="2s").to("out")
+    picture = drawn(t.build())
+    assert 1 == len(re.findall(r'class="edge" d="[^"]* V ', picture)), "from the repartition to the join"
+    assert "inner, on k, within 2s" in picture
+    without = Topology("job")
+    without.stream("in", schema={"k": pl.String}).filter(col("k") == "a").to("out")
+    assert [] == re.findall(r'class="edge" d="[^"]* V ', drawn(without.build()))
+
+
+def test_expressions_are_shown_without_the_marks_of_polars_parser() -> None:
+    assert "v > 0" == plain(col("v") > 0)
+    assert '(v > 0) & (k == "a")' == plain((col("v") > 0) & (col("k") == "a"))
 
 
 def test_a_picture_takes_expressions_with_signs_of_markup() -> None:
