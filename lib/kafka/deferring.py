@@ -113,23 +113,23 @@ class Deferring:
             if not any(isinstance(chunks, BaseException) for chunks in stored):
                 await self._add(key, queue, [chunk for chunks in stored for chunk in chunks])  # type: ignore[union-attr]
                 for _, done in gathered:
-                    done.set_result(None)
+                    _tell(done, None)
                 return
         except OutOfOrder:
             with suppress(HeadwaterError):
                 await self.namespace.refresh()  # the last transaction may have ended at another gateway
         except Exception as error:
             if len(gathered) == 1:
-                gathered[0][1].set_exception(error)
+                _tell(gathered[0][1], error)
                 return
         for chunks, (_, done) in zip(stored, gathered, strict=True):
             try:
                 if isinstance(chunks, BaseException):
                     raise chunks
                 await self._add(key, queue, chunks)
-                done.set_result(None)
+                _tell(done, None)
             except Exception as error:
-                done.set_exception(error)
+                _tell(done, error)
 
     async def _add(self, key: tuple[str, int, int], queue: _Queue, chunks: Sequence[ops.Chunk]) -> None:
         tid, pid, epoch = key
@@ -261,6 +261,15 @@ class Deferring:
         gone = structs.replace(held.doc, state=state, chunks=[], ends=None)
         if held.doc.state == "committing":
             await record(self.documents, held, gone)
+
+
+def _tell(done: asyncio.Future[None], error: Exception | None) -> None:
+    """Say how it went, if anybody still waits."""
+    if not done.done():
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
 
 
 def _name(key: tuple[str, int, int]) -> str:

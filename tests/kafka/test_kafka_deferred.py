@@ -15,6 +15,7 @@ from headwater.log import keys
 from headwater.log.batch import batch_of_kafka2
 from headwater.log.namespace import Namespace
 from headwater.log.operations import DeleteTopic
+from headwater.log.writer import Append
 from headwater.sim.faults import Faults, SimBucket
 from headwater.types import Batch
 from tests.kafka.helpers_kafka_transactions import NEW, OLD, Client, committed, visible
@@ -283,6 +284,28 @@ async def surely(client: Deferred, gateways: list[Peer], rng: random.Random, val
             return
         assert code in (E.not_enough_replicas, E.not_enough_replicas_after_append), code
     raise AssertionError("never acknowledged")
+
+
+def test_a_client_that_goes_away_holds_up_nobody() -> None:
+    async def main() -> None:
+        client = await begun()
+        space = client.peer.namespace
+        found = await space.find_topic("orders")
+        gone, stays = (
+            space.shared(Deferring).begin(
+                "t",
+                [Append(topic=found.id, partition=0, batch=batch_of_kafka2(records))],
+            )
+            for records in (batch((b"%d" % seq,), client.pid, client.epoch, seq, transactional=True) for seq in (0, 1))
+        )
+        gone.cancel()
+        await stays
+        client.sequences[0] = 2
+        assert (E.none, -1) == await client.send(b"2")
+        assert E.none == await client.end()
+        assert [b"0", b"1", b"2"] == await read(space)
+
+    simulate(main())
 
 
 def test_both_kinds_of_listener_may_serve_one_transaction() -> None:

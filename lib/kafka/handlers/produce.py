@@ -264,7 +264,7 @@ class _Deferred(_Sending):
         """Wait until they are stored and named."""
         assert self._taken is not None
         try:
-            await self._taken
+            await asyncio.shield(self._taken)  # what is begun goes on when its client is gone
         except HeadwaterError as error:
             for part in self._parts:
                 self._fail(part, error)
