@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from headwater.kafka import sasl
 from headwater.kafka.gateway import Listener, Settings
 from headwater.limits import KAFKA_STRANGER_BYTES_MAX
 from headwater.log.operations import AclRule
+from tests.kafka.test_kafka_access import Client as Scram
 
 WAIT_S = 10.0
 SCRAM = list(sasl.SCRAM)
@@ -228,3 +230,38 @@ def test_a_revoked_key_stops_working_on_the_next_connection(house: House) -> Non
             await late.stop()
 
     asyncio.run(main())
+
+
+# -- clients of before SaslAuthenticate --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+@pytest.mark.parametrize("is_right", [True, False])
+def test_bare_tokens_open_the_door_or_end_the_connection(house: House, mechanism: str, is_right: bool) -> None:
+    secret = house.secret(mechanism) if is_right else "wrong"
+    host, _, port = house.running.address(0).rpartition(":")
+    with socket.create_connection((host, int(port)), WAIT_S) as client:
+        stream = client.makefile("rwb")
+        shaken = talk(stream, struct.pack(">hhihh", 17, 0, 1, -1, len(mechanism)) + mechanism.encode())
+        assert (1, 0) == struct.unpack_from(">ih", shaken or b"")
+        if mechanism == "PLAIN":
+            answer = talk(stream, f"\0ann\0{secret}".encode())
+        else:
+            scram = Scram(mechanism, "ann", secret)
+            answer = talk(stream, scram.final(talk(stream, scram.first()) or b""))
+        if not is_right:
+            assert answer is None
+            return
+        assert (b"" if mechanism == "PLAIN" else scram.verifier) == answer
+        versions = talk(stream, struct.pack(">hhih", 18, 0, 7, -1))  # from here on as ever
+        assert (7, 0) == struct.unpack_from(">ih", versions or b"")
+        described = talk(stream, struct.pack(">hhihi", 3, 1, 8, -1, -1))
+        assert described is not None and b"ann-1" in described and b"others" not in described
+
+
+def talk(stream: Any, frame: bytes) -> bytes | None:
+    """The answer to a frame, without its length; None if the connection ends."""
+    stream.write(struct.pack(">i", len(frame)) + frame)
+    stream.flush()
+    size = stream.read(4)
+    return stream.read(int.from_bytes(size, "big")) if size else None
