@@ -232,16 +232,34 @@ def _announce(settings: Settings, gateway: Gateway) -> None:
         {
             "name": each.listener.name,
             "address": f"{each.address.host}:{each.address.port}",
+            "advertised": f"{told.host}:{told.port}",
             "namespace": each.listener.namespace,
             "auth": each.listener.auth,
             "tls": each.listener.tls is not None,
+            "zone": each.listener.zone,
+            "transactions": each.listener.transactions,
         }
         for each in gateway.listening
+        for told in [each.listener.advertised or each.address]
     ]
+    for place in places:
+        if str(place["advertised"]).startswith(("0.0.0.0:", ":::")):
+            click.echo(
+                f"Listener {place['name']} tells clients to connect to {place['advertised']}, which is their own "
+                "machine. Say where they find this one: --listen '…?advertise=HOST:PORT'.",
+                err=True,
+            )
     if settings.json:
         from headwater.cli import output
 
-        output.print_json({"listeners": places, "store": settings.store, "node_id": gateway.node_id})
+        output.print_json(
+            {
+                "listeners": places,
+                "store": settings.store,
+                "node_id": gateway.node_id,
+                "zone": gateway.settings.zone,
+            }
+        )
     else:
         for place in places:
             click.echo(

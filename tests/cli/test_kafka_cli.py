@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -55,6 +56,19 @@ def test_a_client_writes_and_reads_and_sigterm_ends_it(store: Path, hw: Headwate
 def test_gateways_at_different_addresses_have_different_numbers(store: Path) -> None:
     with running(store) as (_, one), running(store) as (_, two):
         assert one["node_id"] != two["node_id"]
+
+
+def test_who_listens_everywhere_is_told_to_say_where_that_is(store: Path) -> None:
+    more = ("--listen", "a=0.0.0.0:0", "--listen", "b=0.0.0.0:0?advertise=kafka.example:9092", "--zone", "z")
+    with running(store, *more) as (process, said):
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert [b"Listener a"] == re.findall(rb"Listener \S+", err)
+    assert b"advertise=HOST:PORT" in err
+    assert ["127.0.0.1", "0.0.0.0", "kafka.example"] == [
+        each["advertised"].rpartition(":")[0] for each in said["listeners"]
+    ]
+    assert ("z", "reserved") == (said["zone"], said["listeners"][0]["transactions"])
 
 
 def test_an_address_that_is_taken_is_an_error_and_no_traceback(hw: Headwater) -> None:
