@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headwater.groups.describe import lag
 from headwater.limits import MEMBERS_MAX
 from headwater.log import operations as ops
 from headwater.log import operations_shares as share_ops
@@ -340,3 +341,14 @@ def test_a_state_from_before_share_groups_is_read_as_one_without_any() -> None:
     old = msgspec.json.decode(msgspec.json.encode(plain), type=State)
     assert {} == old.group_configs
     assert {} == old.groups[GROUP].shares
+
+
+def test_the_lag_of_a_group_that_shares_is_what_it_is_not_done_with() -> None:
+    made = fold(10)
+    number = made.done(claim("a", 6)).values["claim"]
+    made.done(settle("a", (0, 2, number, -1), (4, 5, number, -1)))
+    (row,) = lag(made.state, GROUP)
+    assert (2, 10, 7) == (row.committed, row.end, row.lag)
+    made.done(ops.TrimLog(topic=1, partition=0, before=5))
+    (row,) = lag(made.state, GROUP)
+    assert 5 == row.lag
