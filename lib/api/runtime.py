@@ -78,8 +78,11 @@ def app_for(
     rng: random.Random | None = None,
     options: Options | None = None,
     log: Callable[[str], object] | None = None,
+    kind: Callable[..., App] = App,
 ) -> App:
     """The app of a function (or of ``dev``: everything), over the store that the settings name or that is given.
+
+    ``kind`` makes it: layers above add routes of their own.
 
     A store that is given stays open when the app closes. Nothing is sent before the first request.
     """
@@ -98,7 +101,7 @@ def app_for(
         trusted = trusted or namespace.state.seq == 0
         return namespace
 
-    return App(
+    return kind(
         routes.table(function),
         open_namespace=open_namespace,
         authenticator=Authenticator(settings.auth, clock=clock),

@@ -12,11 +12,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from headwater.cli.serving import until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
+
+if TYPE_CHECKING:
+    from headwater.api.app import App
 
 PORT = 8087
 WATCH_S = 0.5  # how often --reload looks for changed files
@@ -45,13 +49,13 @@ def dev(settings: Settings, host: str, port: int, auth: str, namespaces: str | N
     """Serve the HTTP interface of all functions on one port, with maintenance, until Ctrl-C.
 
     What is asked for goes the way of a deployed function's requests. Ctrl-C finishes the requests and writes that
-    are in flight. With --json the first line says where the server listens. Below /registry it is a Confluent schema
-    registry, as in schema.registry.url=http://127.0.0.1:8087/registry.
+    are in flight. With --json the first line says where the server listens. Below /console are pages for people, and
+    below /registry is a Confluent schema registry, as in schema.registry.url=http://127.0.0.1:8087/registry.
     """
     if reload:
         return _reloading()
     served = tuple(name.strip() for name in (namespaces or settings.namespace).split(",") if name.strip())
-    with _friendly(host, port):
+    with friendly(host, port):
         return asyncio.run(_serve(settings, host, port, auth, served))
 
 
@@ -61,14 +65,28 @@ async def _serve(settings: Settings, host: str, port: int, auth: str, served: Se
     from headwater.api.server import serve
 
     environment = Environment(store=settings.store, namespace=settings.namespace, namespaces=tuple(served), auth=auth)
-    app = app_for("dev", environment)
+    app = app_for("dev", environment, kind=_with_console())
     said = partial(_announce, settings, host=host, auth=auth)
     await until_stopped(serve(app, host, port, ready=said))
     return 0
 
 
+def _with_console() -> type[App]:
+    """With pages for people where what draws them is installed."""
+    from headwater.api.app import App
+
+    try:
+        import jinja2  # noqa: F401 - a look whether it is there
+    except ImportError:
+        return App
+    from headwater.console.app import ConsoleApp
+
+    return ConsoleApp
+
+
 @contextlib.contextmanager
-def _friendly(host: str, port: int) -> Iterator[None]:
+def friendly(host: str, port: int) -> Iterator[None]:
+    """An address that is taken becomes a sentence."""
     try:
         yield
     except OSError as error:
@@ -89,7 +107,8 @@ def _announce(settings: Settings, url: str, *, host: str, auth: str) -> None:
     else:
         lines = "\n".join(f"  {line}" for line in examples)
         click.echo(
-            f"Serving {settings.store} at {url} (auth: {auth}). Ctrl-C ends it.\n\nTry, in another shell:\n\n{lines}\n"
+            f"Serving {settings.store} at {url} (auth: {auth}), for people at {url}/console. Ctrl-C ends it.\n\n"
+            f"Try, in another shell:\n\n{lines}\n"
         )
     if auth == "none" and not _is_loopback(host):
         click.echo(f"headwater: everybody who reaches {host} may do everything; see --auth token.", err=True)

@@ -36,6 +36,7 @@ COMMANDS = {
     "streams": ("headwater.cli.streams", "streams", "Run jobs of stream processing; pause, reset and restart them."),
     "iceberg": ("headwater.cli.iceberg", "iceberg", "Keep an Apache Iceberg table over a topic's archive."),
     "dev": ("headwater.cli.dev", "dev", "Serve the HTTP interface of all functions on one port."),
+    "console": ("headwater.cli.console", "console", "Serve the web console, and nothing else."),
     "kafka": ("headwater.cli.kafka", "kafka", "Serve Kafka clients, unchanged."),
     "demo": ("headwater.cli.demo", "demo", "Send a year of real flights through the log and check them."),
     "sim": ("headwater.cli.lab", "sim", "Run seeded simulations of the engine and judge them."),

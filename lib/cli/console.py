@@ -1,0 +1,70 @@
+"""``headwater console``: pages for people, and nothing else, over any store."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headwater.cli.dev import friendly
+from headwater.cli.serving import until_stopped
+from headwater.cli.settings import Command, Settings, pass_settings
+
+if TYPE_CHECKING:
+    from headwater.api.app import App
+
+PORT = 8088
+
+
+@click.command(cls=Command)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--auth",
+    type=click.Choice(["none", "token"]),
+    default="none",
+    show_default=True,
+    help="token: people sign in with tokens of `headwater auth create-key`. none: everybody may do everything.",
+)
+@pass_settings
+def console(settings: Settings, host: str, port: int, auth: str) -> int:
+    """Serve the web console over the store, until Ctrl-C: topics, messages, groups, transactions, commits, storage.
+
+    It needs nobody else: any number of consoles may look at one bucket. `headwater dev` has it too, at /console.
+    """
+    with friendly(host, port):
+        return asyncio.run(_serve(settings, host, port, auth))
+
+
+async def _serve(settings: Settings, host: str, port: int, auth: str) -> int:
+    from headwater.api.runtime import Settings as Environment
+    from headwater.api.runtime import app_for
+    from headwater.api.server import serve
+
+    environment = Environment(store=settings.store, namespace=settings.namespace, auth=auth)
+    app = app_for("dev", environment, kind=_pages_only)
+    await until_stopped(serve(app, host, port, ready=partial(_announce, settings), maintain_s=0.0))
+    return 0
+
+
+def _pages_only(routes: object, **options: Any) -> App:
+    try:
+        from headwater.console.app import ConsoleApp
+        from headwater.console.render import check_installed
+    except ImportError as error:
+        raise click.ClickException("The console needs Jinja: pip install 'headwater[console]'") from error
+    check_installed()
+    return ConsoleApp((), **options)
+
+
+def _announce(settings: Settings, url: str) -> None:
+    if settings.json:
+        from headwater.cli import output
+
+        output.print_json({"url": f"{url}/console", "store": settings.store, "namespace": settings.namespace})
+    else:
+        click.echo(f"The console of {settings.store} is at {url}/console. Ctrl-C ends it.")
+    sys.stdout.flush()

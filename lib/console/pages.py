@@ -1,0 +1,363 @@
+"""The pages that show: each is a right that is checked, one look at the state, and a template."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import orjson
+
+from headwater.api.messages import Call, Response, Route
+from headwater.api.service import Service
+from headwater.api.service_base import scrubbed
+from headwater.console import charts, records, views
+from headwater.console.commits import Commits
+from headwater.console.render import BASE, CONSOLE, base_of, page
+from headwater.console.signing import guard
+from headwater.errors import HeadwaterError, InvalidRequest, NotFound
+from headwater.groups.describe import group_info, lag
+from headwater.limits import CONSOLE_COMMITS, CONSOLE_FLOW_COMMITS
+from headwater.log.history import state_at
+from headwater.log.state import State, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look: who asks, and the state as it is now."""
+
+    call: Call
+    service: Service
+    state: State
+
+    @classmethod
+    async def of(cls, call: Call) -> Look:
+        """Cost: 1 GET."""
+        service = cast(Service, call.verbs)
+        return cls(call, service, await service.enter(fresh=True))
+
+    @property
+    def now_ms(self) -> int:
+        return self.call.namespace.chain.clock.wall_ms()
+
+    def sees_topic(self, name: str) -> bool:
+        return self.service.may("describe", "topic", name)
+
+    def sees_group(self, name: str) -> bool:
+        return self.service.may("describe", "group", name)
+
+    def sees_transaction(self, tid: str) -> bool:
+        return self.service.may("describe", "transactional_id", tid) if tid else self.service.may("describe", "cluster")
+
+    def topic(self, name: str) -> Topic:
+        """The topic, if the principal may know of it."""
+        self.service.check("describe", "topic", name)
+        found = self.state.named(name)
+        if found is None:
+            raise NotFound(f"There is no topic {name!r}.", topic=name)
+        return found
+
+    def page(self, template: str, *, here: str, title: str, status: int = 200, **values: Any) -> Response:
+        """A page of this namespace."""
+        return page(
+            template,
+            status=status,
+            base=base_of(self.call.request),
+            title=title,
+            here=here,
+            namespace=self.call.namespace.name,
+            principal=self.call.principal,
+            commit=self.state.seq,
+            commit_ms=self.state.time_ms,
+            now_ms=self.now_ms,
+            guard=guard(self.call.request),
+            **values,
+        )
+
+    async def commits(self, count: int, upto: int | None = None) -> Any:
+        """The last commits; who may describe the cluster sees them all."""
+        known = self.call.namespace.shared(Commits)
+        return await known.last(count, upto=self.state.seq if upto is None else upto)
+
+
+def number_in(call: Call, name: str, default: int, *, least: int = 0) -> int:
+    """A number of the query. Raises ``InvalidRequest``."""
+    text = call.request.query.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise InvalidRequest(f"{name} is a number of {least} or more, not {text[:40]!r}.")
+    return max(least, int(text))
+
+
+def choice_in(call: Call, name: str, choices: Any) -> str:
+    """One of ``choices``, the first by default. Raises ``InvalidRequest``."""
+    names = list(choices)
+    text = call.request.query.get(name, "") or names[0]
+    if text not in names:
+        raise InvalidRequest(f"{name} is one of {', '.join(names)}, not {text[:40]!r}.")
+    return text
+
+
+# -- pages -----------------------------------------------------------------------------------------------------
+
+
+async def _overview(call: Call) -> Response:
+    look = await Look.of(call)
+    state, now_ms = look.state, look.now_ms
+    sees_all = look.service.may("describe", "cluster")
+    commits = await look.commits(CONSOLE_FLOW_COMMITS) if sees_all else []
+    since_ms = max(now_ms - views.HOUR_MS, min((c.time_ms for c in commits), default=now_ms) - 1)
+    spans = charts.buckets(commits, since_ms, now_ms)
+    shown: dict[str, Any] = {
+        "flow": views.flow(state, commits, now_ms, look.sees_topic),
+        "sees_all": sees_all,
+        "span_ms": now_ms - since_ms,
+        "chart_bytes": charts.bars([size for _, _, size in spans]),
+        "chart_commits": charts.bars([count for count, _, _ in spans]),
+        "behind": views.groups(state, look.sees_group, part="", order="lag", number=1).rows[:8],
+        "open": views.transactions(state, now_ms, look.sees_transaction)[:5],
+        "counts": {
+            "topics": len(state.topics),
+            "partitions": sum(len(topic.partitions) for topic in state.topics.values()),
+            "groups": len(state.groups),
+            "producers": len(state.producers),
+        },
+    }
+    return look.page("overview.html", here="overview", title="Overview", **shown)
+
+
+async def _topics(call: Call) -> Response:
+    look = await Look.of(call)
+    part, order = call.request.query.get("q", ""), choice_in(call, "sort", views.TOPIC_ORDERS)
+    internal = call.request.query.get("internal", "") == "1"
+    found = views.topics(
+        look.state, look.sees_topic, part=part, order=order, number=number_in(call, "page", 1), internal=internal
+    )
+    orders = list(views.TOPIC_ORDERS)
+    return look.page(
+        "topics.html", here="topics", title="Topics", found=found, q=part, sort=order, orders=orders, internal=internal
+    )
+
+
+async def _topic(call: Call) -> Response:
+    look = await Look.of(call)
+    topic = look.topic(call.parts["topic"])
+    parts = views.paged(list(enumerate(topic.partitions)), number_in(call, "page", 1))
+    rows = [(number, part, views.hot_bytes(part), views.archived_bytes(part)) for number, part in parts.rows]
+    readers = [
+        row
+        for row in (lag_row for group in look.state.groups for lag_row in _lag_of(look, group, topic.id))
+        if look.sees_group(row.group)
+    ]
+    return look.page(
+        "topic.html",
+        here="topics",
+        title=topic.name,
+        topic=topic,
+        row=views.topic_row(topic),
+        parts=parts,
+        rows=rows,
+        settings=views.settings(topic),
+        readers=sorted(readers, key=lambda row: -row.lag)[:100],
+        may_write=look.service.may("write", "topic", topic.name),
+        may_delete=look.service.may("delete", "topic", topic.name),
+    )
+
+
+def _lag_of(look: Look, group: str, topic: int) -> list[Any]:
+    if topic not in look.state.groups[group].offsets:
+        return []
+    name = look.state.topics[topic].name
+    return [row for row in lag(look.state, group) if row.topic == name]
+
+
+async def _messages(call: Call) -> Response:
+    look = await Look.of(call)
+    topic = look.topic(call.parts["topic"])
+    query = records.Query.of(call.request.query, topic)
+    found, wrong = None, ""
+    try:
+        found = await records.found(look.service, call.namespace, topic, query)
+    except HeadwaterError as error:
+        if isinstance(error, InvalidRequest | NotFound):
+            wrong = scrubbed(error, call.namespace).message
+        else:
+            raise
+    return look.page(
+        "messages.html",
+        here="topics",
+        title=f"{topic.name}: messages",
+        status=400 if wrong else 200,
+        topic=topic,
+        query=query,
+        found=found,
+        wrong=wrong,
+        may_write=look.service.may("write", "topic", topic.name),
+    )
+
+
+async def _tail(call: Call) -> Response:
+    """The newest records as JSON for the script of the message page: what has come at or after an offset."""
+    look = await Look.of(call)
+    topic = look.topic(call.parts["topic"])
+    query = records.Query.of({**call.request.query, "from": call.request.query.get("offset", "latest")}, topic)
+    found = await records.found(look.service, call.namespace, topic, query)
+    body = {"next": found.next_offset, "html": page("rows.html", found=found, topic=topic).body.decode()}
+    headers = {"content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff"}
+    return Response(headers=headers, body=orjson.dumps(body))
+
+
+async def _groups(call: Call) -> Response:
+    look = await Look.of(call)
+    part, order = call.request.query.get("q", ""), choice_in(call, "sort", ("lag", "name", "members"))
+    found = views.groups(look.state, look.sees_group, part=part, order=order, number=number_in(call, "page", 1))
+    orders = ["lag", "name", "members"]
+    return look.page("groups.html", here="groups", title="Groups", found=found, q=part, sort=order, orders=orders)
+
+
+async def _group(call: Call) -> Response:
+    look = await Look.of(call)
+    name = call.parts["group"]
+    look.service.check("describe", "group", name)
+    info = group_info(look.state, name)
+    rows = [row for row in lag(look.state, name) if look.sees_topic(row.topic)]
+    history = await _history(look, name)
+    return look.page(
+        "group.html",
+        here="groups",
+        title=name,
+        info=info,
+        lags=views.paged(rows, number_in(call, "page", 1)),
+        total=sum(row.lag for row in rows),
+        history=history,
+        chart=charts.bars([float(behind) for _, behind in history]),
+        may_reset=look.service.may("read", "group", name),
+        may_delete=look.service.may("delete", "group", name),
+    )
+
+
+async def _history(look: Look, name: str) -> list[tuple[int, int]]:
+    """Commit and lag, the oldest first: the state as it was at a few commits of the last ones."""
+    if not look.service.may("describe", "cluster"):
+        return []
+    tip = look.state.seq
+    found = []
+    for seq in sorted({tip - step for step in (64, 48, 32, 24, 16, 12, 8, 4, 2, 0) if tip - step >= 1}):
+        try:
+            state = look.state if seq == tip else await state_at(look.call.namespace.chain, seq)
+        except NotFound:
+            continue  # collected already
+        group = state.groups.get(name)
+        found.append((seq, 0 if group is None else views.quick_lag(state, group)))
+    return found
+
+
+async def _transactions(call: Call) -> Response:
+    look = await Look.of(call)
+    rows = views.transactions(look.state, look.now_ms, look.sees_transaction)
+    producers = sorted(
+        (one for one in look.state.producers.values() if look.sees_transaction(one.tid)), key=lambda one: -one.last_ms
+    )
+    return look.page(
+        "transactions.html",
+        here="transactions",
+        title="Transactions and producers",
+        open=rows,
+        producers=views.paged(producers, number_in(call, "page", 1)),
+    )
+
+
+async def _commits(call: Call) -> Response:
+    look = await Look.of(call)
+    look.service.check("describe", "cluster")
+    upto = min(number_in(call, "upto", look.state.seq), look.state.seq)
+    rows = await look.commits(CONSOLE_COMMITS, upto)
+    return look.page(
+        "commits.html",
+        here="commits",
+        title="Commits",
+        rows=rows,
+        upto=upto,
+        names=_names(look.state),
+        step=CONSOLE_COMMITS,
+    )
+
+
+async def _commit(call: Call) -> Response:
+    look = await Look.of(call)
+    look.service.check("describe", "cluster")
+    text = call.parts["commit"]
+    if not text.isdecimal() or not 1 <= int(text[:18]) <= look.state.seq:
+        raise NotFound(f"There is no commit {text[:20]!r}; there are 1 to {look.state.seq}.")
+    seq = int(text)
+    found = await look.commits(1, seq)
+    past = await state_at(call.namespace.chain, seq)
+    return look.page(
+        "commit.html",
+        here="commits",
+        title=f"Commit {seq:,}",
+        seq=seq,
+        did=found[0] if found else None,
+        past_ms=past.time_ms,
+        names=_names(past),
+        topics=views.topics(past, look.sees_topic, part="", order="name", number=1, internal=False),
+        groups=views.groups(past, look.sees_group, part="", order="lag", number=1),
+    )
+
+
+def _names(state: State) -> dict[int, str]:
+    return {topic.id: topic.name for topic in state.topics.values()}
+
+
+async def _storage(call: Call) -> Response:
+    from headwater.console.storage import kinds_of
+
+    look = await Look.of(call)
+    look.service.check("describe", "cluster")
+    counted = call.request.query.get("count", "") == "1"
+    return look.page(
+        "storage.html",
+        here="storage",
+        title="Storage",
+        boundary=await call.namespace.chain.read_boundary(),
+        paged_upto=look.state.paged,
+        pages=len(look.state.pages),
+        origins=look.state.origins,
+        tail_entries=look.state.tail_entries,
+        topics=views.topics(look.state, look.sees_topic, part="", order="bytes", number=1, internal=True),
+        kinds=await kinds_of(call.namespace) if counted else None,
+        config=sorted(look.state.config.items()),
+    )
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+_TAIL: Final = {**records.PARAMETERS, "offset": "where to begin"}
+_SEARCH: Final = {"q": "part of a name", "sort": "the order", "page": "its number"}
+
+
+def _route(path: str, handler: Handler, summary: str, query: dict[str, str] | None = None) -> Route:
+    return Route(
+        method="GET",
+        pattern=f"{BASE}{path}",
+        handler=handler,
+        functions=CONSOLE,
+        summary=summary,
+        produces=("text/html", "application/json"),
+        query=query or {},
+    )
+
+
+ROUTES: Final = (
+    _route("", _overview, "What flows, who lags, what is stuck, what it costs"),
+    _route("/topics", _topics, "Topics", {**_SEARCH, "internal": "`1`: those of the log's own too"}),
+    _route("/topics/{topic}", _topic, "A topic", {"page": "of its partitions"}),
+    _route("/topics/{topic}/messages", _messages, "Records of a topic", records.PARAMETERS),
+    _route("/topics/{topic}/tail", _tail, "Records since an offset", _TAIL),
+    _route("/groups", _groups, "Groups", _SEARCH),
+    _route("/groups/{group}", _group, "A group", {"page": "of its partitions"}),
+    _route("/transactions", _transactions, "Open transactions, and producers", {"page": "of producers"}),
+    _route("/commits", _commits, "The chain of commits", {"upto": "the newest one to show"}),
+    _route("/commits/{commit}", _commit, "What a commit did, and what there was as of it"),
+    _route("/storage", _storage, "Where bytes lie", {"count": "`1`: list and count every object"}),
+)

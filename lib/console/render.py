@@ -1,0 +1,122 @@
+"""Pages from templates: everything that comes from outside is escaped, and no page runs a script but our own file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final
+
+from headwater.api.messages import Request, Response
+from headwater.console.static import address
+from headwater.errors import HeadwaterError
+
+BASE: Final = "/console"
+CONSOLE: Final = frozenset({"console"})
+POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS: Final[Mapping[str, str]] = {
+    "content-type": "text/html; charset=utf-8",
+    "content-security-policy": POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+
+def page(template: str, *, status: int = 200, **values: Any) -> Response:
+    """A page as a response."""
+    values = {"base": BASE, "here": "", "namespace": "", "principal": "", "guard": "", "commit": 0} | values
+    body = _environment().get_template(template).render(status=status, **values)
+    return Response(status=status, headers=HEADERS, body=body.encode("utf-8", "replace"))
+
+
+def check_installed() -> None:
+    """Raises ``HeadwaterError`` if what draws pages is not installed."""
+    _environment()
+
+
+def base_of(request: Request) -> str:
+    """Where the console of the request's namespace is."""
+    return f"/namespaces/{request.namespace}{BASE}" if request.raw_path.startswith("/namespaces/") else BASE
+
+
+def redirect(where: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Go there with GET."""
+    return Response(status=303, headers={"location": where, "cache-control": "no-store", **(headers or {})})
+
+
+@cache
+def _environment() -> Any:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise HeadwaterError("The console needs Jinja: pip install 'headwater[console]'") from error
+    made = Environment(
+        loader=PackageLoader("headwater.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals["asset"] = address
+    made.filters.update(moment=moment, size=size, number=number, rate=rate, ago=ago, dollars=dollars, count=count)
+    return made
+
+
+def moment(ms: int) -> str:
+    """A time in ms since 1970, in UTC."""
+    try:
+        return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
+
+
+def number(value: float) -> str:
+    """Digits in groups of three."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def size(nbytes: float) -> str:
+    """Bytes with a binary unit."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(nbytes) < 1_024:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1_024
+    return f"{nbytes:,.1f} TiB"
+
+
+def rate(value: float) -> str:
+    """A rate; a dash where nothing flows, so that what does stands out."""
+    return "–" if not value else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def ago(ms: float) -> str:
+    """A span in ms, in one unit."""
+    seconds = max(0.0, ms / 1_000)
+    for limit, unit_s, unit in ((100, 1, "s"), (6_000, 60, "min"), (172_800, 3_600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds / 86_400:,.0f} d"
+
+
+def dollars(value: float) -> str:
+    """A price, with as many digits as it takes."""
+    if 0 < value < 0.0001:
+        return "< $0.0001"
+    return "$0" if not value else f"${value:,.2f}" if value >= 1 else f"${value:.2g}"
+
+
+def count(value: int, word: str) -> str:
+    """``1 intent``, ``2,000 intents``."""
+    return f"{value:,} {word}{'' if value == 1 else 's'}"

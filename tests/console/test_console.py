@@ -1,0 +1,388 @@
+"""The console without a browser: every page, every refusal, and what an attacker would put into a record."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from html import unescape
+from urllib.parse import urlencode
+
+import pyarrow as pa
+import pytest
+
+from headwater.api import http
+from headwater.api.messages import Request, Response
+from headwater.api.runtime import Settings, app_for
+from headwater.console.app import ConsoleApp
+from headwater.console.cells import cell
+from headwater.console.charts import bars, buckets
+from headwater.console.commits import Commit
+from headwater.console.render import POLICY, ago, dollars, moment, rate, size
+from headwater.console.signing import guard
+from headwater.console.views import paged
+from headwater.limits import CONSOLE_CELL_BYTES, CONSOLE_FETCH_BYTES, CONSOLE_RECORDS
+from headwater.log.batch import encode_arrow
+from headwater.log.codec_schema import TIMESTAMP
+from headwater.log.namespace import Namespace
+from headwater.log.operations import CommitOffsets, OffsetEntry
+from headwater.store.memory import MemoryStore
+from headwater.store.metered import MeteredStore
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+BROWSER = {"accept": "text/html,*/*;q=0.8", "host": "log.example"}
+
+
+@dataclass
+class Browser:
+    """Asks the app as a browser would."""
+
+    app: ConsoleApp
+    space: Namespace
+    store: MeteredStore
+    cookie: str = ""
+
+    async def get(self, path: str, **headers: str) -> Response:
+        return await self._ask("GET", path, b"", headers)
+
+    async def post(self, path: str, form: dict[str, str], **headers: str) -> Response:
+        kind = {"content-type": "application/x-www-form-urlencoded"}
+        return await self._ask("POST", path, urlencode(form).encode(), kind | headers)
+
+    async def page(self, path: str) -> str:
+        response = await self.get(path)
+        assert 200 == response.status, response.body
+        return response.body.decode()
+
+    async def guard(self, path: str) -> str:
+        (found,) = set(re.findall(r'name="guard" value="([0-9a-f]{64})"', await self.page(path)))
+        return str(found)
+
+    async def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Response:
+        raw_path, _, raw_query = path.partition("?")
+        sent = {**BROWSER, **({"cookie": self.cookie} if self.cookie else {})}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        incoming = http.Incoming(method=method, raw_path=raw_path, raw_query=raw_query, headers=sent, body=body)
+        return await http.serve(incoming, self.app)
+
+
+def browsing(test: Callable[[Browser], Awaitable[None]], *, auth: str = "none", empty: bool = False) -> None:
+    async def main() -> None:
+        store = MeteredStore(MemoryStore())
+        async with await Namespace.open(store, rng=random.Random(1)) as space:
+            if not empty:
+                await filled(space)
+            app = app_for("dev", Settings(store="memory://", auth=auth), store=store, kind=ConsoleApp)
+            await test(Browser(app, space, store))
+            await app.close()
+
+    asyncio.run(main())
+
+
+async def filled(space: Namespace) -> None:
+    topic = await space.create_topic("greetings", 2)
+    await append(space, [b'{"text": "hello"}', EVIL.encode(), b"\x00\xff\x00"], key=EVIL.encode())
+    await space.writer.commit(ops=[CommitOffsets(group="readers", offsets=[OffsetEntry(topic.id, 0, 1)])])
+
+
+async def append(space: Namespace, values: list[bytes | None], *, key: bytes = b"k") -> None:
+    rows = {
+        "timestamp": pa.array([1_000 + i for i in range(len(values))]).cast(TIMESTAMP),
+        "key": pa.array([key] * len(values), pa.binary()),
+        "value": pa.array(values, pa.binary()),
+    }
+    await space.append("greetings", 0, encode_arrow(pa.table(rows)))
+
+
+PAGES = [
+    "/console",
+    "/console/topics",
+    "/console/topics?q=greet&sort=bytes&internal=1",
+    "/console/topics/greetings",
+    "/console/topics/greetings/messages?from=earliest",
+    "/console/groups",
+    "/console/groups?sort=members",
+    "/console/groups/readers",
+    "/console/transactions",
+    "/console/commits",
+    "/console/commits/2",
+    "/console/storage?count=1",
+    "/namespaces/default/console/topics",
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_is_a_page_with_a_strict_policy(path: str) -> None:
+    async def test(browser: Browser) -> None:
+        response = await browser.get(path)
+        assert 200 == response.status
+        assert POLICY == response.headers["content-security-policy"]
+        text = response.body.decode()
+        assert text.count("<h1>") == 1
+        # No script, style or handler of a page's own: the policy would refuse it anyway.
+        assert re.findall(r"<script[^>]*>", text) == re.findall(r'<script src="/console/static/[^"]+" defer>', text)
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=", re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL))
+
+    browsing(test)
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if "commits/" not in path and "/greetings" not in path])
+def test_an_empty_namespace_has_pages_too(path: str) -> None:
+    async def test(browser: Browser) -> None:
+        status = (await browser.get(path)).status
+        assert (404 if "readers" in path else 200) == status
+
+    browsing(test, empty=True)
+
+
+def test_scripts_in_keys_and_values_are_text() -> None:
+    async def test(browser: Browser) -> None:
+        text = await browser.page("/console/topics/greetings/messages?from=earliest")
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert 4 <= unescape(text).count("<script>alert(1)</script>")
+        tail = (await browser.get("/console/topics/greetings/tail?offset=0")).body.decode()
+        assert "<script>alert" not in tail
+
+    browsing(test)
+
+
+def test_a_browser_at_the_root_finds_the_console_and_a_program_does_not() -> None:
+    async def test(browser: Browser) -> None:
+        found = await browser.get("/")
+        assert (303, "/console") == (found.status, found.headers["location"])
+        assert 404 == (await browser.get("/", accept="application/json")).status
+
+    browsing(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/console/topics/nothing", 404, "There is no topic"),
+        ("/console/groups/nothing", 404, "There is no group"),
+        ("/console/nowhere", 404, "There is nothing at this path"),
+        ("/console/topics?sort=colour", 400, "sort is one of name"),
+        ("/console/topics?page=-1", 400, "page is a number"),
+        ("/console/topics?colour=red", 400, "no query parameter"),
+        ("/console/commits/0", 404, "There is no commit"),
+        ("/console/commits/9999", 404, "There is no commit"),
+        ("/console/topics/greetings/messages?partition=2", 404, "has partitions 0 to 1"),
+        ("/console/topics/greetings/messages?from=yesterday", 400, "no place to begin"),
+        ("/console/topics/greetings/messages?where=colour+%3D%3D+1", 400, "There is no column"),
+        ("/console/topics/greetings/messages?where=offset+%3E", 400, "cannot be read"),
+        ("/console/topics/greetings/messages?as=gold", 400, "auto, text or hex"),
+    ],
+)
+def test_what_makes_no_sense_is_a_page_that_says_so(path: str, status: int, words: str) -> None:
+    async def test(browser: Browser) -> None:
+        response = await browser.get(path)
+        assert status == response.status
+        assert words in unescape(response.body.decode())
+        assert POLICY == response.headers["content-security-policy"]
+
+    browsing(test)
+
+
+# -- records -------------------------------------------------------------------------------------------------
+
+
+def test_a_condition_and_a_key_choose_records() -> None:
+    async def test(browser: Browser) -> None:
+        await append(browser.space, [b"one"], key=b"other")
+        path = "/console/topics/greetings/messages?from=earliest&"
+        for query in ("key=other", urlencode({"where": 'key == "other"'}), urlencode({"where": "offset == 3"})):
+            text = await browser.page(path + query)
+            assert 1 == text.count('<article class="record">')
+            assert "4 records looked at, 1 of them match" in text
+
+    browsing(test)
+
+
+def test_a_time_is_a_place_to_begin() -> None:
+    async def test(browser: Browser) -> None:
+        text = await browser.page("/console/topics/greetings/messages?from=1970-01-01T00:00:01.001")
+        assert 2 == text.count('<article class="record">')
+
+    browsing(test)
+
+
+def test_a_page_of_records_reads_little_more_than_it_shows() -> None:
+    async def test(browser: Browser) -> None:
+        for _ in range(20):
+            await append(browser.space, [random.Random(2).randbytes(1_000)] * 400)
+        await browser.page("/console/topics/greetings/messages?from=earliest")  # the namespace is open now
+        before = browser.store.counts.copy()
+        text = await browser.page("/console/topics/greetings/messages?from=100")
+        took = browser.store.counts - before
+        assert CONSOLE_RECORDS == text.count('<article class="record">')
+        assert took.bytes_in <= 2 * CONSOLE_FETCH_BYTES
+        assert took.get <= 4
+
+    browsing(test)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "text", "cut"),
+    [
+        (None, "null", "null", False),
+        (b"", "text", "", False),
+        (b'{"a":1}', "json", '{\n  "a": 1\n}', False),
+        (b'{"a":', "text", '{"a":', False),
+        (b"\x00\x01", "hex", "0001", False),
+        ("ü".encode() * (CONSOLE_CELL_BYTES // 2), "text", "ü" * (CONSOLE_CELL_BYTES // 2), False),
+        (b"x" * (CONSOLE_CELL_BYTES + 1), "text", "x" * CONSOLE_CELL_BYTES, True),
+        (b"x" + "ü".encode() * CONSOLE_CELL_BYTES, "text", "x" + "ü" * (CONSOLE_CELL_BYTES // 2 - 1), True),
+    ],
+)
+def test_cells_show_what_they_hold_and_are_cut(data: bytes | None, kind: str, text: str, cut: bool) -> None:
+    shown = cell(data)
+    assert (kind, text, cut) == (shown.kind, shown.text, shown.cut)
+    assert len(data or b"") == shown.nbytes
+
+
+def test_a_cell_can_be_forced_to_text_or_hexadecimal() -> None:
+    assert "�" in cell(b"\xff", as_="text").text
+    assert "68656c6c 6f" == cell(b"hello", as_="hex").text
+
+
+# -- changes -------------------------------------------------------------------------------------------------
+
+
+def test_a_record_that_is_sent_is_there() -> None:
+    async def test(browser: Browser) -> None:
+        word = await browser.guard("/console/topics/greetings/messages")
+        form = {"guard": word, "partition": "1", "key": "en", "value": "hello"}
+        done = await browser.post("/console/topics/greetings/produce", form)
+        assert 303 == done.status
+        assert "hello" in await browser.page(done.headers["location"])
+
+    browsing(test)
+
+
+def test_a_reset_says_what_it_will_do_and_waits_for_a_yes() -> None:
+    async def test(browser: Browser) -> None:
+        form = {"guard": await browser.guard("/console/groups/readers"), "topic": "greetings", "to": "earliest"}
+        asked = (await browser.post("/console/groups/readers/reset", form)).body.decode()
+        assert "1 records of topic greetings will be read again" in asked
+        await browser.space.refresh()
+        assert 1 == browser.space.state.groups["readers"].offsets[1][0].offset
+        done = await browser.post("/console/groups/readers/reset", {**form, "confirm": "yes"})
+        assert (303, "/console/groups/readers") == (done.status, done.headers["location"])
+        await browser.space.refresh()
+        assert 0 == browser.space.state.groups["readers"].offsets[1][0].offset
+
+    browsing(test)
+
+
+@pytest.mark.parametrize(("what", "name"), [("topics", "greetings"), ("groups", "readers")])
+def test_a_deletion_waits_for_a_yes(what: str, name: str) -> None:
+    async def test(browser: Browser) -> None:
+        path = f"/console/{what}/{name}"
+        form = {"guard": await browser.guard(path)}
+        assert "will be gone" in (await browser.post(f"{path}/delete", form)).body.decode()
+        assert 200 == (await browser.get(path)).status
+        assert 303 == (await browser.post(f"{path}/delete", {**form, "confirm": "yes"})).status
+        assert 404 == (await browser.get(path)).status
+
+    browsing(test)
+
+
+@pytest.mark.parametrize("headers", [{}, {"sec_fetch_site": "cross-site"}, {"origin": "https://evil.example"}], ids=str)
+def test_a_form_of_another_site_does_nothing(headers: dict[str, str]) -> None:
+    async def test(browser: Browser) -> None:
+        word = await browser.guard("/console/topics/greetings") if headers else "0" * 64
+        form = {"guard": word, "confirm": "yes"}
+        refused = await browser.post("/console/topics/greetings/delete", form, **headers)
+        assert 403 == refused.status
+        assert "Nothing was done" in refused.body.decode()
+        assert 200 == (await browser.get("/console/topics/greetings")).status
+
+    browsing(test)
+
+
+# -- who may -------------------------------------------------------------------------------------------------
+
+
+def test_strangers_are_asked_for_a_token_and_a_reader_may_not_delete() -> None:
+    async def test(browser: Browser) -> None:
+        asked = await browser.get("/console/topics")
+        assert (303, "/console/sign-in") == (asked.status, asked.headers["location"])
+        assert "Token" in await browser.page("/console/sign-in")
+        assert 401 == (await browser.post("/console/topics/greetings/delete", {})).status
+
+        from headwater.api.service import Service
+        from headwater.api.verbs import AclRule
+
+        owner = Service(browser.space)
+        await owner.change_acls(add=[AclRule("reader", "read", "topic", "greetings")])
+        _, token = await owner.create_key("reader")
+        signed = await browser.post("/console/sign-in", {"token": token})
+        assert 303 == signed.status
+        cookie = signed.headers["set-cookie"]
+        assert {"HttpOnly", "SameSite=Strict"} <= set(cookie.split("; "))
+        browser.cookie = cookie.partition(";")[0]
+
+        text = await browser.page("/console/topics/greetings")
+        assert "Delete this topic" not in text
+        known = Request(method="GET", path="/", headers={"authorization": f"Bearer {token}"}, namespace="default")
+        form = {"guard": guard(known), "confirm": "yes"}
+        refused = await browser.post("/console/topics/greetings/delete", form)
+        assert 403 == refused.status
+        assert "You may not do this" in refused.body.decode()
+        assert 403 == (await browser.get("/console/commits")).status
+        assert "/groups/readers" not in await browser.page("/console/groups")
+
+    browsing(test, auth="token")
+
+
+@pytest.mark.parametrize("token", ["", "two words", "a;b", "é"])
+def test_what_is_no_token_is_said_to_be_none(token: str) -> None:
+    async def test(browser: Browser) -> None:
+        response = await browser.post("/console/sign-in", {"token": token})
+        assert "set-cookie" not in response.headers
+        assert "That is no token" in response.body.decode()
+
+    browsing(test, auth="token")
+
+
+# -- files, numbers, charts ------------------------------------------------------------------------------------
+
+
+def test_files_are_kept_for_ever_under_a_name_made_of_what_they_hold() -> None:
+    async def test(browser: Browser) -> None:
+        text = await browser.page("/console")
+        for path in set(re.findall(r"/console/static/[0-9a-f]{16}/[a-z.]+", text)):
+            found = await browser.get(path, accept="*/*")
+            assert (200, True) == (found.status, "immutable" in found.headers["cache-control"])
+        assert "no-store" == (await browser.get("/console/static/0/style.css")).headers["cache-control"]
+        assert 404 == (await browser.get("/console/static/0/nothing.css")).status
+
+    browsing(test)
+
+
+def test_numbers_for_people() -> None:
+    assert ["0 B", "1023 B", "1.0 KiB", "1,024.0 TiB"] == [size(n) for n in (0, 1_023, 1_024, 2**50)]
+    assert ["–", "0.085", "12"] == [rate(n) for n in (0, 0.0849, 12.3)]
+    assert ["0 s", "99 s", "2 min", "2 h", "3 d"] == [ago(n) for n in (-5, 99_000, 100_000, 7_200_000, 259_200_000)]
+    assert ["$0", "< $0.0001", "$0.0015", "$1,234.50"] == [dollars(n) for n in (0, 1e-9, 0.0015, 1_234.5)]
+    assert ["1970-01-01 00:00:00.001", f"{10**18} ms"] == [moment(1), moment(10**18)]
+
+
+def test_pages_end_where_rows_end() -> None:
+    rows = list(range(101))
+    assert [100, 1] == [len(paged(rows, number).rows) for number in (1, 2)]
+    assert (2, 2) == (paged(rows, 99).number, paged(rows, 99).pages)
+    assert (1, []) == (paged([], 5).number, paged([], 5).rows)
+
+
+def test_charts_hold_what_lies_within_and_are_as_tall_as_they_may_be() -> None:
+    def commit(time_ms: int) -> Commit:
+        return Commit(seq=1, time_ms=time_ms, writer="w", intents=1, merged=0, records=2, bytes=3, by_topic={}, did=())
+
+    found = buckets([commit(time_ms) for time_ms in (-1, 0, 99, 100)], 0, 100, 2)
+    assert [(1, 2, 3), (1, 2, 3)] == found
+    assert [(0.0, 0.0, 24.0, 80.0), (60.0, 80.0 - 40.0, 24.0, 40.0)] == bars([2, 0, 1], width=90, height=80)
+    assert [] == bars([])
