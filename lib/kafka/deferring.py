@@ -25,7 +25,7 @@ from msgspec import structs
 
 from headwater.api.documents import Documents, Held
 from headwater.api.settle import Wish, committing, record, settle
-from headwater.errors import Conflict, Fenced, HeadwaterError, InvalidRequest, NotFound, Unavailable
+from headwater.errors import Fenced, HeadwaterError, InvalidRequest, NotFound, Unavailable
 from headwater.limits import INTENT_APPENDS_MAX, KAFKA_TRANSACTIONS_MAX, RESERVING_TRIES_MAX
 from headwater.log import operations as ops
 from headwater.log.intents import Intent, check_intent
@@ -137,6 +137,10 @@ class Deferring:
         empty = DeferredDocument(tid=tid, pid=pid, epoch=epoch, timeout_ms=timeout_ms(state.producers[pid]))
         held = queue.held or await self._load(key)
         queue.held = None  # whatever fails, the next one looks anew
+        if held is not None and held.doc.state == "committing":
+            # Who ended the last transaction could not note it, and the producer has gone on.
+            await self._finish(Reserving(self.namespace, *key), held)
+            held = await self._load(key)
         if held is None:
             first = structs.replace(empty, chunks=_added([], chunks, self.namespace.state))
             await self.documents.create_named(_name(key), _checked(first))
@@ -187,11 +191,9 @@ class Deferring:
             if held.doc.state == "open" and commit and _is_overdue(held):
                 await self._give_up(open_, held, "its time was up")
             held = await self._ending(held, open_, commit=commit, bump=bump)
-            assert held.doc.ends is not None
-            if held.doc.ends.commit != commit:
-                raise Conflict("The transaction is being ended otherwise.")
-            found = await self._settled(open_, held, held.doc.ends)
-            if found is not None:
+            found = await self._finish(open_, held)
+            # If it was ended otherwise, that is told like every such repetition, unless this is the next one by now.
+            if found is not None and held.doc.ends is not None and held.doc.ends.commit == commit:
                 return found
         raise Unavailable("The transaction changes while it is ended; nothing of it is true yet. Ask again.")
 
@@ -210,10 +212,13 @@ class Deferring:
 
         return await self.documents.change(held, fixed)
 
-    async def _settled(
-        self, open_: Reserving, held: Held[DeferredDocument], end: ops.EndReserve
-    ) -> tuple[int, int] | None:
-        """The id and epoch to go on under; None if the producer has gone a step meanwhile: it is to be tried anew."""
+    async def _finish(self, open_: Reserving, held: Held[DeferredDocument]) -> tuple[int, int] | None:
+        """The id and epoch to go on under; None if the producer has gone a step meanwhile: it is to be tried anew.
+
+        Whoever comes may do it, as often as need be: the document says what it is.
+        """
+        end = held.doc.ends
+        assert end is not None
         if end.commit:
             wishes: list[ops.AnyOp] = [end]
         else:  # the epoch stays, so sequence numbers go on: the log must have seen them

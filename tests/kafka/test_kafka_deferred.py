@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -284,6 +285,32 @@ async def surely(client: Deferred, gateways: list[Peer], rng: random.Random, val
             return
         assert code in (E.not_enough_replicas, E.not_enough_replicas_after_append), code
     raise AssertionError("never acknowledged")
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("wrote", [True, False])
+@pytest.mark.parametrize("commit", [True, False])
+def test_an_end_that_could_not_be_noted_is_finished_by_the_next_transaction(
+    monkeypatch: pytest.MonkeyPatch, first: bool, wrote: bool, commit: bool
+) -> None:
+    async def main() -> None:
+        client = await begun(OLD)
+
+        async def lost(_: Any, held: Any, __: Any) -> Any:
+            return held
+
+        with monkeypatch.context() as patched:
+            patched.setattr(deferring, "record", lost)
+            await client.send(b"first")
+            assert E.none == await client.end(commit=first)
+        assert [E.none] == await client.add({"orders": [0]})
+        if wrote:
+            assert (E.none, -1) == await client.send(b"second")
+        assert E.none == await client.end(commit=commit)
+        expected = [b"first"] * first + [b"second"] * (wrote and commit)
+        assert expected == await read(client.peer.namespace)
+
+    simulate(main())
 
 
 def test_a_client_that_goes_away_holds_up_nobody() -> None:
