@@ -25,7 +25,7 @@ RESTORES: Final = 5  # of which the best counts: one takes a tenth of a second
 
 
 def bench(batches: int = 60, *, rounds: int = 2, seed: int = 1) -> dict[str, Any]:
-    """Rates in rows (or keys) a second of CPU time, best of the rounds. Polars has one thread if it is not in use yet."""
+    """Rates in rows (or keys) a second of CPU time, best of the rounds. Polars has one thread unless it is in use."""
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     from headwater.streams import hopping, session, sliding, tumbling
 

@@ -15,7 +15,8 @@ from datetime import datetime, timedelta, timezone
 from importlib import import_module
 from typing import Any
 
-BID = 2
+PERSON, AUCTION, BID = 0, 1, 2
+STATES = ("OR", "ID", "CA")
 START = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 - in its own interpreter, perhaps an older one
 DISORDER = timedelta(seconds=4)
 
@@ -29,12 +30,60 @@ def _bidder(event: dict[str, Any]) -> str:
     return str(event["bidder"])
 
 
+def _kept(op: Any, given: Any, name: str, kind: int, key: str, also: Callable[[dict[str, Any]], bool]) -> Any:
+    """The events of one kind for which ``also`` holds, by a key."""
+    some = op.filter(name, given, lambda e: e["type"] == kind and also(e))
+    return op.key_on(f"{name}-key", some, lambda e: str(e[key]))
+
+
+def _joined(query: str, op: Any, windowing: Any, given: Any) -> Any:
+    """The queries that join: q3 and q4 as events come, q8 in windows."""
+    if query == "q3":
+        people = _kept(op, given, "people", PERSON, "person_id", lambda e: e["state"] in STATES)
+        auctions = _kept(op, given, "auctions", AUCTION, "seller", lambda e: e["category"] == 10)
+        both = op.join("join", auctions, people, emit_mode="running")
+        whole = op.filter("both", both, lambda item: None not in item[1])
+        return op.map("narrow", whole, lambda item: (item[1][1]["name"], item[1][1]["city"], item[1][0]["auction_id"]))
+    if query == "q4":
+        auctions = _kept(op, given, "auctions", AUCTION, "auction_id", lambda e: True)
+        bids = _kept(op, given, "bids", BID, "auction", lambda e: True)
+        both = op.join("join", auctions, bids, emit_mode="running")
+        valid = op.filter("valid", both, lambda item: _is_valid(*item[1]))
+        best = op.stateful_map("best", valid, _best)
+        return op.stateful_map("mean", op.map("by", best, lambda item: item[1]), _mean)
+    people = _kept(op, given, "people", PERSON, "person_id", lambda e: True)
+    auctions = _kept(op, given, "auctions", AUCTION, "seller", lambda e: True)
+    clock = windowing.EventClock(ts_getter=_time, wait_for_system_duration=DISORDER)
+    ten = windowing.TumblingWindower(length=timedelta(seconds=10), align_to=START)
+    return windowing.join_window("join", clock, ten, people, auctions).down
+
+
+def _is_valid(auction: dict[str, Any] | None, bid: dict[str, Any] | None) -> bool:
+    return auction is not None and bid is not None and auction["ts"] <= bid["ts"] <= auction["expires"]
+
+
+def _best(best: int | None, pair: tuple[dict[str, Any], dict[str, Any]]) -> tuple[int, Any]:
+    """The auction's best bid so far, and by category what it adds to the mean: a count and a sum."""
+    auction, bid = pair
+    now = max(best or 0, bid["price"])
+    return now, (str(auction["category"]), (int(best is None), now - (best or 0)))
+
+
+def _mean(known: tuple[int, int] | None, more: tuple[int, int]) -> tuple[tuple[int, int], float]:
+    count, total = known or (0, 0)
+    count, total = count + more[0], total + more[1]
+    return (count, total), total / count
+
+
 def build(query: str, flow: Any, events: list[dict[str, Any]]) -> Any:
     """The flow's last stream."""
     op = import_module("bytewax.operators")
     windowing = import_module("bytewax.operators.windowing")
     testing = import_module("bytewax.testing")
-    bids = op.filter("bids", op.input("in", flow, testing.TestingSource(events, 1_000)), lambda e: e["type"] == BID)
+    given = op.input("in", flow, testing.TestingSource(events, 1_000))
+    if query in ("q3", "q4", "q8"):
+        return _joined(query, op, windowing, given)
+    bids = op.filter("bids", given, lambda e: e["type"] == BID)
     if query == "q0":
         return bids
     if query == "q1":

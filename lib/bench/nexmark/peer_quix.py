@@ -15,7 +15,8 @@ import time
 from importlib import import_module
 from typing import Any
 
-BID = 2
+PERSON, AUCTION, BID = 0, 1, 2
+STATES = ("OR", "ID", "CA")
 COMMIT_EVERY = 10_000
 TEN_S = 10_000
 DISORDER_MS = 4_000
@@ -51,11 +52,61 @@ def frame(state_dir: str) -> tuple[Any, Any]:
     return made, context
 
 
+def _q3(event: dict[str, Any], state: Any) -> list[Any]:
+    """A person meets the auctions that came before; an auction its seller, or it waits."""
+    if event["type"] == PERSON:
+        if event["state"] not in STATES:
+            return []
+        state.set("person", event)
+        return [(event["name"], event["city"], auction) for auction in state.get("waiting", [])]
+    if event["category"] != 10:
+        return []
+    person = state.get("person")
+    if person is not None:
+        return [(person["name"], person["city"], event["auction_id"])]
+    state.set("waiting", [*state.get("waiting", []), event["auction_id"]])
+    return []
+
+
+def _q4(event: dict[str, Any], state: Any) -> list[Any]:
+    """The best bid of each auction so far; bids that come before their auction wait."""
+    auction, bids = state.get("auction"), [event]
+    if event["type"] == AUCTION:
+        auction, bids = event, state.get("waiting", [])
+        state.set("auction", event)
+    elif auction is None:
+        state.set("waiting", [*state.get("waiting", []), event])
+        return []
+    prices = [bid["price"] for bid in bids if auction["ts"] <= bid["ts"] <= auction["expires"]]
+    best = state.get("best", 0)
+    if max(prices, default=0) <= best:
+        return []
+    state.set("best", max(prices))
+    return [(auction["category"], max(prices))]
+
+
+def _q8(event: dict[str, Any], state: Any) -> list[Any]:
+    """A new person who sells within the same 10 s, once."""
+    window = event["ts"] // TEN_S
+    known = state.get(f"{window}", {})
+    now = {**known, "name": event["name"]} if event["type"] == PERSON else {**known, "sells": True}
+    if now == known:
+        return []
+    state.set(f"{window}", now)
+    return [(now["name"], window)] if len(now) == 2 else []
+
+
+JOINS = {"q3": (_q3, {PERSON: "person_id", AUCTION: "seller"}), "q4": (_q4, {AUCTION: "auction_id", BID: "auction"})}
+JOINS["q8"] = (_q8, JOINS["q3"][1])
+
+
 def build(query: str, bids: Any) -> Any:
     """The query's data frame. Windows close key by key, as they do in Quix."""
     windows = import_module("quixstreams.dataframe.windows.aggregations")
     if query == "q0":
         return bids
+    if query in JOINS:
+        return bids.apply(JOINS[query][0], stateful=True, expand=True)
     if query == "q1":
         return bids.apply(lambda e: {**e, "price": e["price"] * 0.908})
     if query == "q2":
@@ -77,7 +128,9 @@ def main(query: str, path: str) -> None:
     clock = "arrived" if query == "q12" else "ts"
     with open(path) as lines:
         events = [json.loads(line) for line in lines]
-    given = [(event, str(event.get(key, "all")).encode(), event[clock]) for event in events]
+    # A join's events lie by what they are joined on, as in a topic that somebody has keyed so.
+    keys = JOINS[query][1] if query in JOINS else {}
+    given = [(event, str(event.get(keys.get(event["type"], key), "all")).encode(), event[clock]) for event in events]
     results = 0
 
     def sink(value: Any, key: Any, timestamp: int, headers: Any) -> None:
@@ -86,7 +139,8 @@ def main(query: str, path: str) -> None:
 
     with tempfile.TemporaryDirectory() as state_dir:
         sdf, context = frame(state_dir)
-        composed = build(query, sdf.filter(lambda e: e["type"] == BID)).compose(sink=sink)["nexmark"]
+        kinds = set(keys) or {BID}
+        composed = build(query, sdf.filter(lambda e: e["type"] in kinds)).compose(sink=sink)["nexmark"]
         context.state_manager.on_partition_assign(stream_id=sdf.stream_id, partition=0, committed_offsets={})
         context.init_checkpoint()
         started = time.process_time()  # noqa: TID251 - this file runs without Headwater
