@@ -83,6 +83,7 @@ def test_confluent_kafka_reads_processes_and_writes_exactly_once_deferred(serve:
 
 def test_aiokafka_commits_and_aborts_deferred(serve: Any) -> None:
     running = serve(None, [DEFERRED])
+    running.create_topic("in")
     running.create_topic("orders")
 
     async def main() -> None:
@@ -93,12 +94,16 @@ def test_aiokafka_commits_and_aborts_deferred(serve: Any) -> None:
                 await producer.begin_transaction()
                 sent = await producer.send_and_wait("orders", b"%d" % number, partition=0)
                 assert -1 == sent.offset
+                await producer.send_offsets_to_transaction({aiokafka.TopicPartition("in", 0): number + 1}, "workers")
                 await (producer.abort_transaction() if number % 2 else producer.commit_transaction())
         finally:
             await producer.stop()
 
     asyncio.run(main())
     assert [b"0", b"2", b"4"] == values_of(running.bootstrap, "orders", 3)
+    consumer = ck.Consumer({"bootstrap.servers": running.bootstrap, "group.id": "workers"})
+    assert [5] == [place.offset for place in consumer.committed([ck.TopicPartition("in", 0)], WAIT_S)]
+    consumer.close()
 
 
 # -- SCRAM users and namespaces ----------------------------------------------------------------------------------
