@@ -72,6 +72,7 @@ SHARE_LEASE_MS = 15_000  # a process that hands out records is gone when its lea
 SHARE_LEASE_SAFE = 0.8  # … so it stops at this part of it: stores stamp objects by the second
 SHARE_LOOK_S = 5.0  # a process looks this often whether another one that holds records lives: 1 HEAD
 SHARE_TICK_S = 2.5  # locks whose time is up reach the log this late, and leases are renewed at every other tick
+SHARE_STOP_S = 10.0  # a process that ends tries for so long to give back what it holds; then its lease tells others
 SHARE_IDLE_S = 10.0  # records that nobody has asked for this long are given back: 1 commit
 SHARE_CLAIM_MIN = 100  # offsets that one claim takes at least, if there are as many: less is a commit a record
 GROUP_CONFIGS_MAX = 10_000  # groups with configs of their own

@@ -32,6 +32,7 @@ from headwater.limits import (
     SHARE_LEASE_MS,
     SHARE_LEASE_SAFE,
     SHARE_LOOK_S,
+    SHARE_STOP_S,
     SHARE_TICK_S,
 )
 from headwater.log import keys
@@ -163,10 +164,14 @@ class Shares:
         """Give everything back, and say that this process is gone. What cannot be said now, its lease says later."""
         if self._tending is not None:
             self._tending.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
         if self._leased_s == float("-inf"):
             return
+        leaving = asyncio.get_running_loop().create_task(self._leave(), name="headwater-shares-leave")
+        await asyncio.wait({leaving}, timeout=SHARE_STOP_S)
+
+    async def _leave(self) -> None:
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
         for held in self._held.values():
             for run in list(held.locks.runs):
                 held.locks.release(run.member)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from headwater.kafka.model import Fields, Later, Peer, Request
 from headwater.kafka.names import topic_uuid
 from headwater.kafka.share_records import extents
 from headwater.kafka.share_sessions import ShareSessions
-from headwater.limits import SHARE_LEASE_MS
+from headwater.limits import SHARE_LEASE_MS, SHARE_STOP_S
 from headwater.log import kafka2
 from headwater.log import operations as ops
 from headwater.log import operations_shares as share_ops
@@ -329,6 +330,26 @@ def test_a_gateway_that_stops_in_order_gives_everything_back_at_once() -> None:
         assert [(0, 4, 1)] == await other.fetch()
 
     simulate(main())
+
+
+def test_a_gateway_that_stops_while_the_store_is_silent_does_not_wait_for_long() -> None:
+    async def main() -> None:
+        (member,) = await place(5)
+        assert [(0, 4, 1)] == await member.fetch()
+        shares, loop = member.peer.namespace.shared(Shares), sim_loop()
+        never: asyncio.Future[None] = loop.create_future()
+        shares._tasks.add(loop.create_task(_wait_for(never)))
+        began_s = loop.time()
+        await shares.close()
+        assert SHARE_STOP_S == pytest.approx(loop.time() - began_s, abs=0.1)
+        never.set_result(None)
+        await sim_loop().sleep(1.0)
+
+    simulate(main())
+
+
+async def _wait_for(future: asyncio.Future[None]) -> None:
+    await future
 
 
 def test_unwanted_records_are_given_back_and_an_idle_gateway_asks_for_nothing() -> None:
