@@ -310,8 +310,6 @@ KAFKA_SESSIONS_MAX = 1_000  # fetch sessions that one gateway remembers, as in K
 METER_NAMESPACES_MAX = 64  # namespaces with figures of their own, as many as are kept open; others share one
 METER_TOPICS_MAX = 500  # … topics: at about ten numbers each, a scrape has a MiB
 METER_GROUPS_MAX = 1_000  # … groups
-METER_JOBS_MAX = 100  # … jobs of stream processing
-METER_NAMES_MAX = 200  # … routes, requests and errors, which code names and so are few
 
 # -- the doctor ----------------------------------------------------------------------------------------------
 

@@ -27,8 +27,10 @@ from headwater.clock import Clock, SystemClock, system_entropy
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
+from headwater.meters import PROCESS
 from headwater.store import S3_CLIENT, open_store
 from headwater.store.impatient import ImpatientStore
+from headwater.store.metered import MeteredStore
 
 if TYPE_CHECKING:
     from headwater.store.base import ObjectStore
@@ -89,7 +91,7 @@ def app_for(
     from headwater.api.auth import Authenticator
 
     clock, rng = clock or SystemClock(), rng or system_entropy()
-    bucket = open_store(settings.store, clock=clock) if store is None else store
+    bucket = MeteredStore(open_store(settings.store, clock=clock), PROCESS) if store is None else store
 
     # Who only reads may not be able to write at all; and where keys are asked for, a namespace without a commit has
     # none, so nobody makes its first one here. Others probe once: a stranger's names are to cost no PUTs (R8).

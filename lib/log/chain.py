@@ -66,6 +66,7 @@ class Chain:
         sibling: Callable[[str], ObjectStore] | None = None,
     ) -> None:
         self.store = store
+        self.name = ""  # the namespace's, by which its figures are told
         self.sibling = sibling  # the store of another namespace of this bucket: a branch reads what it shares there
         self.clock = clock
         self.rng = rng

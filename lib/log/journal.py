@@ -35,6 +35,7 @@ from headwater.log import keys
 from headwater.log.chain import Chain, read_manifest
 from headwater.log.intents import FORMAT, Intent, Manifest, encode_manifest, new_id
 from headwater.log.payload import Piece, assemble
+from headwater.meters import families
 from headwater.types import Buffer
 
 
@@ -70,6 +71,7 @@ class Journal:
         before, seq = self.chain.now(), self.chain.state.seq + 1
         manifest, parts, size = self._build(draft, seq)
         found = await self._decide(seq, manifest, parts, deadline_s)
+        self._count(manifest, won=found is None)
         try:
             if found is None:
                 return await self._won(manifest, parts, size, before)
@@ -82,6 +84,12 @@ class Journal:
             raise
         except HeadwaterError as error:
             raise self._unknown(seq, error) from error
+
+    def _count(self, manifest: Manifest, *, won: bool) -> None:
+        meters, name = self.chain.options.meters, self.chain.name
+        meters.counter(families.COMMITS if won else families.COMMITS_LOST, name).add()
+        if won:
+            meters.histogram(families.COMMIT_INTENTS, name).observe(len(manifest.intents))
 
     async def _won(self, manifest: Manifest, parts: list[Buffer], size: int, before: tuple[int, float]) -> bool:
         """The slot holds our manifest. Whether that makes it a commit (R5). Readers of this process have its bytes."""

@@ -79,6 +79,7 @@ class Namespace:
             options=options or Options(),
             sibling=lambda other: PrefixedStore(store, f"{keys.check_namespace(other)}/"),
         )
+        self.chain.name = name
         self.journal = Journal(self.chain, writer=writer)
         self.committer = Committer(self.journal)
         self.house = House(self.chain, writer=writer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headwater import limits
+from headwater.meters import PROCESS, Meters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,4 +28,5 @@ class Options:
     read_ahead_bytes_max: int = limits.READ_AHEAD_BYTES_MAX
     stale_after_s: float = limits.STALE_AFTER_S
     threads: bool = True  # upkeep encodes and decodes in threads; False where time is simulated
+    meters: Meters = PROCESS  # where this process counts what it commits, produces and fetches
     cooperative: bool = True  # False: the naive optimistic loop, kept as the baseline of `headwater bench contention`

@@ -27,6 +27,7 @@ from headwater.log.operations import File
 from headwater.log.polling import LongPoll
 from headwater.log.state import Entry, Partition, State, Topic
 from headwater.log.together import together
+from headwater.meters import families
 from headwater.types import Codec
 
 if TYPE_CHECKING:
@@ -147,9 +148,19 @@ class Reader:
         self, topic: str, partition: int, offset: int, bytes_max: int, state: State | None = None
     ) -> Fetched:
         """One fetch from the state as it is; looks again while objects vanish under it (R6)."""
-        return await self._found(
+        start_s = self.chain.clock.elapsed_s()
+        fetched = await self._found(
             topic, partition, lambda: self._fetch_now(topic, partition, offset, bytes_max, state), state
         )
+        self._count(topic, fetched, self.chain.clock.elapsed_s() - start_s)
+        return fetched
+
+    def _count(self, topic: str, fetched: Fetched, seconds: float) -> None:
+        meters, name = self.chain.options.meters, self.chain.name
+        meters.histogram(families.FETCH_SECONDS, name).observe(seconds)
+        if fetched.chunks:
+            meters.counter(families.FETCHED_RECORDS, name, topic).add(sum(c.count for c in fetched.chunks))
+            meters.counter(families.FETCHED_BYTES, name, topic).add(sum(len(c.data) for c in fetched.chunks))
 
     async def locate(
         self, topic: str, partition: int, offset: int, *, bytes_max: int, entries_max: int = ENTRIES_MAX

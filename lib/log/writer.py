@@ -25,6 +25,7 @@ from headwater.log.operations import AnyOp, Chunk
 from headwater.log.outcomes import checked
 from headwater.log.payload import Piece
 from headwater.log.state import Outcome
+from headwater.meters import families
 from headwater.types import Batch, Buffer
 
 
@@ -83,11 +84,26 @@ class Writer:
             refuse_misfits(self.chain.state, appends, ops, token=token)
             return await self._submit(appends, list(ops), intent_id, tip, size)
 
+        start_s = self.chain.clock.elapsed_s()
         await self._enter(size)
         try:
-            return await self._settle(token, submit, intent_id)
+            outcome = await self._settle(token, submit, intent_id)
         finally:
             self._leave(size)
+        self._count(appends, self.chain.clock.elapsed_s() - start_s)
+        return outcome
+
+    def _count(self, appends: Sequence[Append], seconds: float) -> None:
+        """What was acknowledged; topics that are deleted by now share a name."""
+        meters, name, topics = self.options.meters, self.chain.name, self.chain.state.topics
+        meters.histogram(families.COMMIT_SECONDS, name).observe(seconds)
+        if appends:
+            meters.histogram(families.PRODUCE_SECONDS, name).observe(seconds)
+        for append in appends:
+            known = topics.get(append.topic)
+            topic = known.name if known is not None else "deleted"
+            meters.counter(families.PRODUCED_RECORDS, name, topic).add(append.batch.count)
+            meters.counter(families.PRODUCED_BYTES, name, topic).add(len(append.batch.data))
 
     async def _settle(self, token: str, submit: Callable[[int | None], Awaitable[Outcome]], intent_id: str) -> Outcome:
         """Submit, or learn what became of an earlier submission; answer the outcome or raise what it means."""

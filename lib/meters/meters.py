@@ -77,7 +77,7 @@ class Meters:
     def collect(self, collector: Collector) -> Callable[[], None]:
         """Ask ``collector`` at every snapshot, until the function that is returned is called.
 
-        It is called on the thread that looks. Samples with the same labels add up; of times the earliest stays.
+        It is called on the thread that looks. Samples with the same labels add up.
         """
         key = object()
         self._collectors[key] = collector
@@ -129,8 +129,7 @@ class Meters:
                 cells_of, key = found[family.name].cells, self._bounded(family, labels)
                 before = cells_of.get(key, 0.0)
                 assert not isinstance(before, Distribution), "collectors tell numbers"
-                time = family.name.endswith("_timestamp_seconds") and key in cells_of
-                cells_of[key] = min(before, value) if time else before + value
+                cells_of[key] = before + value
         return found
 
 

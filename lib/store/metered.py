@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from headwater.clock import stopwatch_s
+from headwater.errors import HeadwaterError
+from headwater.meters import Meters, families
 from headwater.store.base import Blob, Body, ObjectStore, Stat, size_of
 
 # AWS's public price list for S3 Standard in us-east-1, as read in November 2026. DELETE is free.
@@ -12,6 +16,15 @@ PUT_USD = 0.005 / 1_000  # PUT and LIST; a conditional PUT that loses is billed 
 GET_USD = 0.0004 / 1_000  # GET and HEAD
 LIST_PAGE_KEYS = 1_000
 DELETE_BATCH_KEYS = 1_000
+USD: Final = {
+    "get": GET_USD,
+    "head": GET_USD,
+    "put": PUT_USD,
+    "put_if_absent": PUT_USD,
+    "put_if_match": PUT_USD,
+    "list": PUT_USD,
+    "delete": 0.0,
+}
 
 
 @dataclass(slots=True)
@@ -40,13 +53,17 @@ class Counts:
 
 
 class MeteredStore:
-    """A store that counts in ``counts`` and hands everything on to ``inner``."""
+    """A store that counts in ``counts``, and in ``meters`` if there are any, and hands everything on to ``inner``.
 
-    def __init__(self, inner: ObjectStore) -> None:
+    ``counts`` is what this store was asked, in sum; ``meters`` tell it by kind, object and outcome, with latencies.
+    """
+
+    def __init__(self, inner: ObjectStore, meters: Meters | None = None) -> None:
         self.inner = inner
         self.url = inner.url
         self.key_bytes_max = inner.key_bytes_max
         self.counts = Counts()
+        self.meters = meters
 
     def cost_usd(self) -> float:
         """As ``Counts.cost_usd``."""
@@ -54,41 +71,97 @@ class MeteredStore:
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> Blob:
         self.counts.get += 1
-        blob = await self.inner.get(key, start=start, end=end)
+        with _Request(self.meters, "get", key) as request:
+            blob = await self.inner.get(key, start=start, end=end)
+            request.bytes_in = len(blob.data)
         self.counts.bytes_in += len(blob.data)
         return blob
 
     async def head(self, key: str) -> Stat:
         self.counts.head += 1
-        return await self.inner.head(key)
+        with _Request(self.meters, "head", key):
+            return await self.inner.head(key)
 
     async def put(self, key: str, body: Body) -> Stat:
         self.counts.put += 1
         self.counts.bytes_out += size_of(body)
-        return await self.inner.put(key, body)
+        with _Request(self.meters, "put", key, size_of(body)):
+            return await self.inner.put(key, body)
 
     async def put_if_absent(self, key: str, body: Body) -> Stat:
         self.counts.put_conditional += 1
         self.counts.bytes_out += size_of(body)
-        return await self.inner.put_if_absent(key, body)
+        with _Request(self.meters, "put_if_absent", key, size_of(body)):
+            return await self.inner.put_if_absent(key, body)
 
     async def put_if_match(self, key: str, body: Body, etag: str) -> Stat:
         self.counts.put_conditional += 1
         self.counts.bytes_out += size_of(body)
-        return await self.inner.put_if_match(key, body, etag)
+        with _Request(self.meters, "put_if_match", key, size_of(body)):
+            return await self.inner.put_if_match(key, body, etag)
 
     async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[Stat]:
         self.counts.list += 1
         seen = 0
-        async for stat in self.inner.list(prefix, start_after=start_after, limit=limit):
-            if seen and seen % LIST_PAGE_KEYS == 0:
-                self.counts.list += 1
+        found = self.inner.list(prefix, start_after=start_after, limit=limit)
+        while True:
+            stat = None
+            if seen % LIST_PAGE_KEYS == 0:  # the first key of a page is what the store is asked for
+                with _Request(self.meters, "list", prefix) as request:
+                    stat = await anext(found, None)
+                    if stat is None and seen:  # the page before was the last one, and full
+                        request.forget()
+                self.counts.list += stat is not None and seen > 0
+            else:
+                stat = await anext(found, None)
+            if stat is None:
+                return
             seen += 1
             yield stat
 
     async def delete(self, keys: Sequence[str]) -> None:
         self.counts.delete += -(-len(keys) // DELETE_BATCH_KEYS)
-        await self.inner.delete(keys)
+        with _Request(self.meters, "delete", keys[0] if keys else ""):
+            await self.inner.delete(keys)
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+
+class _Request:
+    """One request on its way: its time, what became of it and what it costs, once it has ended."""
+
+    __slots__ = ("_bytes_out", "_key", "_kind", "_meters", "_start_s", "bytes_in")
+
+    def __init__(self, meters: Meters | None, kind: str, key: str, bytes_out: int = 0) -> None:
+        self.bytes_in = 0
+        self._meters, self._kind, self._key, self._bytes_out = meters, kind, key, bytes_out
+        self._start_s = stopwatch_s()
+
+    def forget(self) -> None:
+        """It was none."""
+        self._meters = None
+
+    def __enter__(self) -> _Request:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        meters = self._meters
+        if meters is None:
+            return
+        folder = self._key.split("/", 2)[1:2]  # keys begin with the namespace
+        folder_name = folder[0] if folder and folder[0] else "root"
+        meters.counter(families.STORE_REQUESTS, self._kind, folder_name, _outcome(error)).add()
+        meters.histogram(families.STORE_SECONDS, self._kind).observe(stopwatch_s() - self._start_s)
+        if self._bytes_out:
+            meters.counter(families.STORE_SENT, folder_name).add(self._bytes_out)
+        if self.bytes_in:
+            meters.counter(families.STORE_RECEIVED, folder_name).add(self.bytes_in)
+        meters.counter(families.STORE_DOLLARS, self._kind).add(USD[self._kind])
+
+
+def _outcome(error: BaseException | None) -> str:
+    """``ok``, the name of the error, or ``cancelled``: whoever asked has left."""
+    if error is None:
+        return "ok"
+    return type(error).__name__ if isinstance(error, HeadwaterError) else "cancelled"

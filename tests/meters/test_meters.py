@@ -21,9 +21,9 @@ def test_the_same_labels_give_the_same_cell() -> None:
 
 def test_meters_of_two_apps_know_nothing_of_each_other() -> None:
     one, two = Meters(), Meters()
-    one.gauge(families.KAFKA_CONNECTIONS).set(3)
-    assert {} == two.snapshot()["headwater_kafka_connections"].cells
-    assert {(): 3.0} == one.snapshot()["headwater_kafka_connections"].cells
+    one.gauge(families.GROUPS, "ns").set(3)
+    assert {} == two.snapshot()["headwater_groups"].cells
+    assert {("ns",): 3.0} == one.snapshot()["headwater_groups"].cells
     assert isinstance(PROCESS, Meters)
 
 
@@ -95,12 +95,6 @@ def test_a_collector_is_asked_when_somebody_looks_and_no_more_once_it_has_left()
     leave()
     assert {} == meters.snapshot()["headwater_group_lag_records"].cells
     assert [1] == asked
-
-
-def test_of_times_that_fall_together_the_earliest_is_told() -> None:
-    meters = Meters()
-    meters.collect(lambda: [Sample(families.JOB_WATERMARK, ("j",), 20.0), Sample(families.JOB_WATERMARK, ("j",), 10.0)])
-    assert {("j",): 10.0} == meters.snapshot()["headwater_job_watermark_timestamp_seconds"].cells
 
 
 def test_every_family_has_a_help_text_its_unit_at_the_end_and_bounds_for_its_labels() -> None:
