@@ -55,7 +55,8 @@ class Feed:
         if exact:
             # Arrow's cumulative maximum takes half the time of Polars'.
             earlier = times.shift(1, fill_value=max(before, floor) + self.out_of_order).to_arrow()
-            stamped = frame.with_columns(pl.Series(WM, pc.cumulative_max(earlier)) - self.out_of_order)
+            running = pl.Series(WM, pc.cumulative_max(earlier)) - self.out_of_order
+            stamped = frame.with_columns(running) if WM in frame.columns else frame.hstack([running])
         else:
             stamped = frame.with_columns(pl.lit(max(before, floor), pl.Int64).alias(WM))
         newest = times.max()

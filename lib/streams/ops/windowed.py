@@ -62,12 +62,11 @@ class Windowed(Operator):
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
         """Rows that are late for all their windows are put out; the others wait to be summed up."""
-        pane = ((pl.col(TIME) - self._offset) // self._step) * self._step + self._offset
+        pane = ((frame.get_column(TIME) - self._offset) // self._step) * self._step + self._offset
         rows = frame.with_columns(pane.alias(PANE))
         limit = self._size + self._grace
-        oldest, newest = rows.select(pl.col(PANE).min(), pl.col(WM).max()).row(0, named=False)
-        if oldest + limit <= newest:
-            late = (rows.get_column(PANE) + limit) <= rows.get_column(WM)
+        if _least(pane) + limit <= _most(frame.get_column(WM)):
+            late = (pane + limit) <= frame.get_column(WM)
             yield LATE, frame.filter(late)
             rows = rows.filter(~late)
             if not rows.height:
@@ -75,7 +74,7 @@ class Windowed(Operator):
         if self._hops:
             rows = rows.with_columns(self._first_open().alias(FROM))
         for at, part in self._parted(rows):
-            self._waiting.setdefault(at, []).append(part.select(self._sums.inputs))
+            self._waiting.setdefault(at, []).append(part)
         self._rows += rows.height
         if self._rows >= STREAMS_WAITING_ROWS:
             self._sum_up()
@@ -92,22 +91,31 @@ class Windowed(Operator):
         yield from (frame.select(pl.col(PANE).min()).item() for frame in self._mixed)
 
     def _parted(self, rows: pl.DataFrame) -> Iterator[tuple[tuple[int, int], pl.DataFrame]]:
-        """Rows by pane and first window: groups of one key are summed up several times as fast as those of three.
+        """What is to be summed up, by pane and first window.
 
-        Not so where there are many: each costs more than its rows.
+        Groups of one key are summed up several times as fast as those of three; but not if there are many panes, of
+        which each costs more than its rows.
         """
         columns = [PANE, FROM] if self._hops else [PANE]
-        places = rows.select(columns).unique(maintain_order=True).rows()
+        places = self._places(rows, columns)
         if self._mixed or len(places) > FILTERS_MAX:
             self._mixed.append(rows.select(*columns, *self._sums.inputs))  # once begun, so that rows stay in order
         elif len(places) == 1:
-            yield (places[0][0], places[0][-1]), rows
+            yield (places[0][0], places[0][-1]), rows[self._sums.inputs]
         else:
+            inputs = rows[self._sums.inputs]
             for place in places:
                 chosen = rows.get_column(PANE) == place[0]
                 if self._hops:
                     chosen &= rows.get_column(FROM) == place[1]
-                yield (place[0], place[-1]), rows.filter(chosen)
+                yield (place[0], place[-1]), inputs.filter(chosen)
+
+    def _places(self, rows: pl.DataFrame, columns: list[str]) -> list[tuple[int, ...]]:
+        """The panes of rows, with first windows. If no more than two can be, the ends say which they are."""
+        low, high = _least(rows.get_column(PANE)), _most(rows.get_column(PANE))
+        if not self._hops and high - low <= self._step:
+            return [(low,)] if low == high else [(low,), (high,)]
+        return rows[columns].unique(maintain_order=True).rows()
 
     def _sum_up(self) -> list[pl.DataFrame]:
         """Waiting rows into partial sums."""
@@ -283,3 +291,15 @@ def by_pane(partial: pl.DataFrame) -> list[pl.DataFrame]:
     runs = ordered.get_column(PANE).rle().struct.field("len").to_list()
     ends = list(accumulate(runs))
     return [ordered.slice(end - count, count) for end, count in zip(ends, runs, strict=True)]
+
+
+def _least(times: pl.Series) -> int:
+    found = times.min()
+    assert isinstance(found, int), "frames are never empty, and times never null"
+    return found
+
+
+def _most(times: pl.Series) -> int:
+    found = times.max()
+    assert isinstance(found, int), "frames are never empty, and times never null"
+    return found
