@@ -9,6 +9,7 @@ import orjson
 
 from headwater.limits import CONSOLE_CELL_BYTES
 
+LINE_MAX = 160  # characters of JSON that fit on a line; longer ones are indented
 Kind = Literal["null", "json", "text", "hex"]
 
 
@@ -41,7 +42,8 @@ def _json(data: bytes) -> str | None:
         found: Any = orjson.loads(data)
     except orjson.JSONDecodeError:
         return None
-    return orjson.dumps(found, option=orjson.OPT_INDENT_2).decode()
+    line = orjson.dumps(found).decode()
+    return line if len(line) <= LINE_MAX else orjson.dumps(found, option=orjson.OPT_INDENT_2).decode()
 
 
 def _text(head: bytes, *, forced: bool) -> str | None:

@@ -17,7 +17,7 @@ from headwater.api import http
 from headwater.api.messages import Request, Response
 from headwater.api.runtime import Settings, app_for
 from headwater.console.app import ConsoleApp
-from headwater.console.cells import cell
+from headwater.console.cells import LINE_MAX, cell
 from headwater.console.charts import bars, buckets
 from headwater.console.commits import Commit
 from headwater.console.render import POLICY, ago, dollars, moment, rate, size
@@ -229,7 +229,8 @@ def test_a_page_of_records_reads_little_more_than_it_shows() -> None:
     [
         (None, "null", "null", False),
         (b"", "text", "", False),
-        (b'{"a":1}', "json", '{\n  "a": 1\n}', False),
+        (b'{"a": 1}', "json", '{"a":1}', False),
+        (b'{"a": "%s"}' % (b"x" * LINE_MAX), "json", '{\n  "a": "%s"\n}' % ("x" * LINE_MAX), False),
         (b'{"a":', "text", '{"a":', False),
         (b"\x00\x01", "hex", "0001", False),
         ("ü".encode() * (CONSOLE_CELL_BYTES // 2), "text", "ü" * (CONSOLE_CELL_BYTES // 2), False),
