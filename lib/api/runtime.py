@@ -33,6 +33,7 @@ from headwater.store.impatient import ImpatientStore
 from headwater.store.metered import MeteredStore
 
 if TYPE_CHECKING:
+    from headwater.api.messages import Route
     from headwater.store.base import ObjectStore
 
 DEADLINE_MS: Final = 30_000  # where the platform does not say
@@ -104,7 +105,7 @@ def app_for(
         return namespace
 
     return kind(
-        routes.table(function),
+        (*routes.table(function), *_resident(function)),
         open_namespace=open_namespace,
         authenticator=Authenticator(settings.auth, clock=clock),
         clock=clock,
@@ -116,6 +117,15 @@ def app_for(
         bucket=bucket,
         close=bucket.aclose if store is None else None,
     )
+
+
+def _resident(function: str) -> tuple[Route, ...]:
+    """Routes of processes that stay: a function's figures would be those of one of many."""
+    if function != routes.EVERYTHING:
+        return ()
+    from headwater.api.metrics import ROUTES
+
+    return ROUTES
 
 
 def function(name: str, *, environment: Mapping[str, str] | None = None, store: ObjectStore | None = None) -> Function:

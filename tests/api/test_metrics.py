@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import asyncio
+import re
+
+from headwater.api.messages import Request, Response
+from headwater.api.runtime import Settings, app_for
+from headwater.log.options import Options
+from headwater.log.small import batch_of
+from headwater.meters import Meters
+from headwater.store.memory import MemoryStore
+from headwater.store.metered import MeteredStore
+from headwater.types import Record
+
+LINE = re.compile(r'[a-z_]+(\{[a-z]+="(\\.|[^"\\])*"(,[a-z]+="(\\.|[^"\\])*")*\})? [0-9.e+-]+\Z')
+
+
+def asked(path: str, *, auth: str = "none", namespace: str = "default", function: str = "dev") -> Response:
+    meters = Meters()
+
+    async def work() -> Response:
+        app = app_for(
+            function,
+            Settings(store="memory://x", auth=auth, namespaces=("default", "other")),
+            store=MeteredStore(MemoryStore(), meters),
+            options=Options(meters=meters),
+        )
+        for name in ("default", "other"):
+            log = await app.opened(name)
+            await log.create_topic(f"topic-of-{name}")
+            await log.append(f"topic-of-{name}", 0, batch_of([Record(value=b"x", timestamp=1)] * 5))
+            await log.commit_offsets('g"\n', {(f"topic-of-{name}", 0): 2})
+        response = await app.serve(Request(method="GET", path=path, namespace=namespace))
+        await app.close()
+        return response
+
+    return asyncio.run(work())
+
+
+def test_metrics_are_prometheus_text_with_help_and_type_for_each_family() -> None:
+    response = asked("/metrics")
+    assert 200 == response.status
+    assert "text/plain; version=0.0.4; charset=utf-8" == response.headers["content-type"]
+    lines = response.body.decode().splitlines()
+    assert 'headwater_commits_total{namespace="default"} 3.0' in lines
+    assert 'headwater_produce_records_total{namespace="default",topic="topic-of-default"} 5.0' in lines
+    assert 'headwater_group_lag_records{namespace="default",group="g\\"\\n",topic="topic-of-default"} 3.0' in lines
+    assert 'headwater_produce_seconds_bucket{namespace="default",le="+Inf"} 1' in lines
+    assert "# TYPE headwater_store_requests_total counter" in lines
+    for line in lines:
+        assert line.startswith(("# HELP headwater_", "# TYPE headwater_")) or LINE.match(line.replace("+Inf", "9")), (
+            line
+        )
+
+
+def test_metrics_tell_of_no_other_namespace() -> None:
+    assert b"topic-of-other" not in asked("/metrics").body
+    assert b"topic-of-default" not in asked("/metrics", namespace="other").body
+    assert b"topic-of-other" in asked("/metrics", namespace="other").body
+
+
+def test_metrics_want_the_credentials_of_every_other_request() -> None:
+    assert 401 == asked("/metrics", auth="token").status
+
+
+def test_a_function_has_no_metrics_to_scrape() -> None:
+    assert 404 == asked("/metrics", function="admin").status
