@@ -226,8 +226,8 @@ class Shares:
 
     def _gain(self, place: Place, claim: int) -> None:
         share = self._share(place)
-        if share is None:
-            return
+        if share is None or share.holders.get(claim) != self.holder:
+            return  # a claim that took nothing leaves its number to the next one, which may be another's
         held = self._find(place)
         if held is None:
             held = self._held[place] = _Held(share.epoch, self._now_s())
