@@ -150,7 +150,9 @@ class _Request:
         if meters is None:
             return
         folder = self._key.split("/", 2)[1:2]  # keys begin with the namespace
-        folder_name = folder[0] if folder and folder[0] else "root"
+        folder_name = (
+            (folder[0] if folder[0].isalpha() else "probe") if folder and folder[0] else "root"
+        )  # R8: random keys
         meters.counter(families.STORE_REQUESTS, self._kind, folder_name, _outcome(error)).add()
         meters.histogram(families.STORE_SECONDS, self._kind).observe(stopwatch_s() - self._start_s)
         if self._bytes_out:
