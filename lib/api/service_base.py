@@ -92,6 +92,11 @@ class ServiceBase:
         """Whether the principal may do it, by the rules as this process knows them."""
         return access.allowed(self._state, self.principal, self._scopes, operation, resource, name)
 
+    @property
+    def may_all(self) -> bool:
+        """Whether nothing is forbidden: the owner, without a key of narrower scopes. For long lists."""
+        return self.principal == ROOT and self._scopes is None
+
     def may_some(self, operation: Operation, resource: Resource) -> bool:
         """Whether the principal may do it with some resource of the type (Kafka: authorizeByResourceType)."""
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headwater.errors import NotFound
@@ -10,6 +10,7 @@ from headwater.limits import CONSOLE_COMMITS_KEPT
 from headwater.log.chain import read_manifest
 from headwater.log.intents import Intent, Manifest
 from headwater.log.namespace import Namespace
+from headwater.log.operations import CommitOffsets
 from headwater.log.together import together
 
 
@@ -24,7 +25,10 @@ class Did:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """One manifest. ``by_topic`` is records and bytes by topic id."""
+    """One manifest. ``by_topic`` is records and bytes by topic id.
+
+    ``grew`` is records by topic and partition, ``moved`` the offsets that groups committed, by name and place.
+    """
 
     seq: int
     time_ms: int
@@ -35,6 +39,8 @@ class Commit:
     bytes: int
     by_topic: dict[int, tuple[int, int]]
     did: Sequence[Did]
+    grew: Mapping[tuple[int, int], int]
+    moved: Mapping[str, Mapping[tuple[int, int], int]]
 
 
 class Commits:
@@ -70,10 +76,17 @@ class Commits:
 def summary(manifest: Manifest) -> Commit:
     """What a manifest did. Pure."""
     by_topic: dict[int, tuple[int, int]] = {}
+    grew: dict[tuple[int, int], int] = {}
+    moved: dict[str, dict[tuple[int, int], int]] = {}
     for intent in manifest.intents:
         for chunk in intent.appends:
             records, size = by_topic.get(chunk.topic, (0, 0))
             by_topic[chunk.topic] = records + chunk.count, size + chunk.len
+            place = chunk.topic, chunk.partition
+            grew[place] = grew.get(place, 0) + chunk.count
+        for op in intent.ops:
+            if isinstance(op, CommitOffsets):
+                moved.setdefault(op.group, {}).update({(at.topic, at.partition): at.offset for at in op.offsets})
     return Commit(
         seq=manifest.seq,
         time_ms=manifest.time,
@@ -84,6 +97,8 @@ def summary(manifest: Manifest) -> Commit:
         bytes=sum(size for _, size in by_topic.values()),
         by_topic=by_topic,
         did=[did for intent in manifest.intents for did in _told(intent)],
+        grew=grew,
+        moved=moved,
     )
 
 

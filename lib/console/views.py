@@ -137,28 +137,71 @@ class GroupRow:
 
 def groups(state: State, sees: Sees, *, part: str, order: str, number: int) -> Paged[GroupRow]:
     """A page of groups whose name holds ``part``: the furthest behind first, or by name."""
-    chosen = [group for name, group in state.groups.items() if part in name and sees(name)]
+    names = [name for name in state.groups if part in name and sees(name)]
     if order == "name":
-        found = paged(sorted(chosen, key=lambda group: group.name), number)
-        return Paged([_group_row(state, group) for group in found.rows], found.total, found.number, found.pages)
-    behind = [(-quick_lag(state, group), group.name, group) for group in chosen]
-    if order == "members":
-        behind = [(-len(group.members), name, group) for _, name, group in behind]
-    cut = paged(sorted(behind, key=lambda row: row[:2]), number)
-    return Paged([_group_row(state, group) for _, _, group in cut.rows], cut.total, cut.number, cut.pages)
+        names.sort()
+    elif order == "members":
+        names.sort(key=lambda name: (-len(state.groups[name].members), name))
+    else:
+        behind = lags(state)
+        names.sort(key=lambda name: (-behind[name], name))
+    cut = paged(names, number)
+    return Paged([_group_row(state, state.groups[name]) for name in cut.rows], cut.total, cut.number, cut.pages)
 
 
-def quick_lag(state: State, group: Group) -> int:
-    """Lag over committed offsets alone: what all groups are ordered by. Cost: under a microsecond an offset."""
-    behind = 0
-    for topic, places in group.offsets.items():
-        known = state.topics.get(topic)
-        if known is not None:
-            parts = known.partitions
-            for number, committed in places.items():
-                part = parts[number]
-                behind += max(0, part.stable_end - max(committed.offset, part.start))
-    return behind
+def lags(state: State) -> dict[str, int]:
+    """Lag of every group over its committed offsets: what groups are ordered by.
+
+    Cost: 0.3 us for each committed offset and each partition, so 65,000 groups take some 50 ms.
+    """
+    bounds = {topic.id: [(part.start, part.stable_end) for part in topic.partitions] for topic in state.topics.values()}
+    found = {}
+    for name, group in state.groups.items():
+        behind = 0
+        for topic, places in group.offsets.items():
+            if (parts := bounds.get(topic)) is not None:
+                for number, committed in places.items():
+                    start, end = parts[number]
+                    behind += max(0, end - max(committed.offset, start))
+        found[name] = behind
+    return found
+
+
+def lag_history(state: State, group: Group, commits: Sequence[Commit]) -> list[tuple[int, int]]:
+    """Commit and lag, the oldest first, as far back as the ``commits`` (newest first) say where the group stood.
+
+    Ends are counted back from now by what each commit appended. Where the group stood before the first commit of
+    ``commits`` that moves it nobody says, so a partition counts from there on; one that was not moved stands still.
+    """
+    ends = {
+        (topic, number): part.stable_end
+        for topic in group.offsets
+        if topic in state.topics
+        for number, part in enumerate(state.topics[topic].partitions)
+        if number in group.offsets[topic]
+    }
+    stood = {(topic, number): at.offset for topic, places in group.offsets.items() for number, at in places.items()}
+    found = []
+    for commit in commits:
+        found.append((commit.seq, sum(max(0, end - stood[place]) for place, end in ends.items() if place in stood)))
+        for place, count in commit.grew.items():
+            if place in ends:
+                ends[place] -= count
+        for place in commit.moved.get(group.name, {}):
+            before = _stood(group.name, place, commits, commit.seq)
+            if before is None:
+                ends.pop(place, None)
+            else:
+                stood[place] = before
+        if not ends:
+            break
+    return found[::-1]
+
+
+def _stood(name: str, place: tuple[int, int], commits: Sequence[Commit], before: int) -> int | None:
+    """What the group committed there last before commit ``before``, if ``commits`` say so."""
+    moves = (c.moved[name] for c in commits if c.seq < before and name in c.moved)
+    return next((places[place] for places in moves if place in places), None)
 
 
 def _group_row(state: State, group: Group) -> GroupRow:

@@ -16,13 +16,15 @@ import pytest
 from headwater.api import http
 from headwater.api.messages import Request, Response
 from headwater.api.runtime import Settings, app_for
+from headwater.api.service import Service
+from headwater.api.verbs import AclRule
 from headwater.console.app import ConsoleApp
 from headwater.console.cells import LINE_MAX, cell
 from headwater.console.charts import bars, buckets
-from headwater.console.commits import Commit
+from headwater.console.commits import Commit, summary
 from headwater.console.render import POLICY, ago, dollars, moment, rate, size
 from headwater.console.signing import guard
-from headwater.console.views import paged
+from headwater.console.views import lag_history, lags, paged
 from headwater.limits import CONSOLE_CELL_BYTES, CONSOLE_FETCH_BYTES, CONSOLE_RECORDS
 from headwater.log.batch import encode_arrow
 from headwater.log.codec_schema import TIMESTAMP
@@ -30,6 +32,7 @@ from headwater.log.namespace import Namespace
 from headwater.log.operations import CommitOffsets, OffsetEntry
 from headwater.store.memory import MemoryStore
 from headwater.store.metered import MeteredStore
+from tests.log.helpers import Fold, chunk
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 BROWSER = {"accept": "text/html,*/*;q=0.8", "host": "log.example"}
@@ -314,9 +317,6 @@ def test_strangers_are_asked_for_a_token_and_a_reader_may_not_delete() -> None:
         assert "Token" in await browser.page("/console/sign-in")
         assert 401 == (await browser.post("/console/topics/greetings/delete", {})).status
 
-        from headwater.api.service import Service
-        from headwater.api.verbs import AclRule
-
         owner = Service(browser.space)
         await owner.change_acls(add=[AclRule("reader", "read", "topic", "greetings")])
         _, token = await owner.create_key("reader")
@@ -381,9 +381,48 @@ def test_pages_end_where_rows_end() -> None:
 
 def test_charts_hold_what_lies_within_and_are_as_tall_as_they_may_be() -> None:
     def commit(time_ms: int) -> Commit:
-        return Commit(seq=1, time_ms=time_ms, writer="w", intents=1, merged=0, records=2, bytes=3, by_topic={}, did=())
+        return Commit(
+            seq=1,
+            time_ms=time_ms,
+            writer="w",
+            intents=1,
+            merged=0,
+            records=2,
+            bytes=3,
+            by_topic={},
+            did=(),
+            grew={},
+            moved={},
+        )
 
     found = buckets([commit(time_ms) for time_ms in (-1, 0, 99, 100)], 0, 100, 2)
     assert [(1, 2, 3), (1, 2, 3)] == found
     assert [(0.0, 0.0, 24.0, 80.0), (60.0, 80.0 - 40.0, 24.0, 40.0)] == bars([2, 0, 1], width=90, height=80)
     assert [] == bars([])
+
+
+def test_the_lag_of_the_past_is_counted_back_from_now() -> None:
+    """As the fold had it after each commit, from the first one that says where the group stood."""
+    fold = Fold()
+    topic = fold.topic(2)
+    expected = []
+    for step in range(6):
+        fold.done(chunk(topic=topic, count=10 + step))
+        if step % 2:
+            fold.done(CommitOffsets(group="g", offsets=[OffsetEntry(topic, 0, 3 * step), OffsetEntry(topic, 1, 0)]))
+        if "g" in fold.state.groups:
+            expected.append((fold.state.seq, lags(fold.state)["g"]))
+    commits = [summary(manifest) for manifest in reversed(fold.manifests)]
+    found = lag_history(fold.state, fold.state.groups["g"], commits)
+    assert expected == [row for row in found if row[0] in dict(expected)]
+    assert expected[0][0] == found[0][0]
+
+
+def test_the_owner_sees_all_but_a_key_of_narrower_scopes_does_not() -> None:
+    async def main() -> None:
+        async with await Namespace.open(MemoryStore()) as space:
+            assert Service(space).may_all
+            assert not Service(space, scopes=[AclRule("root", "read", "topic", "t")]).may_all
+            assert not Service(space, principal="reader").may_all
+
+    asyncio.run(main())
