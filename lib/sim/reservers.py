@@ -131,6 +131,7 @@ async def _end(life: _Life, call: int, *, commit: bool) -> bool:
         history.fail(call, "Aborted")
     if life.rng.random() < 0.2:
         _delay(life, life.open.ending(commit=commit, bump=life.bump))
+        in_doubt = True  # it may come through though every later request is turned away
     for _ in range(actors.RETRIES):
         before = life.open
         try:
