@@ -13,6 +13,7 @@ from headwater.api.service import Service
 from headwater.api.service_base import scrubbed
 from headwater.console import charts, records, views
 from headwater.console.commits import Commits
+from headwater.console.process import process
 from headwater.console.render import BASE, CONSOLE, base_of, page
 from headwater.console.signing import guard
 from headwater.errors import HeadwaterError, InvalidRequest, NotFound
@@ -116,6 +117,7 @@ async def _overview(call: Call) -> Response:
         "chart_bytes": charts.bars([size for _, _, size in spans]),
         "chart_commits": charts.bars([count for count, _, _ in spans]),
         "behind": views.groups(state, look.sees_group, part="", order="lag", number=1).rows[:8],
+        "process": process(call.namespace.chain.options.meters.snapshot(), call.namespace.name) if sees_all else None,
         "open": views.transactions(state, now_ms, look.sees_transaction)[:5],
         "counts": {
             "topics": len(state.topics),
@@ -254,6 +256,16 @@ async def _transactions(call: Call) -> Response:
     )
 
 
+async def _streams(call: Call) -> Response:
+    look = await Look.of(call)
+    try:
+        from headwater.console.jobs import jobs
+    except ImportError:
+        return look.page("streams.html", here="streams", title="Streams", jobs=None)
+    rows = [job for job in jobs(look.state) if look.sees_group(job.name)]
+    return look.page("streams.html", here="streams", title="Streams", jobs=rows)
+
+
 async def _commits(call: Call) -> Response:
     look = await Look.of(call)
     look.service.check("describe", "cluster")
@@ -343,6 +355,7 @@ ROUTES: Final = (
     _route("/groups", _groups, "Groups", _SEARCH),
     _route("/groups/{group}", _group, "A group", {"page": "of its partitions"}),
     _route("/transactions", _transactions, "Open transactions, and producers", {"page": "of producers"}),
+    _route("/streams", _streams, "Jobs of stream processing"),
     _route("/commits", _commits, "The chain of commits", {"upto": "the newest one to show"}),
     _route("/commits/{commit}", _commit, "What a commit did, and what there was as of it"),
     _route("/storage", _storage, "Where bytes lie", {"count": "`1`: list and count every object"}),

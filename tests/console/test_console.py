@@ -22,6 +22,8 @@ from headwater.console.app import ConsoleApp
 from headwater.console.cells import LINE_MAX, cell
 from headwater.console.charts import bars, buckets
 from headwater.console.commits import Commit, summary
+from headwater.console.jobs import jobs
+from headwater.console.process import process
 from headwater.console.render import POLICY, ago, dollars, moment, rate, size
 from headwater.console.signing import guard
 from headwater.console.views import lag_history, lags, paged
@@ -29,9 +31,12 @@ from headwater.limits import CONSOLE_CELL_BYTES, CONSOLE_FETCH_BYTES, CONSOLE_RE
 from headwater.log.batch import encode_arrow
 from headwater.log.codec_schema import TIMESTAMP
 from headwater.log.namespace import Namespace
-from headwater.log.operations import CommitOffsets, OffsetEntry
+from headwater.log.operations import CommitOffsets, CreateTopic, OffsetEntry
+from headwater.meters import Meters, families
 from headwater.store.memory import MemoryStore
 from headwater.store.metered import MeteredStore
+from headwater.streams.plan import changelog_topic
+from headwater.streams.runner.job import JOB
 from tests.log.helpers import Fold, chunk
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
@@ -109,6 +114,7 @@ PAGES = [
     "/console/groups?sort=members",
     "/console/groups/readers",
     "/console/transactions",
+    "/console/streams",
     "/console/commits",
     "/console/commits/2",
     "/console/storage?count=1",
@@ -426,3 +432,28 @@ def test_the_owner_sees_all_but_a_key_of_narrower_scopes_does_not() -> None:
             assert not Service(space, principal="reader").may_all
 
     asyncio.run(main())
+
+
+def test_what_the_process_has_measured_is_told_of_the_namespace_alone() -> None:
+    meters = Meters()
+    for namespace in ("default", "other"):
+        meters.counter(families.COMMITS, namespace).add()
+        meters.histogram(families.COMMIT_SECONDS, namespace).observe(0.1)
+    for outcome in ("ok", "ok", "NotFound", "Unavailable"):
+        meters.counter(families.STORE_REQUESTS, "get", "manifest", outcome).add()
+    found = process(meters.snapshot(), "default")
+    assert (1, 0) == (found.commits, found.lost)
+    assert [("commit", 1)] == [(row.what, row.count) for row in found.latencies]
+    assert [("get", 4, 1)] == [(row.kind, row.count, row.failed) for row in found.requests]
+    assert [] == process(Meters().snapshot(), "default").requests
+
+
+def test_a_job_is_shown_by_what_it_has_in_the_state() -> None:
+    fold = Fold()
+    source = fold.topic(name="in")
+    fold.done(CreateTopic(name=changelog_topic("delays"), partitions=2, config={JOB: "delays"}))
+    fold.done(chunk(topic=source, count=5))
+    fold.done(CommitOffsets(group="delays", offsets=[OffsetEntry(source, 0, 2)]))
+    (job,) = jobs(fold.state)
+    assert ("delays", "stopped", 2, ["in"], 3) == (job.name, job.state, job.tasks, job.sources, job.lag)
+    assert [] == jobs(Fold().state)

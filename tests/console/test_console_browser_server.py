@@ -44,6 +44,7 @@ PAGES = {
     "groups": "/groups",
     "group": "/groups/dashboards",
     "transactions": "/transactions",
+    "streams": "/streams",
     "commits": "/commits",
     "commit": "/commits/3",
     "storage": "/storage?count=1",
