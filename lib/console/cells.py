@@ -9,7 +9,7 @@ import orjson
 
 from headwater.limits import CONSOLE_CELL_BYTES
 
-LINE_MAX = 160  # characters of JSON that fit on a line; longer ones are indented
+LINE_MAX = 1_000  # characters of JSON that are shown as they come, wrapped; longer ones are indented
 Kind = Literal["null", "json", "text", "hex"]
 
 
