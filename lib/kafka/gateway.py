@@ -25,6 +25,7 @@ from headwater.api.service import Service
 from headwater.clock import Clock, SystemClock, system_entropy
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.groups.shares import Shares
+from headwater.kafka import wire
 from headwater.kafka.connection import Connection
 from headwater.kafka.fleet import Card, Door, Fleet
 from headwater.kafka.handlers import table
@@ -51,6 +52,9 @@ from headwater.store.base import ObjectStore
 __all__ = ["Auth", "Gateway", "Listener", "Listening", "Settings", "serve"]
 
 NODE_IDS = 1_000_000  # enough that few gateways hardly share one, few enough to be read aloud
+
+# What nearly every client asks for at once: produce, fetch, offsets, metadata, coordinator, versions, producer ids.
+COMMON = (0, 1, 2, 3, 10, 18, 22)
 
 
 class Gateway:
@@ -119,6 +123,7 @@ class Gateway:
         """Open the namespaces and listen. Raises ``OSError`` if an address is taken, or what the store raises."""
         loop = asyncio.get_running_loop()
         table()  # imports every handler now, not when the first client waits
+        wire.prepare(COMMON)
         try:
             for each in self.listening:
                 listener = each.listener

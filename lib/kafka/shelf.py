@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headwater.limits import KAFKA_READ_AHEAD_BYTES
@@ -20,11 +21,24 @@ from headwater.types import Buffer
 
 @dataclass(frozen=True, slots=True)
 class Shelved:
-    """Record batches of the offsets ``[base, end)``; records may be missing in it."""
+    """Record batches of the offsets ``[base, end)``, in ``parts`` of ``size`` bytes; records may be missing in it."""
 
     base: int
     end: int
-    data: bytes
+    parts: tuple[Buffer, ...]
+    size: int
+
+    @classmethod
+    def of(cls, base: int, end: int, parts: Iterable[Buffer]) -> Shelved:
+        """Batches whose bytes are kept where they lie."""
+        kept = tuple(parts)
+        return cls(base, end, kept, sum(map(len, kept)))
+
+    @property
+    def data(self) -> bytes:
+        """All of it in one piece. Cost: one copy, where it is not that already."""
+        (first, *rest) = self.parts
+        return first if isinstance(first, bytes) and not rest else b"".join(self.parts)
 
 
 Place = tuple[int, int]  # topic id, partition
@@ -61,7 +75,7 @@ class Shelf:
     def offer(self, place: Place, base: int, end: int, data: Buffer) -> None:
         """A batch that this gateway has just committed: kept where somebody reads along, so that nobody fetches it."""
         if self._read_s.get(place, -INTEREST_S) > self._namespace.chain.clock.elapsed_s() - INTEREST_S:
-            self._put(place, Shelved(base, end, kafka2.with_base_offset(data, base)))
+            self._put(place, Shelved.of(base, end, kafka2.rebased(_own(data), base)))
 
     def follow(self, place: Place) -> None:
         """Somebody has read all of this partition and waits for more."""
@@ -91,7 +105,7 @@ class Shelf:
             if chunk.base > position:
                 self._put(place, _gap(position, chunk.base))
             data = chunk.kafka2() if chunk.codec == "kafka2" else await asyncio.to_thread(chunk.kafka2)
-            self._put(place, Shelved(chunk.base, chunk.end, data))
+            self._put(place, Shelved.of(chunk.base, chunk.end, (data,)))
             position = max(position, chunk.end)
         if fetched.next_offset > position:
             self._put(place, _gap(position, fetched.next_offset))
@@ -108,7 +122,7 @@ class Shelf:
             self._drop(place, held[at])
         held.insert(at, shelved)
         self._used[(*place, shelved.base)] = shelved
-        self._size += len(shelved.data)
+        self._size += shelved.size
         while self._size > self._bytes_max and len(self._used) > 1:
             (topic, partition, _), oldest = next(iter(self._used.items()))
             self._drop((topic, partition), oldest)
@@ -119,7 +133,7 @@ class Shelf:
         if not held:
             del self._places[place]
         del self._used[(*place, shelved.base)]
-        self._size -= len(shelved.data)
+        self._size -= shelved.size
 
 
 def _base(shelved: Shelved) -> int:
@@ -127,4 +141,11 @@ def _base(shelved: Shelved) -> int:
 
 
 def _gap(start: int, end: int) -> Shelved:
-    return Shelved(start, end, kafka2.empty(start, end))
+    return Shelved.of(start, end, (kafka2.empty(start, end),))
+
+
+def _own(data: Buffer) -> Buffer:
+    """``data`` as it lies in the request that brought it, unless that would keep far more of the request alive."""
+    if isinstance(data, memoryview) and memoryview(data.obj).nbytes > 2 * data.nbytes:
+        return bytes(data)
+    return data

@@ -7,6 +7,7 @@ answer    length 4 │ correlation 4 │ tags │ message
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
@@ -15,7 +16,7 @@ from headwater.kafka.compiled import Decoder, Encoder, Malformed
 from headwater.kafka.messages import Fields, Request
 from headwater.types import Buffer
 
-__all__ = ["Malformed", "answer", "peek", "request"]
+__all__ = ["Malformed", "answer", "peek", "prepare", "request"]
 
 _HEAD: Final = struct.Struct(">hhih")  # api, version, correlation, length of the client id
 _FRAME: Final = struct.Struct(">ii")
@@ -64,6 +65,17 @@ def answer(api: int, version: int, correlation: int, fields: Fields) -> list[Buf
     encode(fields, out)
     out[0] = _FRAME.pack(4 + sum(map(len, out)), correlation)
     return out
+
+
+def prepare(apis: Iterable[int]) -> None:
+    """Compile the codecs of these APIs in the newest versions now, not while a client waits.
+
+    Cost: about 20 ms for each, nearly all of it the import of kio's modules, which also serve the older versions.
+    """
+    for api in apis:
+        newest = schema.versions(api)[1]
+        _decoder(api, newest)
+        _encoder(api, newest)
 
 
 @cache

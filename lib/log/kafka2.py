@@ -99,7 +99,20 @@ def with_base_offset(data: Bytes, base: int) -> bytes:
 
     ``data`` has passed `headers_of`. Cost: one copy.
     """
-    return b"".join(_rebased(memoryview(data), base))
+    return b"".join(rebased(data, base))
+
+
+def rebased(data: Bytes, base: int) -> Iterator[Bytes]:
+    """The same in parts, for whoever can send parts: no copy."""
+    view, start = memoryview(data), 0
+    while start < len(view):
+        length, last_delta = struct.unpack_from(">8xi11xi", view, start)
+        end = start + _LENGTH_END + length
+        assert start + HEADER_BYTES <= end <= len(view), "the batches were checked before"
+        yield _OFFSET.pack(base)
+        yield view[start + _OFFSET.size : end]
+        start = end
+        base += last_delta + 1
 
 
 def pack(
@@ -173,18 +186,6 @@ def _header_at(view: memoryview, start: int, blame: _Blame) -> BatchHeader:
         producer_epoch=producer_epoch,
         sequence=sequence,
     )
-
-
-def _rebased(view: memoryview, base: int) -> Iterator[Bytes]:
-    start = 0
-    while start < len(view):
-        length, last_delta = struct.unpack_from(">8xi11xi", view, start)
-        end = start + _LENGTH_END + length
-        assert start + HEADER_BYTES <= end <= len(view), "the batches were checked before"
-        yield _OFFSET.pack(base)
-        yield view[start + _OFFSET.size : end]
-        start = end
-        base += last_delta + 1
 
 
 def _crc32c(data: Bytes, crc: int = 0) -> int:

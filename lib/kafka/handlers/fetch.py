@@ -130,10 +130,10 @@ async def _records(peer: Peer, wanted: _Wanted, end: int, bytes_max: int, *, fir
             found = shelf.find(key, position)
             if found is None:
                 break
-        if size + len(found.data) > bytes_max and not (first and not size):
+        if size + found.size > bytes_max and not (first and not size):
             break
-        parts.append(found.data)
-        size, position = size + len(found.data), found.end
+        parts += found.parts
+        size, position = size + found.size, found.end
     if position >= end:
         shelf.follow(key)
     return parts, size

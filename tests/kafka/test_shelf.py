@@ -1,0 +1,47 @@
+"""What a gateway keeps of batches: bytes where they lie, in parts, and never much more than it counts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pyarrow as pa
+import pytest
+
+from headwater.kafka.shelf import Shelf, Shelved
+from headwater.log import kafka2
+from headwater.log.batch import encode_kafka2
+from headwater.log.codec_schema import TIMESTAMP
+from headwater.log.namespace import Namespace
+from headwater.store.memory import MemoryStore
+
+
+def batch(count: int = 3) -> bytes:
+    rows = {"timestamp": pa.array(range(count)).cast(TIMESTAMP), "value": [b"x" * 100] * count}
+    return bytes(encode_kafka2(pa.table(rows)))
+
+
+def test_batches_in_parts_are_those_of_one_copy() -> None:
+    data = batch() + batch(5)
+    shelved = Shelved.of(7, 15, kafka2.rebased(data, 7))
+    assert kafka2.with_base_offset(data, 7) == shelved.data
+    assert len(data) == shelved.size
+    assert [7, 10] == [header.base_offset for header in kafka2.headers_of(shelved.data)]
+
+
+@pytest.mark.parametrize(("around", "is_copied"), [(1.0, False), (2.0, False), (2.1, True)])
+def test_a_small_part_of_a_large_request_does_not_keep_all_of_it(around: float, is_copied: bool) -> None:
+    async def main() -> None:
+        async with await Namespace.open(MemoryStore()) as space:
+            data = batch()
+            request = memoryview(bytearray(int(len(data) * around)))
+            request[: len(data)] = data
+            shelf = Shelf(space, 1 << 20)
+            shelf.follow((1, 0))
+            shelf.offer((1, 0), 0, 3, request[: len(data)])
+            found = shelf.find((1, 0), 1)
+            assert found is not None
+            assert data == found.data
+            request[len(data) - 1] ^= 1
+            assert is_copied == (data == found.data)
+
+    asyncio.run(main())
