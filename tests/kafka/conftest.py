@@ -51,9 +51,12 @@ class Running:
 Serve = Callable[..., Running]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _leaks_of_clients() -> Iterator[None]:
-    """kafka-python leaves sockets to the garbage collector, whose complaint would hit whichever test comes later."""
+    """kafka-python leaves sockets to the garbage collector, whose complaint would hit whichever test comes later.
+
+    Only tests that have a gateway to connect to ask for it: a whole collection takes a tenth of a second.
+    """
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -61,7 +64,7 @@ def _leaks_of_clients() -> Iterator[None]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(_leaks_of_clients: None) -> Iterator[Serve]:
     """Starts gateways: ``serve(store, [Listener…], Settings(…))``, by default over a new store in memory."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
