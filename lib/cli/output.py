@@ -11,6 +11,19 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from headwater.types import Progress
+from headwater.words import amount, size
+
+__all__ = [
+    "amount",
+    "console",
+    "moment",
+    "number",
+    "phases",
+    "print_json",
+    "print_table",
+    "progress",
+    "size",
+]
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,20 +61,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, lef
 def number(value: object) -> str:
     """Digits in groups of three."""
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def amount(count: int, word: str) -> str:
-    """``1 record``, ``2,000 records``."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
-def size(nbytes: float) -> str:
-    """Bytes with a binary unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(nbytes) < 1024:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} TiB"
 
 
 def moment(milliseconds: int) -> str:

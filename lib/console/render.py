@@ -10,6 +10,7 @@ from typing import Any, Final
 from headwater.api.messages import Request, Response
 from headwater.console.static import address
 from headwater.errors import HeadwaterError
+from headwater.words import amount, size, span
 
 BASE: Final = "/console"
 CONSOLE: Final = frozenset({"console"})
@@ -70,7 +71,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     made.globals["asset"] = address
-    made.filters.update(moment=moment, size=size, number=number, rate=rate, ago=ago, dollars=dollars, count=count)
+    made.filters.update(moment=moment, size=size, number=number, rate=rate, ago=ago, dollars=dollars, count=amount)
     return made
 
 
@@ -87,27 +88,14 @@ def number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
-def size(nbytes: float) -> str:
-    """Bytes with a binary unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(nbytes) < 1_024:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1_024
-    return f"{nbytes:,.1f} TiB"
-
-
 def rate(value: float) -> str:
     """A rate; a dash where nothing flows, so that what does stands out."""
     return "–" if not value else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def ago(ms: float) -> str:
-    """A span in ms, in one unit."""
-    seconds = max(0.0, ms / 1_000)
-    for limit, unit_s, unit in ((100, 1, "s"), (6_000, 60, "min"), (172_800, 3_600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit_s:.0f} {unit}"
-    return f"{seconds / 86_400:,.0f} d"
+    """A span in ms, in one unit; none is negative, whatever clocks say."""
+    return span(max(0.0, ms / 1_000))
 
 
 def dollars(value: float) -> str:
@@ -115,8 +103,3 @@ def dollars(value: float) -> str:
     if 0 < value < 0.0001:
         return "< $0.0001"
     return "$0" if not value else f"${value:,.2f}" if value >= 1 else f"${value:.2g}"
-
-
-def count(value: int, word: str) -> str:
-    """``1 intent``, ``2,000 intents``."""
-    return f"{value:,} {word}{'' if value == 1 else 's'}"

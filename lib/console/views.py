@@ -64,17 +64,12 @@ def topic_row(topic: Topic) -> TopicRow:
         name=topic.name,
         partitions=len(parts),
         records=sum(part.stable_end - part.start for part in parts),
-        hot_bytes=sum(map(hot_bytes, parts)),
+        hot_bytes=sum(part.hot_bytes for part in parts),
         archived_bytes=sum(map(archived_bytes, parts)),
         policy=topic.config.get("cleanup.policy", "delete"),
         schema=topic.schema.format if topic.schema else "",
         stalled=sum(bool(part.held) for part in parts),
     )
-
-
-def hot_bytes(part: Partition) -> int:
-    """Stored bytes of chunks that readers still need, as far as the state names them itself."""
-    return sum(entry.len for entry in part.tail if entry.base >= part.hot)
 
 
 def archived_bytes(part: Partition) -> int:
@@ -250,7 +245,7 @@ def flow(state: State, commits: Sequence[Commit], now_ms: int, sees: Sees) -> Fl
         for topic, (records, size) in by_topic.items()
         if topic in state.topics and sees(state.topics[topic].name)
     ]
-    stored = sum(hot_bytes(part) + archived_bytes(part) for topic in state.topics.values() for part in topic.partitions)
+    stored = sum(part.hot_bytes + archived_bytes(part) for topic in state.topics.values() for part in topic.partitions)
     return Flow(
         span_ms=span_ms,
         commits_per_s=len(recent) / seconds,

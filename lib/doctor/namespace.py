@@ -14,7 +14,8 @@ from headwater.limits import (
     DOCTOR_TAIL_MANIFESTS,
 )
 from headwater.log.config import TopicConfig
-from headwater.log.state import Partition, State
+from headwater.log.state import State
+from headwater.words import amount
 
 AREA: Final = "namespace"
 MAINTAIN: Final = "Run `headwater maintain`, or see why the scheduled function `maintain` does not."
@@ -31,7 +32,7 @@ def examine_state(state: State, *, now_ms: int, tip: int, snapshot: int) -> list
         return [Finding(area=AREA, check="exists", level="note", says=says, do=do)]
     held = sum(len(topic.partitions) for topic in state.topics.values())
     counts = ((len(state.topics), "topic"), (held, "partition"), (len(state.groups), "group"))
-    says = f"{', '.join(_amount(count, word) for count, word in counts)} as of commit {tip:,}."
+    says = f"{', '.join(amount(count, word) for count, word in counts)} as of commit {tip:,}."
     return [
         Finding(area=AREA, check="exists", level="ok", says=says),
         _time(state, now_ms),
@@ -59,7 +60,7 @@ def _time(state: State, now_ms: int) -> Finding:
 def _cold_start(tip: int, snapshot: int) -> Finding:
     behind = tip - snapshot
     if behind <= DOCTOR_TAIL_MANIFESTS:
-        return _ok("cold start", f"It folds {_amount(behind, 'commit')} behind the newest snapshot.")
+        return _ok("cold start", f"It folds {amount(behind, 'commit')} behind the newest snapshot.")
     return Finding(
         area=AREA,
         check="cold start",
@@ -73,7 +74,7 @@ def _transactions(state: State, now_ms: int) -> Finding:
     late = [p for p in state.producers.values() if p.is_busy and p.deadline_ms + DOCTOR_OVERDUE_MS < now_ms]
     if not late:
         busy = sum(producer.is_busy for producer in state.producers.values())
-        says = f"{_amount(busy, 'transaction')} open, none of them overdue." if busy else "None is open."
+        says = f"{amount(busy, 'transaction')} open, none of them overdue." if busy else "None is open."
         return _ok("transactions", says)
     places = [place for producer in late for place in producer.open]
     stalled = [f"{state.topics[topic].name}-{number}" for topic, number in places if topic in state.topics]
@@ -118,7 +119,7 @@ def _archive(state: State) -> Finding:
     for topic in state.topics.values():
         config = TopicConfig.of(topic.config)
         for number, partition in enumerate(topic.partitions):
-            if config.archive and _waiting(partition) > DOCTOR_HOT_TIMES * config.archive_bytes:
+            if config.archive and partition.hot_bytes > DOCTOR_HOT_TIMES * config.archive_bytes:
                 behind.append(f"{topic.name}-{number}")
     if not behind:
         return _ok("archive", "No partition keeps more in small chunks than the archiver lets wait.")
@@ -132,10 +133,6 @@ def _archive(state: State) -> Finding:
     )
 
 
-def _waiting(partition: Partition) -> int:
-    return sum(entry.len for entry in partition.tail if entry.base >= partition.hot)
-
-
 def _ok(check: str, says: str) -> Finding:
     return Finding(area=AREA, check=check, level="ok", says=says)
 
@@ -144,10 +141,6 @@ def _some(names: list[str]) -> str:
     shown = ", ".join(names[:DOCTOR_NAMED])
     more = len(names) - DOCTOR_NAMED
     return f"{shown} and {more:,} more" if more > 0 else shown
-
-
-def _amount(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _age(ms: int) -> str:

@@ -70,7 +70,7 @@ def answer(api: int, version: int, correlation: int, fields: Fields) -> list[Buf
 def prepare(apis: Iterable[int]) -> None:
     """Compile the codecs of these APIs in the newest versions now, not while a client waits.
 
-    Cost: about 20 ms for each, nearly all of it the import of kio's modules, which also serve the older versions.
+    Cost: about 0.1 s for each, nearly all of it the import of kio's modules, which also serve the older versions.
     """
     for api in apis:
         newest = schema.versions(api)[1]

@@ -21,7 +21,6 @@ from headwater.top.text import (
     GROUP_COLUMNS,
     ORDERS,
     TOPIC_COLUMNS,
-    duration,
     group_cells,
     groups_in,
     headline,
@@ -29,6 +28,7 @@ from headwater.top.text import (
     topics_in,
 )
 from headwater.top.view import Sample, View, sample, view_of
+from headwater.words import span
 
 BUSY_SHARE: Final = 10  # looking takes at most this part of the time, however large the namespace is
 
@@ -117,7 +117,7 @@ class Top(App[None]):
         if error is None:
             self._silent_since_s = now_s
             return
-        line.update(f"No answer for {duration(now_s - self._silent_since_s)}; trying again. {error}")
+        line.update(f"No answer for {span(now_s - self._silent_since_s)}; trying again. {error}")
 
     def _show(self) -> None:
         if self.view_now is None:

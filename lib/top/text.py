@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from headwater.top.view import GroupRow, Overview, TopicRow, View
+from headwater.words import span
 
 TOPIC_COLUMNS: Final = ("topic", "partitions", "records/s", "bytes/s", "records", "archived", "hot", "stalled")
 GROUP_COLUMNS: Final = ("group", "state", "members", "lag", "lag/s", "caught up in")
@@ -56,7 +57,7 @@ def headline(overview: Overview, now_ms: int) -> Sequence[tuple[str, str]]:
     age_s = max(0.0, (now_ms - overview.time_ms) / 1_000)
     overdue = f", {overview.overdue:,} overdue" if overview.overdue else ""
     return [
-        ("commit", f"{overview.commit:,}" + (f", {duration(age_s)} ago" if overview.commit else "")),
+        ("commit", f"{overview.commit:,}" + (f", {span(age_s)} ago" if overview.commit else "")),
         ("commits/s", rate(overview.commits_per_s)),
         ("records/s", rate(overview.records_per_s)),
         ("bytes/s", rate(overview.bytes_per_s, binary=True)),
@@ -82,7 +83,7 @@ def eta(row: GroupRow) -> str:
     """When the group will have caught up, in words."""
     if row.eta_s is None:
         return "never" if row.lag_per_s > 0 else "–"
-    return "" if row.eta_s == 0 else duration(row.eta_s)
+    return "" if row.eta_s == 0 else span(row.eta_s)
 
 
 def scaled(value: float, *, binary: bool = False) -> str:
@@ -93,11 +94,3 @@ def scaled(value: float, *, binary: bool = False) -> str:
         value, at = value / step, at + 1
     digits = f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
     return f"{digits} {units[at]}".rstrip()
-
-
-def duration(seconds: float) -> str:
-    """``12 s``, ``3 min``, ``5 h``, ``2 d``."""
-    for limit, size, unit in ((100, 1, "s"), (100 * 60, 60, "min"), (48 * 3_600, 3_600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86_400:,.0f} d"

@@ -117,7 +117,7 @@ def _topic(topic: Topic, now: Sample, before: Sample) -> TopicRow:
         partitions=len(parts),
         records=sum(part.stable_end - part.start for part in parts),
         archived=sum(max(0, part.archived - part.start) for part in parts),
-        hot_bytes=sum(entry.len for part in parts for entry in part.tail if entry.base >= part.hot),
+        hot_bytes=sum(part.hot_bytes for part in parts),
         records_per_s=_rate(records - records_before, now, before),
         bytes_per_s=_rate(size - size_before, now, before),
         stalled=sum(bool(part.held) for part in parts),

@@ -24,7 +24,7 @@ from headwater.console.charts import bars, buckets
 from headwater.console.commits import Commit, summary
 from headwater.console.jobs import jobs
 from headwater.console.process import process
-from headwater.console.render import POLICY, ago, dollars, moment, rate, size
+from headwater.console.render import POLICY, ago, dollars, moment, rate
 from headwater.console.signing import guard
 from headwater.console.views import lag_history, lags, paged
 from headwater.limits import CONSOLE_CELL_BYTES, CONSOLE_FETCH_BYTES, CONSOLE_RECORDS
@@ -37,6 +37,7 @@ from headwater.store.memory import MemoryStore
 from headwater.store.metered import MeteredStore
 from headwater.streams.plan import changelog_topic
 from headwater.streams.runner.job import JOB
+from headwater.words import size
 from tests.log.helpers import Fold, chunk
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"

@@ -17,7 +17,8 @@ from headwater.log.state import State
 from headwater.store.base import Blob
 from headwater.store.memory import MemoryStore
 from headwater.top import GroupRow, sample, view_of
-from headwater.top.text import ORDERS, duration, eta, groups_in, headline, scaled, signed, topics_in
+from headwater.top.text import ORDERS, eta, groups_in, headline, scaled, signed, topics_in
+from headwater.words import span
 from tests.log.helpers import Fold, chunk
 
 MINUTE = 60_000
@@ -105,7 +106,7 @@ def test_numbers_are_short(value: float, plain: str, binary: str) -> None:
 
 def test_words_for_changes_and_times() -> None:
     assert ["–", "+2 k", "−2"] == [signed(change) for change in (0, 2_000, -2)]
-    assert ["0 s", "99 s", "2 min", "2 h", "3 d"] == [duration(s) for s in (0, 99, 100, 7_200, 3 * 86_400)]
+    assert ["0 s", "99 s", "2 min", "2 h", "3 d"] == [span(s) for s in (0, 99, 100, 7_200, 3 * 86_400)]
 
     def row(lag: int, change: float, eta_s: float | None) -> GroupRow:
         return GroupRow(name="g", state="Stable", members=1, lag=lag, lag_per_s=change, eta_s=eta_s)

@@ -83,6 +83,11 @@ class Partition(Struct, forbid_unknown_fields=True):
         return max(self.start, self.archived)
 
     @property
+    def hot_bytes(self) -> int:
+        """Stored bytes of the chunks that readers still need, of those that no index page covers yet."""
+        return sum(entry.len for entry in self.tail if entry.base >= self.hot)
+
+    @property
     def stable_end(self) -> int:
         """Readers stop here: at the first open reservation, else at the end (Kafka: last stable offset)."""
         return min((held.entry.base for held in self.held), default=self.next)
