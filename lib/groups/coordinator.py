@@ -130,7 +130,7 @@ class Coordinator:
             keeping = [self.keep(group, known)] if renew else []
             committing = [self._commit(changes)] if changes else []
             await to_the_end([*keeping, *committing])
-        return self._answer(group, member)
+        return self.answer(group, member, "consumer")
 
     async def leave(self, group: str, member: str, *, reason: str = "") -> None:
         """Leave the group. Of a member that is gone already, or of no group at all, there is nothing to do.
@@ -284,9 +284,10 @@ class Coordinator:
     async def _commit(self, changes: Sequence[ops.AnyOp]) -> None:
         await self.namespace.writer.commit(ops=changes)
 
-    def _answer(self, group: str, member: str) -> Heartbeat:
+    def answer(self, group: str, member: str, kind: GroupKind) -> Heartbeat:
+        """What the member hears, by what this process knows. Raises ``UnknownMember``, or ``Conflict``."""
         state = self.namespace.state
-        known = member_in(state, group, member, "consumer")
+        known = member_in(state, group, member, kind)
         interval_ms = renewal_ms(known.session_ms)
         if unsettled(state.groups[group], known):
             interval_ms = min(interval_ms, HEARTBEAT_FLUX_MS)

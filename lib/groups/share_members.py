@@ -10,9 +10,7 @@ from collections.abc import Sequence
 
 from headwater.errors import Fenced
 from headwater.groups.checks import check_member, check_subscription, check_terms
-from headwater.groups.coordinator import Coordinator, Heartbeat, member_in
-from headwater.groups.describe import named
-from headwater.groups.leases import renewal_ms
+from headwater.groups.coordinator import Coordinator, Heartbeat
 from headwater.limits import REBALANCE_MS
 from headwater.log import operations_shares as share_ops
 
@@ -34,7 +32,7 @@ async def join_share(
     check_terms(session_ms=session_ms, rebalance_ms=REBALANCE_MS, instance="", client=client)
     await coordinator.admit(group, member, session_ms=session_ms)
     await _commit(coordinator, group, member, topics, session_ms=session_ms, client=client)
-    return _told(coordinator, group, member)
+    return coordinator.answer(group, member, "share")
 
 
 async def stay_in_share(
@@ -63,7 +61,7 @@ async def stay_in_share(
     await coordinator.keep(group, known)
     if topics is not None and sorted(set(topics)) != known.topics:
         await _commit(coordinator, group, member, topics, session_ms=known.session_ms, client=known.client)
-    return _told(coordinator, group, member)
+    return coordinator.answer(group, member, "share")
 
 
 async def _commit(
@@ -78,18 +76,3 @@ async def _commit(
         as_of=coordinator.namespace.state.seq,
     )
     await coordinator.namespace.writer.commit(ops=[join])
-
-
-def _told(coordinator: Coordinator, group: str, member: str) -> Heartbeat:
-    state = coordinator.namespace.state
-    known = member_in(state, group, member, "share")
-    return Heartbeat(
-        group=group,
-        member=member,
-        epoch=known.epoch,
-        generation=state.groups[group].generation,
-        owned=named(state, known.owned),
-        revoke=(),
-        interval_ms=renewal_ms(known.session_ms),
-        topics=list(known.topics),
-    )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from headwater.errors import InvalidRequest
+from headwater.kafka.messages import Fields
 from headwater.limits import BATCH_BYTES_MAX, CONFIG_BYTES_MAX, SESSION_MS_MAX, SESSION_MS_MIN
 from headwater.log.config import DAY_MS, HISTORY, TopicConfig, check_topic_config
 
@@ -31,6 +32,7 @@ FROM_TOPIC: Final = 1
 FROM_CLUSTER: Final = 3
 FROM_BROKER: Final = 4
 FROM_DEFAULT: Final = 5
+FROM_GROUP: Final = 8
 
 _INT_MAX: Final = 2**31 - 1
 _LONG_MAX: Final = 2**63 - 1
@@ -278,3 +280,24 @@ def _words(name: str, present: str | None) -> list[str]:
 
 def _split(value: str) -> list[str]:
     return list(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
+
+
+def described(config: Config, value: str | None, *, source: int = FROM_TOPIC) -> Fields:
+    """One config as answers have it: with its present value, where that comes from, and what stands behind it.
+
+    ``value`` is what was set at ``source``, None if nothing was.
+    """
+    chain = [{"name": config.broker or config.name, "value": config.default, "source": FROM_DEFAULT}]
+    if value is not None:
+        chain.insert(0, {"name": config.name, "value": value, "source": source})
+    return {
+        "name": config.name,
+        "value": config.default if value is None else value,
+        "read_only": False,
+        "is_default": value is None,
+        "config_source": chain[0]["source"],
+        "is_sensitive": False,
+        "synonyms": chain,
+        "config_type": config.type,
+        "documentation": config.doc,
+    }

@@ -92,9 +92,7 @@ async def _created(peer: Peer, topic: Fields, *, check_only: bool) -> Fields:
 
 
 def _made(peer: Peer, uuid: bytes, count: int, kept: dict[str, str]) -> Fields:
-    from headwater.kafka.handlers.admin_configs import described  # which needs this module
-
-    listed = [described(config, kept.get(config.name)) for config in configs.TOPIC.values()]
+    listed = [configs.described(config, kept.get(config.name)) for config in configs.TOPIC.values()]
     return {
         "topic_id": uuid,
         "error_code": ErrorCode.none,

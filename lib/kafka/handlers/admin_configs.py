@@ -18,7 +18,7 @@ from kio.schema.errors import ErrorCode
 from headwater.errors import Forbidden, HeadwaterError, InvalidRequest
 from headwater.groups.share_configs import CONFIGS
 from headwater.kafka import configs
-from headwater.kafka.configs import Config
+from headwater.kafka.configs import Config, described
 from headwater.kafka.errors import Refusal, told
 from headwater.kafka.handlers import Api, group_configs
 from headwater.kafka.handlers.admin import UNDECIDED, for_each, trouble_at_door
@@ -72,7 +72,10 @@ def _listed(peer: Peer, kind: int, name: str) -> list[Fields]:
     if kind != BROKER:
         return []
     state = peer.namespace.state
-    ours = [described(config, state.config.get(config.name), cluster=True) for config in configs.CLUSTER.values()]
+    ours = [
+        described(config, state.config.get(config.name), source=configs.FROM_CLUSTER)
+        for config in configs.CLUSTER.values()
+    ]
     if not name:
         return [each for each in ours if each["config_source"] == configs.FROM_CLUSTER]
     _check_broker(name)
@@ -95,25 +98,6 @@ def _fixed(config: Config) -> Fields:
     synonym = {"name": config.name, "value": config.default, "source": configs.FROM_BROKER}
     found = {"read_only": True, "is_default": False, "config_source": configs.FROM_BROKER, "synonyms": [synonym]}
     return described(config, None) | found
-
-
-def described(config: Config, value: str | None, *, cluster: bool = False) -> Fields:
-    """One config as answers have it: with its present value, where that comes from, and what stands behind it."""
-    chain = [{"name": config.broker or config.name, "value": config.default, "source": configs.FROM_DEFAULT}]
-    if value is not None:
-        source = configs.FROM_CLUSTER if cluster else configs.FROM_TOPIC
-        chain.insert(0, {"name": config.name, "value": value, "source": source})
-    return {
-        "name": config.name,
-        "value": config.default if value is None else value,
-        "read_only": False,
-        "is_default": value is None,
-        "config_source": chain[0]["source"],
-        "is_sensitive": False,
-        "synonyms": chain,
-        "config_type": config.type,
-        "documentation": config.doc,
-    }
 
 
 def _cut(config: Fields, synonyms: bool, docs: bool) -> Fields:

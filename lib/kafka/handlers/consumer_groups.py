@@ -26,14 +26,15 @@ from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
     by_topic,
-    check_may,
     check_standing,
+    check_topics,
     coordinator_of,
     describe_each,
     enter,
     new_member_id,
     refused,
     tidy,
+    to_describe,
     told_apart,
 )
 from headwater.kafka.handlers.subscriptions import names_of, pattern_of, subscription
@@ -115,9 +116,7 @@ def _check_topics(peer: Peer, asked: Fields) -> None:
     for topic in asked["subscribed_topic_names"] or ():
         if topic.startswith(PATTERN):
             raise _invalid(f"There is no topic {topic[:40]!r}, and there will be none.")
-        if not peer.service.may("describe", "topic", topic):
-            message = f"Principal {peer.principal!r} may not describe topic {topic!r}."
-            raise Refusal(ErrorCode.topic_authorization_failed, message)
+        check_topics(peer, [topic])
 
 
 async def _join(peer: Peer, request: Request) -> Heartbeat:
@@ -199,15 +198,7 @@ async def consumer_group_describe(peer: Peer, request: Request) -> Answer:
 def _described(peer: Peer, request: Request, name: str) -> Fields:
     wanted = request.fields["include_authorized_operations"]
     try:
-        check_may(peer, name, "describe")
-        found = peer.namespace.state.groups.get(name)
-        if found is None or found.kind != "consumer":
-            what = "There is no group" if found is None else "Not of the consumer protocol is group"
-            raise Refusal(ErrorCode.group_id_not_found, f"{what} {name!r}.")
-        for topic in sorted({topic for member in found.members.values() for topic in names_of(member.topics)}):
-            if not peer.service.may("describe", "topic", topic):
-                message = f"Group {name!r} has topics that principal {peer.principal!r} may not describe."
-                raise Refusal(ErrorCode.topic_authorization_failed, message)
+        found = to_describe(peer, name, "consumer", "Not of the consumer protocol is group", names_of)
     except HeadwaterError as error:
         return {"group_id": name, **refused(error)}
     ours = {ours: kafkas for kafkas, ours in ASSIGNORS.items()}

@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from headwater.api.audit import append_of
 from headwater.groups.share_configs import CONFIGS, GroupConfig, check_group_configs
-from headwater.kafka.configs import FROM_DEFAULT, INT, STRING
+from headwater.kafka.configs import FROM_GROUP, INT, STRING, Config, described
 from headwater.kafka.model import Fields, Peer
 from headwater.log import operations as ops
 from headwater.log import operations_shares as share_ops
 from headwater.log.surely import commit_surely
 
-FROM_GROUP: Final = 8  # the source of a group's own config, as DescribeConfigs has it
-
 
 def listed(peer: Peer, group: str) -> list[Fields]:
     """All configs of a group, whether it exists or not."""
     own = peer.namespace.state.group_configs.get(group, {})
-    return [_described(config, own.get(name)) for name, config in CONFIGS.items()]
+    return [described(_as_kafkas(config), own.get(name), source=FROM_GROUP) for name, config in CONFIGS.items()]
 
 
-def _described(config: GroupConfig, value: str | None) -> Fields:
-    chain = [{"name": config.broker or config.name, "value": config.default, "source": FROM_DEFAULT}]
-    if value is not None:
-        chain.insert(0, {"name": config.name, "value": value, "source": FROM_GROUP})
-    return {
-        "name": config.name,
-        "value": config.default if value is None else value,
-        "read_only": False,
-        "is_default": value is None,
-        "config_source": chain[0]["source"],
-        "is_sensitive": False,
-        "synonyms": chain,
-        "config_type": STRING if config.choices else INT,
-        "documentation": config.doc,
-    }
+def _as_kafkas(config: GroupConfig) -> Config:
+    kind = STRING if config.choices else INT
+    return Config(name=config.name, type=kind, default=config.default, doc=config.doc, broker=config.broker)
 
 
 async def alter(

@@ -7,7 +7,7 @@ the tip, since the member may have come here from another gateway a moment ago.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kio.schema.errors import ErrorCode
@@ -23,6 +23,7 @@ from headwater.limits import KAFKA_ADMIN_AT_ONCE, KAFKA_MEMBER_PENDING_MS, NAME_
 from headwater.log.operations import Operation
 from headwater.log.outcomes import UnknownMember
 from headwater.log.state import Group, Member, State
+from headwater.log.state.model import GroupKind
 from headwater.log.together import to_the_end
 
 UUID_CHARS: Final = 36
@@ -114,6 +115,33 @@ async def describe_each(peer: Peer, names: Iterable[str], described: Callable[[s
         return {"groups": [{"group_id": name, **shown} for name in wanted], "throttle_time": throttle_ms(error)}
     await bury_in(peer, (name for name in wanted if peer.service.may("describe", "group", name)))
     return {"groups": [described(name) for name in wanted]}
+
+
+def check_topics(peer: Peer, topics: Iterable[str]) -> None:
+    """Refuse members that subscribe to topics of which they may not know. Raises ``Refusal``."""
+    for topic in topics:
+        if not peer.service.may("describe", "topic", topic):
+            message = f"Principal {peer.principal!r} may not describe topic {topic!r}."
+            raise Refusal(ErrorCode.topic_authorization_failed, message)
+
+
+def to_describe(
+    peer: Peer, name: str, kind: GroupKind, otherwise: str, topics_of: Callable[[Sequence[str]], Iterable[str]]
+) -> Group:
+    """The group of that kind, if the client may know of it and of all topics that its members read.
+
+    ``otherwise`` begins the sentence on a group of another kind. Raises ``Refusal``, or ``Forbidden``.
+    """
+    check_may(peer, name, "describe")
+    found = peer.namespace.state.groups.get(name)
+    if found is None or found.kind != kind:
+        what = "There is no group" if found is None else otherwise
+        raise Refusal(ErrorCode.group_id_not_found, f"{what} {name!r}.")
+    for topic in sorted({topic for member in found.members.values() for topic in topics_of(member.topics)}):
+        if not peer.service.may("describe", "topic", topic):
+            message = f"Group {name!r} has topics that principal {peer.principal!r} may not describe."
+            raise Refusal(ErrorCode.topic_authorization_failed, message)
+    return found
 
 
 def by_topic(peer: Peer, places: Iterable[TP]) -> list[Fields]:

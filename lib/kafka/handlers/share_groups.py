@@ -18,13 +18,14 @@ from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
     by_topic,
-    check_may,
     check_standing,
+    check_topics,
     coordinator_of,
     describe_each,
     enter,
     refused,
     tidy,
+    to_describe,
 )
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.rights import operations_of
@@ -51,7 +52,7 @@ async def share_group_heartbeat(peer: Peer, request: Request) -> Answer:
             await check_standing(peer, group, member, "")
             await coordinator_of(peer).leave(group, member)
             return {"member_id": member, "member_epoch": LEAVE}
-        _check_topics(peer, asked)
+        check_topics(peer, asked["subscribed_topic_names"] or ())
         if epoch == JOIN:
             config = share_config(peer.namespace.state, group)
             beat = await join_share(
@@ -93,13 +94,6 @@ def _check(asked: Fields) -> None:
         raise Refusal(ErrorCode.invalid_request, "Who joins says what it subscribes to.")
 
 
-def _check_topics(peer: Peer, asked: Fields) -> None:
-    for topic in asked["subscribed_topic_names"] or ():
-        if not peer.service.may("describe", "topic", topic):
-            message = f"Principal {peer.principal!r} may not describe topic {topic!r}."
-            raise Refusal(ErrorCode.topic_authorization_failed, message)
-
-
 async def share_group_describe(peer: Peer, request: Request) -> Answer:
     """Share groups, and what each member reads. Cost: 1 GET."""
     return await describe_each(peer, request.fields["group_ids"], lambda name: _described(peer, request, name))
@@ -108,15 +102,7 @@ async def share_group_describe(peer: Peer, request: Request) -> Answer:
 def _described(peer: Peer, request: Request, name: str) -> Fields:
     wanted = request.fields["include_authorized_operations"]
     try:
-        check_may(peer, name, "describe")
-        found = peer.namespace.state.groups.get(name)
-        if found is None or found.kind != "share":
-            what = "There is no group" if found is None else "No share group is"
-            raise Refusal(ErrorCode.group_id_not_found, f"{what} {name!r}.")
-        for topic in sorted({topic for member in found.members.values() for topic in member.topics}):
-            if not peer.service.may("describe", "topic", topic):
-                message = f"Group {name!r} has topics that principal {peer.principal!r} may not describe."
-                raise Refusal(ErrorCode.topic_authorization_failed, message)
+        found = to_describe(peer, name, "share", "No share group is", list)
     except HeadwaterError as error:
         return {"group_id": name, **refused(error)}
     return {
