@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.dev import friendly
-from headwater.cli.serving import until_stopped
+from headwater.cli.serving import address, friendly, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -20,8 +19,7 @@ PORT = 8088
 
 
 @click.command(cls=Command)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere.")
-@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any free one.")
+@address(PORT)
 @click.option(
     "--auth",
     type=click.Choice(["none", "token"]),

@@ -9,14 +9,14 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from headwater.cli.serving import until_stopped
+from headwater.cli.serving import address, friendly, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ _MOVED = (  # consume, process, produce: the record and the offset become true t
 
 
 @click.command(cls=Command)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere.")
-@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any free one.")
+@address(PORT)
 @click.option(
     "--auth",
     type=click.Choice(["none", "token"]),
@@ -82,15 +81,6 @@ def _with_console() -> type[App]:
     from headwater.console.app import ConsoleApp
 
     return ConsoleApp
-
-
-@contextlib.contextmanager
-def friendly(host: str, port: int) -> Iterator[None]:
-    """An address that is taken becomes a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise click.ClickException(f"Cannot listen on {host} port {port}: {error.strerror or error}.") from error
 
 
 # -- what is said at the start ----------------------------------------------------------------------------

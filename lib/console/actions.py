@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from headwater.api.messages import Call, Response, Route
+from headwater.api.messages import Call, Response
 from headwater.api.verbs import GroupOffset, GroupOffsets
 from headwater.console.pages import Look
-from headwater.console.render import BASE, CONSOLE, base_of, redirect
-from headwater.console.signing import FORM, check_guard, form_of
+from headwater.console.render import base_of, redirect
+from headwater.console.routing import form_at, whole
+from headwater.console.signing import check_guard, form_of
 from headwater.errors import InvalidRequest
 from headwater.groups.describe import lag
 
@@ -31,7 +31,7 @@ class Plan:
 async def _produce(call: Call) -> Response:
     look, form = await _believed(call)
     topic = look.topic(call.parts["topic"])
-    partition = _number(form, "partition")
+    partition = whole("partition", form.get("partition", ""))
     key = form["key"].encode() if form.get("key") else None
     value = None if form.get("tombstone") == "1" else form.get("value", "").encode()
     from headwater.log.batch import encode_arrow
@@ -101,7 +101,7 @@ async def _reset(call: Call) -> Response:
     for number, part in enumerate(topic.partitions):
         target = {"earliest": part.start, "latest": part.stable_end}.get(to)
         if target is None:
-            target = min(max(_number(form, "offset"), part.start), part.stable_end)
+            target = min(max(whole("offset", form.get("offset", "")), part.start), part.stable_end)
         known = rows[number].committed if number in rows else -1
         places[topic.name, number] = GroupOffset(offset=target)
         if known >= 0:
@@ -130,28 +130,9 @@ def _ask(look: Look, plan: Plan, title: str, form: dict[str, str], back: str) ->
     return look.page("confirm.html", here=back.partition("/")[0], title=title, plan=plan, hidden=hidden, back=back)
 
 
-def _number(form: dict[str, str], name: str) -> int:
-    text = form.get(name, "").strip()
-    if not text.isascii() or not text.isdecimal() or len(text) > 18:
-        raise InvalidRequest(f"{name} is a number of 0 or more, not {text[:40]!r}.")
-    return int(text)
-
-
-def _route(path: str, handler: Callable[[Call], Awaitable[Response]], summary: str) -> Route:
-    return Route(
-        method="POST",
-        pattern=f"{BASE}{path}",
-        handler=handler,
-        functions=CONSOLE,
-        summary=summary,
-        consumes=(FORM,),
-        produces=("text/html",),
-    )
-
-
 ROUTES: Final = (
-    _route("/topics/{topic}/produce", _produce, "Append one record"),
-    _route("/topics/{topic}/delete", _delete_topic, "Delete a topic"),
-    _route("/groups/{group}/delete", _delete_group, "Delete a group"),
-    _route("/groups/{group}/reset", _reset, "Reset a group's offsets"),
+    form_at("/topics/{topic}/produce", _produce, "Append one record"),
+    form_at("/topics/{topic}/delete", _delete_topic, "Delete a topic"),
+    form_at("/groups/{group}/delete", _delete_group, "Delete a group"),
+    form_at("/groups/{group}/reset", _reset, "Reset a group's offsets"),
 )

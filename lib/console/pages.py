@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import orjson
 
-from headwater.api.messages import Call, Response, Route
+from headwater.api.messages import Call, Response
 from headwater.api.service import Service
 from headwater.api.service_base import scrubbed
 from headwater.console import charts, records, views
 from headwater.console.commits import Commits
 from headwater.console.process import process
-from headwater.console.render import BASE, CONSOLE, base_of, page
+from headwater.console.render import base_of, page
+from headwater.console.routing import page_at, whole
 from headwater.console.signing import guard
 from headwater.errors import HeadwaterError, InvalidRequest, NotFound
 from headwater.groups.describe import group_info, lag
@@ -81,14 +81,10 @@ class Look:
         return await known.last(count, upto=self.state.seq if upto is None else upto)
 
 
-def number_in(call: Call, name: str, default: int, *, least: int = 0) -> int:
+def number_in(call: Call, name: str, default: int) -> int:
     """A number of the query. Raises ``InvalidRequest``."""
     text = call.request.query.get(name, "").strip()
-    if not text:
-        return default
-    if not text.isascii() or not text.isdecimal() or len(text) > 18:
-        raise InvalidRequest(f"{name} is a number of {least} or more, not {text[:40]!r}.")
-    return max(least, int(text))
+    return whole(name, text) if text else default
 
 
 def choice_in(call: Call, name: str, choices: Any) -> str:
@@ -329,34 +325,21 @@ async def _storage(call: Call) -> Response:
     )
 
 
-Handler = Callable[[Call], Awaitable[Response]]
 _TAIL: Final = {**records.PARAMETERS, "offset": "where to begin"}
 _SEARCH: Final = {"q": "part of a name", "sort": "the order", "page": "its number"}
 
 
-def _route(path: str, handler: Handler, summary: str, query: dict[str, str] | None = None) -> Route:
-    return Route(
-        method="GET",
-        pattern=f"{BASE}{path}",
-        handler=handler,
-        functions=CONSOLE,
-        summary=summary,
-        produces=("text/html", "application/json"),
-        query=query or {},
-    )
-
-
 ROUTES: Final = (
-    _route("", _overview, "What flows, who lags, what is stuck, what it costs"),
-    _route("/topics", _topics, "Topics", {**_SEARCH, "internal": "`1`: those of the log's own too"}),
-    _route("/topics/{topic}", _topic, "A topic", {"page": "of its partitions"}),
-    _route("/topics/{topic}/messages", _messages, "Records of a topic", records.PARAMETERS),
-    _route("/topics/{topic}/tail", _tail, "Records since an offset", _TAIL),
-    _route("/groups", _groups, "Groups", _SEARCH),
-    _route("/groups/{group}", _group, "A group", {"page": "of its partitions"}),
-    _route("/transactions", _transactions, "Open transactions, and producers", {"page": "of producers"}),
-    _route("/streams", _streams, "Jobs of stream processing"),
-    _route("/commits", _commits, "The chain of commits", {"upto": "the newest one to show"}),
-    _route("/commits/{commit}", _commit, "What a commit did, and what there was as of it"),
-    _route("/storage", _storage, "Where bytes lie", {"count": "`1`: list and count every object"}),
+    page_at("", _overview, "What flows, who lags, what is stuck, what it costs"),
+    page_at("/topics", _topics, "Topics", {**_SEARCH, "internal": "`1`: those of the log's own too"}),
+    page_at("/topics/{topic}", _topic, "A topic", {"page": "of its partitions"}),
+    page_at("/topics/{topic}/messages", _messages, "Records of a topic", records.PARAMETERS),
+    page_at("/topics/{topic}/tail", _tail, "Records since an offset", _TAIL),
+    page_at("/groups", _groups, "Groups", _SEARCH),
+    page_at("/groups/{group}", _group, "A group", {"page": "of its partitions"}),
+    page_at("/transactions", _transactions, "Open transactions, and producers", {"page": "of producers"}),
+    page_at("/streams", _streams, "Jobs of stream processing"),
+    page_at("/commits", _commits, "The chain of commits", {"upto": "the newest one to show"}),
+    page_at("/commits/{commit}", _commit, "What a commit did, and what there was as of it"),
+    page_at("/storage", _storage, "Where bytes lie", {"count": "`1`: list and count every object"}),
 )

@@ -13,7 +13,6 @@ from headwater.errors import HeadwaterError
 from headwater.words import amount, size, span
 
 BASE: Final = "/console"
-CONSOLE: Final = frozenset({"console"})
 POLICY: Final = "; ".join(
     (
         "default-src 'none'",

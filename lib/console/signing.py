@@ -10,12 +10,12 @@ import hmac
 from typing import Final
 from urllib.parse import parse_qsl
 
-from headwater.api.messages import Call, HttpError, Request, Response, Route
-from headwater.console.render import BASE, CONSOLE, page, redirect
+from headwater.api.messages import Call, HttpError, Request, Response
+from headwater.console.render import BASE, page, redirect
+from headwater.console.routing import form_at, open_to_all, page_at
 from headwater.limits import CONSOLE_FORM_FIELDS_MAX
 
 COOKIE: Final = "headwater_token"
-FORM: Final = "application/x-www-form-urlencoded"
 _MARK: Final = b"headwater console form"
 
 
@@ -70,22 +70,8 @@ async def _sign_out(call: Call) -> Response:
     return redirect(f"{BASE}/sign-in", {"set-cookie": f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"})
 
 
-def _route(method: str, path: str, handler: object, summary: str) -> Route:
-    return Route(
-        method=method,
-        pattern=f"{BASE}{path}",
-        handler=handler,  # type: ignore[arg-type]
-        functions=CONSOLE,
-        summary=summary,
-        consumes=(FORM,) if method == "POST" else (),
-        produces=("text/html",),
-        dialect=True,
-        open=True,
-    )
-
-
 ROUTES: Final = (
-    _route("GET", "/sign-in", _sign_in, "The form that asks for a token"),
-    _route("POST", "/sign-in", _signed_in, "Keep the token in a cookie"),
-    _route("POST", "/sign-out", _sign_out, "Forget the token"),
+    open_to_all(page_at("/sign-in", _sign_in, "The form that asks for a token")),
+    open_to_all(form_at("/sign-in", _signed_in, "Keep the token in a cookie")),
+    open_to_all(form_at("/sign-out", _sign_out, "Forget the token")),
 )

@@ -47,10 +47,8 @@ def _time(state: State, now_ms: int) -> Finding:
     ahead_ms = state.time_ms - now_ms
     if ahead_ms <= DOCTOR_SKEW_MS:
         return _ok("commit time", f"The newest commit is {_age(max(0, -ahead_ms))} old.")
-    return Finding(
-        area=AREA,
-        check="commit time",
-        level="warning",
+    return _warning(
+        "commit time",
         says=f"The newest commit bears a time {_age(ahead_ms)} ahead of this machine's: a writer's clock ran ahead, or "
         "this one is behind. Commit times never go back, so retention and time-outs wait until it is caught up.",
         do="Set the clocks of all writers by NTP.",
@@ -61,10 +59,8 @@ def _cold_start(tip: int, snapshot: int) -> Finding:
     behind = tip - snapshot
     if behind <= DOCTOR_TAIL_MANIFESTS:
         return _ok("cold start", f"It folds {amount(behind, 'commit')} behind the newest snapshot.")
-    return Finding(
-        area=AREA,
-        check="cold start",
-        level="warning",
+    return _warning(
+        "cold start",
         says=f"The newest snapshot is {behind:,} commits old: a cold start has to read and fold all of them.",
         do=MAINTAIN,
     )
@@ -92,10 +88,8 @@ def _groups(state: State) -> Finding:
     lost = sorted({f"{group}: {topic}-{partition}" for group, topic, partition in _lost(state)})
     if not lost:
         return _ok("groups", "No group has a committed offset below what retention has kept.")
-    return Finding(
-        area=AREA,
-        check="groups",
-        level="warning",
+    return _warning(
+        "groups",
         says=f"Records went by retention before the group had read them ({_some(lost)}). A consumer goes on where its "
         "auto.offset.reset says.",
         do="Read faster (more members or partitions), or keep longer: `headwater topic alter TOPIC --config "
@@ -123,14 +117,16 @@ def _archive(state: State) -> Finding:
                 behind.append(f"{topic.name}-{number}")
     if not behind:
         return _ok("archive", "No partition keeps more in small chunks than the archiver lets wait.")
-    return Finding(
-        area=AREA,
-        check="archive",
-        level="warning",
+    return _warning(
+        "archive",
         says=f"{_some(behind)}: more than {DOCTOR_HOT_TIMES} times archive.bytes waits for the archive. Readers pay a "
         "request for each small chunk, and objects that nobody needs stay.",
         do=MAINTAIN,
     )
+
+
+def _warning(check: str, *, says: str, do: str) -> Finding:
+    return Finding(area=AREA, check=check, level="warning", says=says, do=do)
 
 
 def _ok(check: str, says: str) -> Finding:

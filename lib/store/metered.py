@@ -149,10 +149,7 @@ class _Request:
         meters = self._meters
         if meters is None:
             return
-        folder = self._key.split("/", 2)[1:2]  # keys begin with the namespace
-        folder_name = (
-            (folder[0] if folder[0].isalpha() else "probe") if folder and folder[0] else "root"
-        )  # R8: random keys
+        folder_name = _folder(self._key)
         meters.counter(families.STORE_REQUESTS, self._kind, folder_name, _outcome(error)).add()
         meters.histogram(families.STORE_SECONDS, self._kind).observe(stopwatch_s() - self._start_s)
         if self._bytes_out:
@@ -160,6 +157,13 @@ class _Request:
         if self.bytes_in:
             meters.counter(families.STORE_RECEIVED, folder_name).add(self.bytes_in)
         meters.counter(families.STORE_DOLLARS, self._kind).add(USD[self._kind])
+
+
+def _folder(key: str) -> str:
+    """The kind of object: the folder below the namespace. Probes have random keys (R8), which are one kind."""
+    _, _, below = key.partition("/")
+    folder = below.partition("/")[0]
+    return (folder if folder.isalpha() else "probe") if folder else "root"
 
 
 def _outcome(error: BaseException | None) -> str:
