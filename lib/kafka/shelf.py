@@ -72,6 +72,16 @@ class Shelf:
         self._used.move_to_end((*place, found.base))
         return found
 
+    def find_whole(self, place: Place, offset: int) -> Shelved | None:
+        """As ``find``, in one part: for who looks into the batches, again and again. Cost: one copy, once."""
+        found = self.find(place, offset)
+        if found is None or len(found.parts) == 1:
+            return found
+        whole = Shelved.of(found.base, found.end, (found.data,))
+        held = self._places[place]
+        held[bisect_right(held, offset, key=_base) - 1] = self._used[(*place, found.base)] = whole
+        return whole
+
     def offer(self, place: Place, base: int, end: int, data: Buffer) -> None:
         """A batch that this gateway has just committed: kept where somebody reads along, so that nobody fetches it."""
         if self._read_s.get(place, -INTEREST_S) > self._namespace.chain.clock.elapsed_s() - INTEREST_S:

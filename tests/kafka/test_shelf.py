@@ -45,3 +45,26 @@ def test_a_small_part_of_a_large_request_does_not_keep_all_of_it(around: float, 
             assert is_copied == (data == found.data)
 
     asyncio.run(main())
+
+
+def test_batches_are_made_whole_once_and_are_the_same_to_everybody() -> None:
+    async def main() -> None:
+        async with await Namespace.open(MemoryStore()) as space:
+            shelf = Shelf(space, 1 << 20)
+            assert shelf.find_whole((1, 0), 0) is None
+            shelf.follow((1, 0))
+            shelf.offer((1, 0), 0, 3, batch())
+            shelf.offer((1, 0), 3, 8, batch(5))
+            whole = shelf.find_whole((1, 0), 4)
+            assert whole is not None
+            assert (1, 3, 8, kafka2.with_base_offset(batch(5), 3)) == (
+                len(whole.parts),
+                whole.base,
+                whole.end,
+                whole.data,
+            )
+            assert whole is shelf.find_whole((1, 0), 3)
+            assert whole is shelf.find((1, 0), 7)
+            assert 2 == len(found.parts if (found := shelf.find((1, 0), 2)) else ())
+
+    asyncio.run(main())

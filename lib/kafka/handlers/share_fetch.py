@@ -282,12 +282,12 @@ async def _take(peer: Peer, session: ShareSession, row: _Row, bound: _Bound) -> 
     found = shares.available(row.place)
     while found is not None and bound.records > 0:
         offset, key = found[0], row.place[1:]
-        shelved = shelf.find(key, offset)
+        shelved = shelf.find_whole(key, offset)
         if shelved is None:
             if row.acquired:
                 return  # what is there goes out now; the next fetch reads on
             await shelf.read(row.topic, key, offset)
-            shelved = shelf.find(key, offset)
+            shelved = shelf.find_whole(key, offset)
             if shelved is None:
                 return
         if not _lock(shares, session, row, bound, shelved.data, offset):
