@@ -64,11 +64,24 @@ make_venv() {
     printf '%s\n' "$PWD" >"$venv/headwater-root"
 }
 
+# uv installs the same set as pip in a third of its time. It lies beside the environment's packages, not among them.
+# pip stands in where uv cannot be had or cannot install: it alone reads pip's own settings of indexes and proxies.
+with_uv() {
+    if [[ ! -x "$venv/uv/bin/uv" ]]; then
+        "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --quiet \
+            --target "$venv/uv" uv==0.13.9 || return
+    fi
+    "$venv/uv/bin/uv" pip install --python "$venv/bin/python" --constraint requirements.lock --editable ".[$1]"
+}
+with_pip() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
+        --constraint requirements.lock --editable ".[$1]"
+}
+
 # Shows one changing line on a terminal and nothing elsewhere; the whole output is kept for a failure.
 install() {
     local log="$venv/install.log" extras="$1" line status=0
-    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
-        --constraint requirements.lock --editable ".[$extras]" 2>&1 | tee "$log" |
+    { with_uv "$extras" || with_pip "$extras"; } 2>&1 | tee "$log" |
         while IFS= read -r line; do
             if [[ -t 1 ]]; then printf '\r\033[K    %.100s' "$line"; fi
         done || status=$?

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and every process that is started from there
@@ -31,3 +32,8 @@ os.environ |= {
 }
 for name in ("NO_PROXY", "no_proxy"):
     os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that at the end no worker is still at one of them while the others have nothing to do."""
+    items.sort(key=lambda item: "slow" not in item.keywords and "servers" not in item.keywords)
