@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import shlex
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headwater.cli.serving import address, friendly, until_stopped
+from headwater.cli.serving import address, friendly, is_loopback, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def _announce(settings: Settings, url: str, *, host: str, auth: str) -> None:
             f"Serving {settings.store} at {url} (auth: {auth}), for people at {url}/console. Ctrl-C ends it.\n\n"
             f"Try, in another shell:\n\n{lines}\n"
         )
-    if auth == "none" and not _is_loopback(host):
+    if auth == "none" and not is_loopback(host):
         click.echo(f"headwater: everybody who reaches {host} may do everything; see --auth token.", err=True)
     sys.stdout.flush()
 
@@ -122,13 +121,6 @@ def examples_of(url: str, settings: Settings, auth: str) -> list[str]:
     if auth == "token":
         lines.insert(0, f"TOKEN=$(headwater auth create-key --principal me{settings.again})")
     return lines
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # -- reload ---------------------------------------------------------------------------------------------------

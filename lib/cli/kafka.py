@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.serving import until_stopped
+from headwater.cli.serving import metrics_at, metrics_option, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 from headwater.errors import InvalidRequest
 from headwater.limits import KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX, KAFKA_REBALANCE_DELAY_MS
@@ -78,8 +78,9 @@ if TYPE_CHECKING:
 @click.option("--scram-file", type=click.Path(exists=True, dir_okay=False), help="SCRAM credentials as JSON.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="PEM: certificate chain and key.")
 @click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False), help="PEM: who signs clients' certificates.")
+@metrics_option
 @pass_settings
-def kafka(settings: Settings, /, **given: Any) -> int:
+def kafka(settings: Settings, /, metrics: tuple[str, int] | None, **given: Any) -> int:
     """Serve Kafka clients, unchanged, until Ctrl-C.
 
     The gateway keeps nothing: run as many as you like over one store, and stop any of them at any time. Ctrl-C
@@ -87,7 +88,7 @@ def kafka(settings: Settings, /, **given: Any) -> int:
     """
     with _friendly():
         gateway = _gateway(settings, given)
-        return asyncio.run(_serve(settings, gateway))
+        return asyncio.run(_serve(settings, gateway, metrics))
 
 
 def _gateway(settings: Settings, given: dict[str, Any]) -> Gateway:
@@ -96,13 +97,15 @@ def _gateway(settings: Settings, given: dict[str, Any]) -> Gateway:
     from headwater.kafka.gateway import Settings as Behaviour
     from headwater.kafka.routes import parse_route
     from headwater.kafka.sasl import read_users
+    from headwater.meters import PROCESS
     from headwater.store import open_store
+    from headwater.store.metered import MeteredStore
 
     tls = _tls(given["tls_cert"], given["tls_ca"])
     scram = read_users(given["scram_file"]) if given["scram_file"] else {}
     clock = SystemClock()
     return Gateway(
-        open_store(settings.store, clock=clock),
+        MeteredStore(open_store(settings.store, clock=clock), PROCESS),
         listeners(given["listen"], given["advertise"], settings.namespace, tls),
         Behaviour(
             node_id=given["node_id"],
@@ -205,11 +208,12 @@ def _tls(certificate: str | None, authority: str | None) -> ssl.SSLContext | Non
     return context
 
 
-async def _serve(settings: Settings, gateway: Gateway) -> int:
+async def _serve(settings: Settings, gateway: Gateway, metrics: tuple[str, int] | None) -> int:
     from headwater.kafka.gateway import serve
 
     try:
-        await until_stopped(serve(gateway, ready=partial(_announce, settings)))
+        async with metrics_at(metrics, gateway.open_namespaces) as url:
+            await until_stopped(serve(gateway, ready=partial(_announce, settings, url)))
     finally:
         await gateway.store.aclose()
     return 0
@@ -227,7 +231,7 @@ def _friendly() -> Iterator[None]:
         ) from error
 
 
-def _announce(settings: Settings, gateway: Gateway) -> None:
+def _announce(settings: Settings, metrics: str | None, gateway: Gateway) -> None:
     places = [
         {
             "name": each.listener.name,
@@ -258,6 +262,7 @@ def _announce(settings: Settings, gateway: Gateway) -> None:
                 "store": settings.store,
                 "node_id": gateway.node_id,
                 "zone": gateway.settings.zone,
+                "metrics": metrics,
             }
         )
     else:
@@ -266,6 +271,8 @@ def _announce(settings: Settings, gateway: Gateway) -> None:
                 f"Serving {settings.store}, namespace {place['namespace']}, to Kafka clients at {place['address']} "
                 f"(auth: {place['auth']}{', TLS' if place['tls'] else ''}). Ctrl-C ends it."
             )
+        if metrics is not None:
+            click.echo(f"Metrics for Prometheus: {metrics}")
         first = places[0]["address"]
         again = replace(settings, namespace=gateway.listening[0].listener.namespace).again
         click.echo(

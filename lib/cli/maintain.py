@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from headwater.cli.serving import metrics_at, metrics_option
 from headwater.cli.settings import Command, Settings, pass_settings, run
 
 if TYPE_CHECKING:
@@ -22,8 +24,16 @@ if TYPE_CHECKING:
 @click.option("--every", "every_s", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS")
 @click.option("--all", "everywhere", is_flag=True, help="Every namespace of the store.")
 @click.option("--archive-now", is_flag=True, help="Archive every chunk, however young; with --once.")
+@metrics_option
 @pass_settings
-def maintain(settings: Settings, once: bool, every_s: float, everywhere: bool, archive_now: bool) -> int:
+def maintain(
+    settings: Settings,
+    once: bool,
+    every_s: float,
+    everywhere: bool,
+    archive_now: bool,
+    metrics: tuple[str, int] | None,
+) -> int:
     """Archive, retain, compact, collect and tidy up, until Ctrl-C.
 
     Old chunks become Parquet files, records leave by retention or compaction, objects that nobody can read any more are
@@ -34,26 +44,39 @@ def maintain(settings: Settings, once: bool, every_s: float, everywhere: bool, a
     """
     if archive_now and not once:
         raise click.UsageError("--archive-now goes with --once: a loop would archive every few records by themselves.")
-    return run(_maintain(settings, once, every_s, everywhere, archive_now))
+    if metrics is not None and once:
+        raise click.UsageError("--metrics goes with the loop: a run with --once is over before anybody scrapes it.")
+    return run(_maintain(settings, once, every_s, everywhere, archive_now, metrics))
 
 
-async def _maintain(settings: Settings, once: bool, every_s: float, everywhere: bool, archive_now: bool) -> int:
+async def _maintain(
+    settings: Settings,
+    once: bool,
+    every_s: float,
+    everywhere: bool,
+    archive_now: bool,
+    metrics: tuple[str, int] | None,
+) -> int:
     from headwater.clock import SystemClock
+    from headwater.meters import PROCESS
     from headwater.store import open_store
+    from headwater.store.metered import MeteredStore
 
     clock = SystemClock()
-    store = open_store(settings.store)
+    store = MeteredStore(open_store(settings.store), PROCESS)
     spaces: dict[str, Namespace] = {}
     try:
-        while True:
-            failed = 0
-            async for name in _names(store, settings, everywhere):
-                report = await _round(store, spaces, name, archive_now=archive_now, cold=once)
-                failed += bool(report.get("failed"))
-                _tell(settings, report, once=once)
-            if once:
-                return 1 if failed else 0
-            await clock.sleep(every_s)
+        async with metrics_at(metrics, spaces.values) as url:
+            _announce(settings, url)
+            while True:
+                failed = 0
+                async for name in _names(store, settings, everywhere):
+                    report = await _round(store, spaces, name, archive_now=archive_now, cold=once)
+                    failed += bool(report.get("failed"))
+                    _tell(settings, report, once=once)
+                if once:
+                    return 1 if failed else 0
+                await clock.sleep(every_s)
     finally:
         for space in spaces.values():
             with contextlib.suppress(Exception):
@@ -93,6 +116,19 @@ async def _round(
         return asdict(report)
     except HeadwaterError as error:
         return {"namespace": name, "failed": [f"{type(error).__name__}: {error}"]}
+
+
+def _announce(settings: Settings, metrics: str | None) -> None:
+    """Say where the metrics are, before the first round: it may take long."""
+    if metrics is None:
+        return
+    from headwater.cli import output
+
+    if settings.json:
+        output.print_json({"metrics": metrics})
+    else:
+        click.echo(f"Metrics for Prometheus: {metrics}")
+    sys.stdout.flush()
 
 
 def _tell(settings: Settings, report: dict[str, Any], *, once: bool) -> None:

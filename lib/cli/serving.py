@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import signal
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from headwater.log.namespace import Namespace
+    from headwater.meters import Sample
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,3 +47,70 @@ def friendly(host: str, port: int) -> Iterator[None]:
         yield
     except OSError as error:
         raise click.ClickException(f"Cannot listen on {host} port {port}: {error.strerror or error}.") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+# -- metrics ------------------------------------------------------------------------------------------------
+
+
+class Address(click.ParamType[tuple[str, int]]):
+    """``HOST:PORT``, or ``PORT`` alone, which is of this machine only."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        is_cut = ":" in host and not (host.startswith("[") and host.endswith("]"))  # an IPv6 address without brackets
+        if is_cut or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+            self.fail(f"{value!r} is no address; write HOST:PORT, as in 127.0.0.1:9464 or [::1]:9464.", param, ctx)
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def metrics_option(command: F) -> F:
+    """The option ``--metrics``."""
+    says = (
+        "Answer GET /metrics there, for Prometheus, and GET /healthz. It tells of all namespaces and asks for no "
+        "credentials; without HOST only this machine reaches it. Port 0 takes any free one."
+    )
+    return click.option("--metrics", type=Address(), metavar="[HOST:]PORT", help=says)(command)
+
+
+@contextlib.asynccontextmanager
+async def metrics_at(
+    place: tuple[str, int] | None, namespaces: Callable[[], Iterable[Namespace]]
+) -> AsyncIterator[str | None]:
+    """Serve this process's metrics at ``place``, with the chains and the lag of ``namespaces``; yields the URL.
+
+    Without a place nothing is served, and the URL is None.
+    """
+    if place is None:
+        yield None
+        return
+    from headwater.api.metrics import gauges
+    from headwater.meters import PROCESS
+    from headwater.meters.server import MetricsServer
+
+    def looked_up() -> Iterator[Sample]:
+        for namespace in namespaces():
+            yield from gauges(namespace)
+
+    server = MetricsServer(*place)
+    with friendly(*place):
+        await server.start()
+    if not is_loopback(server.host):
+        click.echo(f"headwater: everybody who reaches {server.host} may read the names of topics and groups.", err=True)
+    leave = PROCESS.collect(looked_up)
+    try:
+        yield server.url
+    finally:
+        leave()
+        await server.stop()

@@ -113,13 +113,21 @@ pass_settings = click.make_pass_decorator(Settings, ensure=True)
 
 @contextlib.asynccontextmanager
 async def opened(
-    settings: Settings, *, writes: bool = False, options: Options | None = None
+    settings: Settings, *, writes: bool = False, metered: bool = False, options: Options | None = None
 ) -> AsyncIterator[Namespace]:
-    """The namespace, up to date. Without ``writes`` nothing is ever written, not even to an empty store."""
+    """The namespace, up to date. Without ``writes`` nothing is ever written, not even to an empty store.
+
+    With ``metered`` the process counts its requests to the store.
+    """
     from headwater.log.namespace import Namespace
     from headwater.store import open_store
 
     store = open_store(settings.store)
+    if metered:
+        from headwater.meters import PROCESS
+        from headwater.store.metered import MeteredStore
+
+        store = MeteredStore(store, PROCESS)
     try:
         if writes:
             namespace = await Namespace.open(store, settings.namespace, options=options)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headwater.cli.places import Start, StartType, resolve_all
+from headwater.cli.serving import metrics_at, metrics_option
 from headwater.cli.settings import Group, Settings, answer, opened, pass_settings, run, with_namespace
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def streams() -> None:
 @click.option("--spill", metavar="DIR", default="", help="A folder for state that outgrows the memory of an operator.")
 @click.option("--memory", "memory_max", type=click.IntRange(min=0), default=0, metavar="BYTES",
               help="State that one operator of one task keeps in memory; needs --spill. 0 is no bound.")  # fmt: skip
+@metrics_option
 @pass_settings
 def run_(
     settings: Settings,
@@ -54,11 +57,14 @@ def run_(
     lost: str,
     spill: str,
     memory_max: int,
+    metrics: tuple[str, int] | None,
 ) -> None:
     """Run a job as one of its workers, until Ctrl-C; or with --once until what is there now is processed.
 
     Start as many as you like, anywhere: they share the job's tasks, and the results are the same.
     """
+    if metrics is not None and once:
+        raise click.UsageError("--metrics goes with a run that stays: one with --once is over before a scrape.")
     found = load(topology)
     from headwater.streams.runner import app
 
@@ -67,10 +73,12 @@ def run_(
     )
 
     async def work() -> app.Report | None:
-        async with opened(settings, writes=True) as namespace:
+        async with opened(settings, writes=True, metered=True) as namespace:
             if once:
                 return await app.run_once(found, namespace, options=options)
-            await app.run(found, namespace, listen=listen, options=options, ready=lambda ready: _told(settings, ready))
+            async with metrics_at(metrics, lambda: [namespace]) as url:
+                said = partial(_told, settings, url)
+                await app.run(found, namespace, listen=listen, options=options, ready=said)
             return None
 
     report = run(work())
@@ -84,12 +92,13 @@ def run_(
         answer(settings, asdict(report), sentence)
 
 
-def _told(settings: Settings, app: Any) -> None:
+def _told(settings: Settings, metrics: str | None, app: Any) -> None:
     """Say that it runs. SIGTERM ends it as a stop does: what is computed is committed, and others take over at once."""
     with contextlib.suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.worker.stop)
     where = f", answering at {app.address}" if app.address else ""
-    document = {"job": app.job.name, "tasks": app.job.tasks, "address": app.address}
+    where += f", metrics for Prometheus at {metrics}" if metrics is not None else ""
+    document = {"job": app.job.name, "tasks": app.job.tasks, "address": app.address, "metrics": metrics}
     answer(settings, document, f"Job {app.job.name} runs with {app.job.tasks} tasks{where}. Ctrl-C ends this worker.")
 
 

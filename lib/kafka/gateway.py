@@ -159,10 +159,9 @@ class Gateway:
             known.close()
         if self._kept:
             await asyncio.wait(set(self._kept), timeout=KAFKA_STOP_S)
-        for opened in self._namespaces.values():
-            if opened.done() and opened.exception() is None:
-                await opened.result().shared(Shares).close()
-                await opened.result().close()
+        for namespace in self.open_namespaces():
+            await namespace.shared(Shares).close()
+            await namespace.close()
 
     # -- for connections -----------------------------------------------------------------------------------
 
@@ -205,6 +204,11 @@ class Gateway:
         except HeadwaterError:
             self._namespaces.pop(name, None)
             raise
+
+    def open_namespaces(self) -> list[Namespace]:
+        """Those that are open now."""
+        opened = [each for each in self._namespaces.values() if each.done() and not each.cancelled()]
+        return [each.result() for each in opened if each.exception() is None]
 
     def shelf(self, namespace: Namespace) -> Shelf:
         """The chunks of a namespace that are in memory, for all its readers."""
@@ -268,9 +272,8 @@ class Gateway:
         """Let go of clients that are silent, or that began a request and do not go on; end what is overdue."""
         while True:
             await self.clock.sleep(KAFKA_TICK_S)
-            for opened in self._namespaces.values():
-                if opened.done() and not opened.cancelled() and opened.exception() is None:
-                    self.keep(self._expire(opened.result()))
+            for namespace in self.open_namespaces():
+                self.keep(self._expire(namespace))
             now_s = self.now_s()
             for known in list(self.connections):
                 silent_s = now_s - known.heard_s

@@ -77,7 +77,8 @@ class Meters:
     def collect(self, collector: Collector) -> Callable[[], None]:
         """Ask ``collector`` at every snapshot, until the function that is returned is called.
 
-        It is called on the thread that looks. Samples with the same labels add up.
+        It is called on the thread that looks. Samples with the same labels add up. It bounds its labels itself, by
+        what there is now: were they remembered here, names long gone would keep new ones out.
         """
         key = object()
         self._collectors[key] = collector
@@ -126,10 +127,10 @@ class Meters:
             found[name].cells[labels] = histogram.read()
         for collector in list(self._collectors.values()):
             for family, labels, value in collector():
-                cells_of, key = found[family.name].cells, self._bounded(family, labels)
-                before = cells_of.get(key, 0.0)
+                cells_of = found[family.name].cells
+                before = cells_of.get(labels, 0.0)
                 assert not isinstance(before, Distribution), "collectors tell numbers"
-                cells_of[key] = before + value
+                cells_of[labels] = before + value
         return found
 
 
