@@ -19,6 +19,7 @@ from kio.schema.errors import ErrorCode
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.kafka import schema, wire
 from headwater.kafka.errors import code_of
+from headwater.kafka.figures import PRODUCE
 from headwater.kafka.framing import Frames
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Fields, Later, Peer, Request
@@ -29,7 +30,6 @@ from headwater.types import Buffer
 if TYPE_CHECKING:
     from headwater.kafka.gateway import Gateway, Listening
 
-PRODUCE = 0
 PIECE_BYTES = 256 << 10  # what is given to the socket at once; neighbouring parts up to this are joined
 
 _Pending = asyncio.Future[list[Buffer] | None]
@@ -40,6 +40,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, gateway: Gateway, listening: Listening) -> None:
         self._gateway = gateway
+        self._figures = gateway.figures
         self._listening = listening
         is_open = listening.listener.auth == "none"
         self._frames = Frames(KAFKA_FRAME_BYTES_MAX if is_open else KAFKA_STRANGER_BYTES_MAX)
@@ -80,6 +81,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come."""
         self.heard_s = self._gateway.now_s()
+        self._figures.received.add(nbytes)
         before = self._frames.held
         try:
             frames = self._frames.filled(nbytes)
@@ -119,6 +121,8 @@ class Connection(asyncio.BufferedProtocol):
         for task in [*self._later, *([self._worker] if self._worker else [])]:
             task.cancel()
         self._hold(-self._held)
+        if self.peer is not None:
+            self.peer.namespace.writer.company.leave(self.peer)
         self._transport = None
 
     # -- for the gateway ---------------------------------------------------------------------------------
@@ -165,6 +169,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _begin(self, frame: memoryview) -> None:
         """Call the handler of one request, and put its answer, or the promise of one, into the queue."""
+        began_s = self._gateway.now_s()
         pending: _Pending = asyncio.get_running_loop().create_future()
         self._answers.append((pending, len(frame)))
         if self.peer is not None and self.peer.sends_tokens:
@@ -176,6 +181,7 @@ class Connection(asyncio.BufferedProtocol):
             self.close(error.message)
             return
         if request is None:
+            self._figures.api(API_VERSIONS).answered(0.0, ErrorCode.unsupported_version)
             pending.set_result(_too_new(frame))
         else:
             try:
@@ -187,12 +193,12 @@ class Connection(asyncio.BufferedProtocol):
                 if peer.principal:
                     self._frames.bytes_max = KAFKA_FRAME_BYTES_MAX
             except Exception as error:
-                self._failed(pending, request, error)
+                self._failed(pending, request, error, began_s)
             else:
                 if isinstance(answer, Later):
-                    self._spawn_later(self._finish(pending, request, answer), answer)
+                    self._spawn_later(self._finish(pending, request, answer, began_s), answer)
                     return
-                self._done(pending, request, answer)
+                self._done(pending, request, answer, began_s)
         self._flush()
 
     async def _token(self, peer: Peer, pending: _Pending, frame: memoryview) -> None:
@@ -227,33 +233,38 @@ class Connection(asyncio.BufferedProtocol):
             self.peer = await self._gateway.peer_for(self._listening, str(host), certificate, client)
         return self.peer
 
-    async def _finish(self, pending: _Pending, request: Request, later: Later) -> None:
+    async def _finish(self, pending: _Pending, request: Request, later: Later, began_s: float) -> None:
         appends = request.api == PRODUCE
         self._appending += appends
         try:
-            self._done(pending, request, await later.answer)
+            self._done(pending, request, await later.answer, began_s)
         except Exception as error:
-            self._failed(pending, request, error)
+            self._failed(pending, request, error, began_s)
         finally:
             self._appending -= appends
         self._flush()
 
-    def _done(self, pending: _Pending, request: Request, answer: Fields | None) -> None:
+    def _done(self, pending: _Pending, request: Request, answer: Fields | None, began_s: float) -> None:
+        code = 0
         if answer is None:
             pending.set_result(None)
-            return
-        try:
-            pending.set_result(wire.answer(request.api, request.version, request.correlation, answer))
-        except Exception as error:
-            self._failed(pending, request, error)
+        else:
+            try:
+                pending.set_result(wire.answer(request.api, request.version, request.correlation, answer))
+                code = answer.get("error_code", 0)
+            except Exception as error:
+                self._failed(pending, request, error, began_s)
+                return
+        self._figures.api(request.api).answered(self._gateway.now_s() - began_s, code)
 
-    def _failed(self, pending: _Pending, request: Request, error: Exception) -> None:
+    def _failed(self, pending: _Pending, request: Request, error: Exception, began_s: float) -> None:
         """Answer with the error's code where the answer has a place for one; else the connection ends."""
         if isinstance(error, HeadwaterError):
             code, text = code_of(error), error.message
         else:
             self._gateway.mistake(f"API {request.api}, version {request.version}", error)
             code, text = ErrorCode.unknown_server_error, "an unexpected error; the gateway's log has more"
+        self._figures.api(request.api).answered(self._gateway.now_s() - began_s, code)
         names = {field.name for field in schema.message(request.api, request.version, "response").fields}
         if "error_code" not in names or pending.done():
             self.close(text)
@@ -283,6 +294,7 @@ class Connection(asyncio.BufferedProtocol):
             piece = self._outgoing.popleft()
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.write(piece)
+                self._figures.sent.add(len(piece))
 
     # -- back-pressure -----------------------------------------------------------------------------------
 

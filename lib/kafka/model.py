@@ -34,9 +34,9 @@ class Address:
     port: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Peer:
-    """The other side of one connection, as handlers see it.
+    """The other side of one connection, as handlers see it. Equal to itself alone.
 
     ``service`` asks with the rights of ``principal`` (``api.Service``: access rules, quotas, audit), ``namespace``
     without any; who uses the latter checks access first. ``name`` is the listener's.

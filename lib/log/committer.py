@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from msgspec import structs
 from headwater.errors import Corrupt, HeadwaterError, Indeterminate, InvalidRequest, NotFound
 from headwater.limits import INLINE_BYTES_MAX, MANIFEST_INTENTS_MAX, WINDOW
 from headwater.log import frame, keys
+from headwater.log.company import Company
 from headwater.log.intents import FORMAT, Intent, Manifest, SegmentHeader, decode_segment, encode_segment, header_cost
 from headwater.log.journal import Draft, Journal
 from headwater.log.payload import Piece, assemble
@@ -42,6 +43,8 @@ class Pending:
     piece: Piece
     outcome: asyncio.Future[Outcome]
     ready: asyncio.Future[Piece] | None = None  # set while its bytes are still being uploaded
+    nbytes: int = 0  # of its records
+    caller: Hashable = None  # for whom it is, if that was said
     since_s: float = 0.0  # when it came
     tip: int = -1  # the tip under which it was last sent
     loads: int = 0  # ``chain.loads`` at that time
@@ -55,7 +58,10 @@ class Committer:
         self.chain = journal.chain
         self.options = journal.chain.options
         self.turns = Turns(journal.writer, journal.chain.rng, cooperative=self.options.cooperative)
+        self.company = Company(self.options.linger_ms / 1_000)
         self._queue: deque[Pending] = deque()
+        self._queued_bytes = 0
+        self._came = asyncio.Event()
         self._waiting: dict[str, Pending] = {}
         self._pending_of_others: dict[str, list[Intent]] = {}
         self._costs: dict[str, int] = {}  # what each of those adds to a manifest, in bytes
@@ -68,12 +74,23 @@ class Committer:
 
     # -- the callers' side ---------------------------------------------------------------------------
 
-    def submit(self, piece: Piece, ready: asyncio.Future[Piece] | None = None) -> asyncio.Future[Outcome]:
+    def submit(
+        self, piece: Piece, ready: asyncio.Future[Piece] | None = None, *, caller: Hashable = None
+    ) -> asyncio.Future[Outcome]:
         """Queue an intent. Its outcome comes in the order of calls; ``ready`` delays it (and those behind it)."""
         known = self._waiting.get(piece.intent.id)
         if known is not None:
             return known.outcome
-        pending = Pending(piece, asyncio.get_running_loop().create_future(), ready, self.chain.clock.elapsed_s())
+        pending = Pending(
+            piece,
+            asyncio.get_running_loop().create_future(),
+            ready,
+            nbytes=sum(chunk.len for chunk in piece.intent.appends),
+            caller=caller,
+            since_s=self.chain.clock.elapsed_s(),
+        )
+        if caller is not None:
+            self.company.begin(caller)
         # A caller that gave up must not make the loop complain about an outcome that nobody fetched, nor must a queue
         # that was cut off while bytes were still being stored.
         pending.outcome.add_done_callback(_retrieved)
@@ -81,6 +98,8 @@ class Committer:
             ready.add_done_callback(_retrieved)
         self._waiting[piece.intent.id] = pending
         self._queue.append(pending)
+        self._queued_bytes += pending.nbytes
+        self._came.set()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run_queue(), name="headwater-committer")
         return pending.outcome
@@ -115,13 +134,28 @@ class Committer:
             except asyncio.CancelledError:
                 self._fail([*group, *self._queue], Indeterminate("The process is stopping; the commit was cut off."))
                 self._queue.clear()
+                self._queued_bytes = 0
                 raise
 
     async def _linger(self) -> None:
-        """Wait until the oldest intent is ``linger_ms`` old. Much of that passes while the last PUT is on its way."""
-        left_s = self._queue[0].since_s + self.options.linger_ms / 1_000 - self.chain.clock.elapsed_s()
-        if self.options.linger_ms > 0 and left_s > 0:
-            await self.chain.clock.sleep(left_s)
+        """Wait until the oldest intent is ``linger_ms`` old, a segment is full, or there is nobody to wait for.
+
+        Much of that passes while the last PUT is on its way.
+        """
+        if self.options.linger_ms <= 0:
+            return
+        end_s = self._queue[0].since_s + self.options.linger_ms / 1_000
+        while self._queued_bytes < self.options.segment_bytes_target:
+            now_s = self.chain.clock.elapsed_s()
+            left_s = min(end_s - now_s, self.company.awaited_s(now_s))
+            if left_s <= 0:
+                return
+            self._came.clear()
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._came.wait()
+            except TimeoutError:
+                return
 
     async def _take(self) -> list[Pending]:
         """The next intents that fit one manifest, in the order of their calls; uploads still running end the group."""
@@ -135,16 +169,21 @@ class Committer:
                 try:
                     head.piece = await asyncio.shield(head.ready)
                 except HeadwaterError as error:
-                    self._queue.popleft()
+                    self._pop()
                     self._fail([head], error)
                     continue
                 head.ready = None
             cost = head.piece.size + head.piece.header_bytes
             if group and size + cost > max(self.options.inline_bytes_max, INLINE_BYTES_MAX):
                 break
-            group.append(self._queue.popleft())
+            group.append(self._pop())
             size += cost
         return group
+
+    def _pop(self) -> Pending:
+        first = self._queue.popleft()
+        self._queued_bytes -= first.nbytes
+        return first
 
     async def _commit(self, group: list[Pending]) -> None:
         """Return when every intent of the group has its outcome."""
@@ -207,7 +246,7 @@ class Committer:
 
     def _fail(self, group: Sequence[Pending], error: HeadwaterError, cause: BaseException | None = None) -> None:
         for pending in group:
-            self._waiting.pop(pending.piece.intent.id, None)
+            self._forget(pending)
             if pending.outcome.done():
                 continue
             # Whoever may have missed manifests since it sent an intent cannot say that it was not applied.
@@ -417,9 +456,15 @@ class Committer:
         self.turns.saw_manifest(manifest.writer, count, count - own, self.chain.clock.elapsed_s(), age_s)
 
     def _resolve(self, pending: Pending, outcome: Outcome) -> None:
-        self._waiting.pop(pending.piece.intent.id, None)
+        self._forget(pending)
         if not pending.outcome.done():
             pending.outcome.set_result(outcome)
+
+    def _forget(self, pending: Pending) -> None:
+        """It waits no more."""
+        known = self._waiting.pop(pending.piece.intent.id, None)
+        if known is not None and pending.caller is not None:
+            self.company.end(pending.caller, self.chain.clock.elapsed_s())
 
 
 def _token(pending: Pending) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from headwater.errors import Indeterminate
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from headwater.log.writer import Append
 
 
-async def commit_surely(namespace: Namespace, ops: Sequence[AnyOp], appends: Sequence[Append] = ()) -> Outcome:
+async def commit_surely(
+    namespace: Namespace, ops: Sequence[AnyOp], appends: Sequence[Append] = (), *, caller: Hashable = None
+) -> Outcome:
     """One intent, asked for again under its token where nobody knows its outcome.
 
     Raises what ``Writer.commit`` raises.
@@ -23,7 +25,7 @@ async def commit_surely(namespace: Namespace, ops: Sequence[AnyOp], appends: Seq
     token = ""
     for _ in range(SURELY_TRIES_MAX):
         try:
-            return await namespace.writer.commit(appends, ops, token=token)
+            return await namespace.writer.commit(appends, ops, token=token, caller=caller)
         except Indeterminate as error:
             last, token = error, error.token or token
     raise last

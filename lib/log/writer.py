@@ -10,7 +10,7 @@ I2: an intent goes to the committer's manifest only after every byte that it nam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import structs
@@ -54,6 +54,7 @@ class Writer:
         self.committer = committer
         self.chain = committer.chain
         self.options = committer.options
+        self.company = committer.company
         self._pack = _Pack()
         self._staged = 0
         self._uploads: set[asyncio.Task[None]] = set()
@@ -62,11 +63,19 @@ class Writer:
         self._door = asyncio.Lock()
         self._room = asyncio.Event()
 
-    async def commit(self, appends: Sequence[Append] = (), ops: Sequence[AnyOp] = (), *, token: str = "") -> Outcome:
+    async def commit(
+        self,
+        appends: Sequence[Append] = (),
+        ops: Sequence[AnyOp] = (),
+        *,
+        token: str = "",
+        caller: Hashable = None,
+    ) -> Outcome:
         """Make all of it true by one intent, or nothing, and say what the fold made of it.
 
         With ``token``, that of an ``Indeterminate`` of the very same call, the first attempt's outcome is
-        returned if it took effect, and it never takes effect twice.
+        returned if it took effect, and it never takes effect twice. ``caller`` says for whom it is, where one process
+        appends for many (see ``headwater.log.company``).
 
         Raises:
             InvalidRequest, NotFound, Conflict, Fenced, OutOfOrder, UnknownProducer: not applied.
@@ -82,7 +91,7 @@ class Writer:
 
         async def submit(tip: int | None) -> Outcome:
             refuse_misfits(self.chain.state, appends, ops, token=token)
-            return await self._submit(appends, list(ops), intent_id, tip, size)
+            return await self._submit(appends, list(ops), intent_id, tip, size, caller)
 
         start_s = self.chain.clock.elapsed_s()
         await self._enter(size)
@@ -146,19 +155,25 @@ class Writer:
         return await self._settle(token, submit, intent_id)
 
     async def _submit(
-        self, appends: Sequence[Append], ops: list[AnyOp], intent_id: str, tip: int | None, size: int
+        self,
+        appends: Sequence[Append],
+        ops: list[AnyOp],
+        intent_id: str,
+        tip: int | None,
+        size: int,
+        caller: Hashable,
     ) -> Outcome:
         chunks = [_chunk(append) for append in appends]
         intent = Intent(id=intent_id, tip=0, appends=chunks, ops=ops)
         header_bytes = check_intent(intent)
         data = [append.batch.data for append in appends]
         if size <= self.options.inline_bytes_max:
-            waiting = self.committer.submit(
-                Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
-            )
+            piece = Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
+            waiting = self.committer.submit(piece, caller=caller)
         else:
             ready = asyncio.get_running_loop().create_task(self._stage(intent, data, tip, header_bytes))
-            waiting = self.committer.submit(Piece(intent=intent, header_bytes=header_bytes, tip=tip), ready)
+            piece = Piece(intent=intent, header_bytes=header_bytes, tip=tip)
+            waiting = self.committer.submit(piece, ready, caller=caller)
         # A caller that is cancelled leaves; the commit goes on, since it may be shared with others.
         return await asyncio.shield(waiting)
 

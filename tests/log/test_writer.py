@@ -125,6 +125,40 @@ def test_linger_waits_so_long_for_company_and_no_longer() -> None:
     with_pen(main, Options(linger_ms=20))
 
 
+def test_linger_ends_when_all_callers_wait_themselves() -> None:
+    async def main(pen: Pen) -> None:
+        clock = pen.parts.clock
+        start = clock.elapsed_s()
+
+        def later(fill: int, caller: str) -> asyncio.Future[Outcome]:
+            one = Append(topic=1, partition=0, batch=blob(fill=fill))
+            return asyncio.ensure_future(pen.writer.commit([one], caller=caller))
+
+        await later(0, "a")
+        assert 0.0 == clock.elapsed_s() - start, "nobody else has ever come"
+        first = later(1, "b")
+        await sim_loop().sleep(0.015)
+        assert not first.done(), "a had its answer just now, and may come back"
+        second = later(2, "a")
+        assert (await first).seq == (await second).seq
+        assert 0.015 == pytest.approx(clock.elapsed_s() - start)
+
+    with_pen(main, Options(linger_ms=20))
+
+
+def test_linger_ends_when_a_segment_is_full() -> None:
+    async def main(pen: Pen) -> None:
+        start = pen.parts.clock.elapsed_s()
+        first = pen.later(6_000)
+        await sim_loop().sleep(0.005)
+        assert not first.done()
+        second = pen.later(6_000)
+        assert (await first).seq == (await second).seq
+        assert 0.005 == pytest.approx(pen.parts.clock.elapsed_s() - start)
+
+    with_pen(main, Options(linger_ms=20, segment_bytes_target=10_000))
+
+
 def test_what_comes_while_a_group_is_on_its_way_goes_together_afterwards() -> None:
     async def main(pen: Pen) -> None:
         gate = Gate()

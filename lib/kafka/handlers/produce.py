@@ -21,6 +21,7 @@ from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Thro
 from headwater.kafka import schema
 from headwater.kafka.deferring import Deferring
 from headwater.kafka.errors import code_of
+from headwater.kafka.figures import PRODUCE
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import topic_for
@@ -58,6 +59,10 @@ async def produce(peer: Peer, request: Request) -> Answer:
         return _refused(asked, ErrorCode.transactional_id_authorization_failed)
     answers, parts = _read(peer, asked)
     wanted = [part for part in parts if part.append is not None]
+    if len(wanted) < len(parts):
+        for part in parts:
+            if part.append is None:
+                peer.gateway.figures.api(PRODUCE).refused(part.answer["error_code"])
     if not wanted:
         return None if asked["acks"] == 0 else answers
     await _paid(peer, sum(part.nbytes for part in wanted))
@@ -156,6 +161,7 @@ async def _paid(peer: Peer, nbytes: int) -> None:
             peer.service.pay("produce", nbytes)
             return
         except Throttled as error:
+            peer.gateway.figures.api(PRODUCE).throttled(error.retry_after_ms)
             await peer.gateway.clock.sleep(error.retry_after_ms / 1_000)
 
 
@@ -220,7 +226,7 @@ class _Sending:
     async def _commit(self, parts: list[_Part]) -> Outcome:
         appends = [part.append for part in parts if part.append is not None]
         wishes = [self._reserve(parts[0])] if parts[0].transactional else []
-        return await commit_surely(self._peer.namespace, wishes, appends)
+        return await commit_surely(self._peer.namespace, wishes, appends, caller=self._peer)
 
     def _reserve(self, part: _Part) -> ops.Reserve:
         assert part.append is not None
@@ -245,6 +251,7 @@ class _Sending:
         if isinstance(error, UnknownProducer) and part.transactional:
             code = ErrorCode.invalid_producer_id_mapping
         part.answer.update(error_code=code, error_message=error.message, base_offset=-1)
+        self._peer.gateway.figures.api(PRODUCE).refused(code)
 
 
 class _Deferred(_Sending):
