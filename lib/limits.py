@@ -310,6 +310,7 @@ KAFKA_SESSIONS_MAX = 1_000  # fetch sessions that one gateway remembers, as in K
 METER_NAMESPACES_MAX = 64  # namespaces with figures of their own, as many as are kept open; others share one
 METER_TOPICS_MAX = 500  # … topics: at about ten numbers each, a scrape has a MiB
 METER_GROUPS_MAX = 1_000  # … groups
+METER_OPERATORS_MAX = 500  # … operators of stream jobs, by their names
 METER_LAGS_MAX = 5_000  # pairs of group and topic whose lag is told: half a MiB of a scrape
 METRICS_CONNECTIONS_MAX = 16  # of who scrapes: two Prometheus servers and a few people
 METRICS_SLOW_S = 10.0  # one scrape from its first byte to its last; Prometheus itself gives up after 10 s

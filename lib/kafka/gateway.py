@@ -27,6 +27,7 @@ from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.groups.shares import Shares
 from headwater.kafka import wire
 from headwater.kafka.connection import Connection
+from headwater.kafka.figures import Figures, looked_up
 from headwater.kafka.fleet import Card, Door, Fleet
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Address, Peer
@@ -89,7 +90,9 @@ class Gateway:
         self._options = options or Options(linger_ms=self.settings.linger_ms)
         self._namespaces: dict[str, asyncio.Future[Namespace]] = {}
         self._shelves: dict[str, Shelf] = {}
-        self._held = 0
+        self.figures = Figures(self._options.meters)
+        self.held_bytes = 0  # of requests that are not answered
+        self._unlook: Callable[[], None] = lambda: None
         self._kept: set[asyncio.Task[object]] = set()
         self._log = log or sys.stderr.write
         self.fleet = Fleet(store, self.clock, self.rng, self._log)
@@ -141,6 +144,7 @@ class Gateway:
         except BaseException:
             await self.stop()
             raise
+        self._unlook = self._options.meters.collect(lambda: looked_up(self))
         await self.fleet.enter(self._card())
         self._watch = [loop.create_task(self._watching()), loop.create_task(self.fleet.keep())]
 
@@ -151,6 +155,7 @@ class Gateway:
                 each.server.close()
         for task in self._watch:
             task.cancel()
+        self._unlook()
         await self.fleet.leave()
         end_s = self.now_s() + KAFKA_STOP_S
         while any(each.is_writing for each in self.connections) and self.now_s() < end_s:
@@ -216,6 +221,10 @@ class Gateway:
             self._shelves[namespace.name] = Shelf(namespace, self.settings.cache_bytes)
         return self._shelves[namespace.name]
 
+    def shelves(self) -> list[Shelf]:
+        """Those of all namespaces that somebody has read from."""
+        return list(self._shelves.values())
+
     def sessions(self, namespace: Namespace) -> FetchSessions:
         """The fetch sessions of a namespace's consumers: an id of one opens nothing in another."""
         if namespace.name not in self._sessions:
@@ -229,7 +238,7 @@ class Gateway:
     def hold(self, nbytes: int) -> None:
         """Bytes of requests that are in memory now, or no more."""
         was_full = self.is_full
-        self._held += nbytes
+        self.held_bytes += nbytes
         if was_full and not self.is_full:
             for known in list(self.paused):
                 known.steer()
@@ -237,7 +246,7 @@ class Gateway:
     @property
     def is_full(self) -> bool:
         """Whether no more requests should be read for now."""
-        return self._held >= KAFKA_HELD_BYTES_MAX
+        return self.held_bytes >= KAFKA_HELD_BYTES_MAX
 
     def keep(self, work: Coroutine[Any, Any, object]) -> None:
         """Do something for which no client waits; ``stop`` does."""
@@ -247,6 +256,7 @@ class Gateway:
 
     def note(self, known: Connection, why: str) -> None:
         """A line in the log about a client that was let go."""
+        self.figures.disconnects.add()
         client = known.peer.host if known.peer is not None else "a client"
         self._log(f"headwater: kafka: {client} is disconnected: {why}\n")
 

@@ -49,12 +49,17 @@ INTEREST_S = 5.0  # a partition that nobody asked for this long has no reader wh
 
 
 class Shelf:
-    """At most ``bytes_max`` bytes of record batches; what was used last goes last."""
+    """At most ``bytes_max`` bytes of record batches; what was used last goes last.
+
+    ``hits`` counts what ``find`` has found, ``misses`` what had to be waited for.
+    """
 
     def __init__(self, namespace: Namespace, bytes_max: int) -> None:
-        self._namespace = namespace
+        self.namespace = namespace
+        self.size = 0
+        self.hits = 0
+        self.misses = 0
         self._bytes_max = bytes_max
-        self._size = 0
         self._places: dict[Place, list[Shelved]] = {}
         self._used: OrderedDict[tuple[int, int, int], Shelved] = OrderedDict()  # by place and base
         self._reading: dict[Place, asyncio.Task[None]] = {}
@@ -62,6 +67,50 @@ class Shelf:
 
     def find(self, place: Place, offset: int) -> Shelved | None:
         """The batches that hold ``offset``, if they are in memory."""
+        found = self._find(place, offset)
+        self.hits += found is not None
+        return found
+
+    def find_whole(self, place: Place, offset: int) -> Shelved | None:
+        """As ``find``, in one part: for who looks into the batches, again and again. Cost: one copy, once."""
+        return self.whole(place, self.find(place, offset))
+
+    def whole(self, place: Place, found: Shelved | None) -> Shelved | None:
+        """What was found here, in one part from now on."""
+        if found is None or len(found.parts) == 1:
+            return found
+        whole = Shelved.of(found.base, found.end, (found.data,))
+        held = self._places[place]
+        held[bisect_right(held, found.base, key=_base) - 1] = self._used[(*place, found.base)] = whole
+        return whole
+
+    def offer(self, place: Place, base: int, end: int, data: Buffer) -> None:
+        """A batch that this gateway has just committed: kept where somebody reads along, so that nobody fetches it."""
+        if self._read_s.get(place, -INTEREST_S) > self.namespace.chain.clock.elapsed_s() - INTEREST_S:
+            self._put(place, Shelved.of(base, end, kafka2.rebased(_own(data), base)))
+
+    def follow(self, place: Place) -> None:
+        """Somebody has read all of this partition and waits for more."""
+        if len(self._read_s) >= FOLLOWED_MAX:
+            self._read_s.clear()
+        self._read_s[place] = self.namespace.chain.clock.elapsed_s()
+
+    async def read(self, topic: str, place: Place, offset: int) -> Shelved | None:
+        """Bring in what holds ``offset`` and what follows it, or wait for who does so already; None beyond the end.
+
+        Raises what ``Reader.fetch`` raises.
+        Cost: 1 request to the store, and the encoding of what is not in Kafka's format.
+        """
+        self.misses += 1
+        reading = self._reading.get(place)
+        if reading is None:
+            reading = asyncio.get_running_loop().create_task(self._read(topic, place, offset))
+            self._reading[place] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(place, None))
+        await asyncio.shield(reading)
+        return self._find(place, offset)
+
+    def _find(self, place: Place, offset: int) -> Shelved | None:
         held = self._places.get(place)
         if not held:
             return None
@@ -72,42 +121,8 @@ class Shelf:
         self._used.move_to_end((*place, found.base))
         return found
 
-    def find_whole(self, place: Place, offset: int) -> Shelved | None:
-        """As ``find``, in one part: for who looks into the batches, again and again. Cost: one copy, once."""
-        found = self.find(place, offset)
-        if found is None or len(found.parts) == 1:
-            return found
-        whole = Shelved.of(found.base, found.end, (found.data,))
-        held = self._places[place]
-        held[bisect_right(held, offset, key=_base) - 1] = self._used[(*place, found.base)] = whole
-        return whole
-
-    def offer(self, place: Place, base: int, end: int, data: Buffer) -> None:
-        """A batch that this gateway has just committed: kept where somebody reads along, so that nobody fetches it."""
-        if self._read_s.get(place, -INTEREST_S) > self._namespace.chain.clock.elapsed_s() - INTEREST_S:
-            self._put(place, Shelved.of(base, end, kafka2.rebased(_own(data), base)))
-
-    def follow(self, place: Place) -> None:
-        """Somebody has read all of this partition and waits for more."""
-        if len(self._read_s) >= FOLLOWED_MAX:
-            self._read_s.clear()
-        self._read_s[place] = self._namespace.chain.clock.elapsed_s()
-
-    async def read(self, topic: str, place: Place, offset: int) -> None:
-        """Bring in what holds ``offset`` and what follows it, or wait for who does so already.
-
-        Raises what ``Reader.fetch`` raises. Afterwards ``find`` finds it, unless it is beyond the end.
-        Cost: 1 request to the store, and the encoding of what is not in Kafka's format.
-        """
-        reading = self._reading.get(place)
-        if reading is None:
-            reading = asyncio.get_running_loop().create_task(self._read(topic, place, offset))
-            self._reading[place] = reading
-            reading.add_done_callback(lambda _: self._reading.pop(place, None))
-        await asyncio.shield(reading)
-
     async def _read(self, topic: str, place: Place, offset: int) -> None:
-        fetched = await self._namespace.reader.fetch(
+        fetched = await self.namespace.reader.fetch(
             topic, place[1], offset, bytes_max=KAFKA_READ_AHEAD_BYTES, fresh=False
         )
         position = offset
@@ -132,8 +147,8 @@ class Shelf:
             self._drop(place, held[at])
         held.insert(at, shelved)
         self._used[(*place, shelved.base)] = shelved
-        self._size += shelved.size
-        while self._size > self._bytes_max and len(self._used) > 1:
+        self.size += shelved.size
+        while self.size > self._bytes_max and len(self._used) > 1:
             (topic, partition, _), oldest = next(iter(self._used.items()))
             self._drop((topic, partition), oldest)
 
@@ -143,7 +158,7 @@ class Shelf:
         if not held:
             del self._places[place]
         del self._used[(*place, shelved.base)]
-        self._size -= shelved.size
+        self.size -= shelved.size
 
 
 def _base(shelved: Shelved) -> int:

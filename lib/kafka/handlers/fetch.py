@@ -15,6 +15,7 @@ from kio.schema.errors import ErrorCode
 from headwater.errors import HeadwaterError, Throttled
 from headwater.kafka import schema
 from headwater.kafka.errors import Refusal, code_of
+from headwater.kafka.figures import FETCH
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.nearby import point, preferred
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
@@ -83,7 +84,9 @@ async def _look(peer: Peer, asked: Fields) -> tuple[Fields, int, bool]:
                 # The first batch of an answer is sent however large it is, so that every reader gets on.
                 size = await _partition(peer, place, each["current_leader_epoch"], left, first=total == 0)
                 total, left = total + size, left - size
-            failed |= bool(answer["error_code"])
+            if answer["error_code"]:
+                failed = True
+                peer.gateway.figures.api(FETCH).refused(answer["error_code"])
         responses.append({"topic": wanted["topic"], "topic_id": wanted["topic_id"], "partitions": row})
     return {"responses": responses}, total, failed
 
@@ -126,8 +129,7 @@ async def _records(peer: Peer, wanted: _Wanted, end: int, bytes_max: int, *, fir
         if found is None:
             if size:
                 break  # what is there goes out now; the next fetch reads on
-            await shelf.read(wanted.topic.name, key, position)
-            found = shelf.find(key, position)
+            found = await shelf.read(wanted.topic.name, key, position)
             if found is None:
                 break
         if size + found.size > bytes_max and not (first and not size):
@@ -147,6 +149,7 @@ async def _pay(peer: Peer, size: int) -> None:
     try:
         peer.service.check_debt("fetch")
     except Throttled as error:
+        peer.gateway.figures.api(FETCH).throttled(error.retry_after_ms)
         await peer.gateway.clock.sleep(error.retry_after_ms / 1_000)
 
 

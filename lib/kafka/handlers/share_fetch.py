@@ -20,6 +20,7 @@ from headwater.errors import HeadwaterError, Throttled
 from headwater.groups.share_partition import NotAcquired
 from headwater.groups.shares import Place, Shares
 from headwater.kafka.errors import Refusal, code_of
+from headwater.kafka.figures import SHARE_FETCH
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import enter, refused
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
@@ -175,6 +176,7 @@ def _pay(peer: Peer, nbytes: int) -> int:
     try:
         peer.service.check_debt("fetch")
     except Throttled as error:
+        peer.gateway.figures.api(SHARE_FETCH).throttled(error.retry_after_ms)
         return error.retry_after_ms
     return 0
 
@@ -286,8 +288,7 @@ async def _take(peer: Peer, session: ShareSession, row: _Row, bound: _Bound) -> 
         if shelved is None:
             if row.acquired:
                 return  # what is there goes out now; the next fetch reads on
-            await shelf.read(row.topic, key, offset)
-            shelved = shelf.find_whole(key, offset)
+            shelved = shelf.whole(key, await shelf.read(row.topic, key, offset))
             if shelved is None:
                 return
         if not _lock(shares, session, row, bound, shelved.data, offset):
