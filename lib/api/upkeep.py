@@ -20,12 +20,28 @@ from headwater.limits import DEFERRED_KEEP_MS
 from headwater.log import keys
 from headwater.log.namespace import Namespace
 from headwater.log.reserving import expire_overdue
+from headwater.meters import Meters, families
 from headwater.types import Progress
 from headwater.upkeep.idle import Memory, quiet_until
 from headwater.upkeep.offload import Offload, in_thread, inline
 
 SNAPSHOT_PART: Final = 4  # a quarter of the manifests that make a snapshot due make it worth while for upkeep
 PRUNE_EVERY_MS: Final = 3_600_000  # index pages are looked through this often for what is dead in them
+# Fields of a report that say how many there were of something.
+_ITEMS: Final = (
+    "members_expelled",
+    "groups_expired",
+    "joins_ended",
+    "leases_dropped",
+    "reservations_expired",
+    "documents_dropped",
+    "partitions_trimmed",
+    "files_archived",
+    "files_merged",
+    "files_compacted",
+    "pages_pruned",
+    "objects_collected",
+)
 EXPIRE_MAX: Final = 1_000  # reservations voided in one run; the next run takes the rest
 
 
@@ -102,6 +118,53 @@ async def keep_up(
 
     Cost: 1 GET for a namespace that rests; else about 8 GETs and 6 LISTs, and what the chores find to do.
     """
+    clock, meters = namespace.chain.clock, namespace.chain.options.meters
+    began_s = clock.elapsed_s()
+    try:
+        report = await _kept_up(namespace, deadline_s, offload, progress, archive_now)
+    except HeadwaterError:
+        count_unreadable(meters, namespace.name)
+        raise
+    count(meters, report, clock.elapsed_s() - began_s, now_ms=clock.wall_ms())
+    return report
+
+
+def count(meters: Meters, report: Report, seconds: float, *, now_ms: int) -> None:
+    """Count a round of ``seconds`` that has ended now in the metrics."""
+    name = report.namespace
+    failed = dict(line.split(": ", 1) for line in report.failed)
+    outcome = "failed" if failed else "rested" if report.rested else "left" if report.left else "done"
+    meters.counter(families.MAINTAIN_ROUNDS, name, outcome).add()
+    meters.histogram(families.MAINTAIN_SECONDS, name).observe(seconds)
+    if not failed:
+        meters.gauge(families.MAINTAIN_SUCCESS, name).set(now_ms / 1_000)
+    if report.rested:
+        return
+    for chore in _CHORES:
+        meters.counter(families.MAINTAIN_CHORES, name, _named(chore), failed.get(_named(chore), "ok")).add()
+    done = asdict(report)
+    for what in _ITEMS:
+        if done[what]:
+            meters.counter(families.MAINTAIN_ITEMS, name, what).add(done[what])
+    if report.snapshot:
+        meters.counter(families.MAINTAIN_ITEMS, name, "snapshots").add()
+    for what in ("archived", "collected"):
+        if done[f"bytes_{what}"]:
+            meters.counter(families.MAINTAIN_BYTES, name, what).add(done[f"bytes_{what}"])
+
+
+def count_unreadable(meters: Meters, namespace: str) -> None:
+    """Count a round that could not begin, since the namespace could not be read."""
+    meters.counter(families.MAINTAIN_ROUNDS, namespace, "unreadable").add()
+
+
+async def _kept_up(
+    namespace: Namespace,
+    deadline_s: float | None,
+    offload: Offload | None,
+    progress: Progress | None,
+    archive_now: bool,
+) -> Report:
     await namespace.refresh()
     memory = namespace.shared(Memory)
     if not archive_now and memory.rests(namespace.chain.clock.wall_ms()):
@@ -114,7 +177,7 @@ async def keep_up(
         try:
             await chore(run)
         except HeadwaterError as error:
-            failed.append(f"{chore.__name__.strip('_')}: {type(error).__name__}")
+            failed.append(f"{_named(chore)}: {type(error).__name__}")
     await namespace.drain()
     report = replace(
         Report(namespace=namespace.name, commit=namespace.state.seq, left=run.left, failed=tuple(failed)), **run.done
@@ -123,6 +186,10 @@ async def keep_up(
         now_ms = namespace.chain.clock.wall_ms()
         await memory.note(quiet_until(namespace.state, now_ms, run.due), idle=report.idle)
     return report
+
+
+def _named(chore: Callable[[_Run], Awaitable[None]]) -> str:
+    return chore.__name__.strip("_")
 
 
 async def _groups(run: _Run) -> None:

@@ -97,10 +97,11 @@ async def _names(store: ObjectStore, settings: Settings, everywhere: bool) -> As
 async def _round(
     store: ObjectStore, spaces: dict[str, Namespace], name: str, *, archive_now: bool, cold: bool
 ) -> dict[str, Any]:
-    from headwater.api.upkeep import keep_up
+    from headwater.api.upkeep import count_unreadable, keep_up
     from headwater.cli.output import phases
     from headwater.errors import HeadwaterError
     from headwater.log.namespace import Namespace
+    from headwater.meters import PROCESS
     from headwater.store.prefixed import PrefixedStore
     from headwater.upkeep import idle
 
@@ -115,6 +116,8 @@ async def _round(
             report: Report = await keep_up(spaces[name], progress=progress, archive_now=archive_now)
         return asdict(report)
     except HeadwaterError as error:
+        if name not in spaces:  # else its round was begun, and counts as it ended
+            count_unreadable(PROCESS, name)
         return {"namespace": name, "failed": [f"{type(error).__name__}: {error}"]}
 
 

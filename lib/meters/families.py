@@ -25,7 +25,7 @@ KEPT: Final = {
     "api": 128,  # of Kafka's protocol
     "error": 160,  # names of Kafka's error codes
     "chore": 16,
-    "what": 16,
+    "what": 32,
     "job": 64,
     "operator": limits.METER_OPERATORS_MAX,
 }
