@@ -21,6 +21,7 @@ from headwater.bench.contention import quantile
 from headwater.bench.http import Server, running
 from headwater.bench.slow import SlowStore
 from headwater.clock import SystemClock, stopwatch_s, system_entropy
+from headwater.kafka.loop import run
 from headwater.sim.latency import PROFILES
 from headwater.store import open_store
 
@@ -271,4 +272,4 @@ async def _serve(url: str, profile: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.argv[1], sys.argv[2]))
+    run(_serve(sys.argv[1], sys.argv[2]))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 
 from headwater.kafka import schema, wire
 from headwater.kafka.framing import Frames
+from headwater.kafka.loop import run
 from headwater.kafka.model import Fields, Request
 from headwater.log import kafka2
 from headwater.types import Buffer
@@ -134,4 +135,4 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    run(serve())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ssl
 import sys
@@ -88,7 +87,9 @@ def kafka(settings: Settings, /, metrics: tuple[str, int] | None, **given: Any) 
     """
     with _friendly():
         gateway = _gateway(settings, given)
-        return asyncio.run(_serve(settings, gateway, metrics))
+        from headwater.kafka.loop import run
+
+        return run(_serve(settings, gateway, metrics))
 
 
 def _gateway(settings: Settings, given: dict[str, Any]) -> Gateway:
