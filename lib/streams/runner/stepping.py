@@ -32,10 +32,12 @@ from headwater.log.namespace import Namespace
 from headwater.log.state import Outcome, Schema
 from headwater.log.writer import Append
 from headwater.streams.model import Process, Source
+from headwater.streams.operator import Size
 from headwater.streams.runner import changelog
 from headwater.streams.runner.changelog import Copy, Line, Weight
 from headwater.streams.runner.committing import Fence, appends_of, offsets_op, settle
 from headwater.streams.runner.computing import Computed, Computer
+from headwater.streams.runner.figures import SIZED_S, Figures, Seen
 from headwater.streams.runner.job import Job, committed, is_paused
 from headwater.streams.runner.reading import Budget, DataLost, Lane, Reading
 from headwater.streams.runner.restoring import Making, restore
@@ -59,6 +61,10 @@ class Setting:
     limits: dict[tuple[str, int], int] | None = None  # of a run that ends: where each source ends
     paused: bool = False
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STREAMS_STEPS_MAX))
+    figures: Figures = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.figures = Figures(self.namespace.chain.options.meters, self.namespace.name, self.job.name)
 
     @property
     def clock(self) -> Clock:
@@ -93,6 +99,9 @@ class TaskRunner:
         self.computer: Computer | None = None
         self.reading: Reading | None = None
         self.counts = Counts()
+        self.sizes: dict[str, Size] = {}  # of the operators' state, as they were when somebody last looked
+        self._sized_s = 0.0
+        self._flowed: dict[str, Seen] = {}
         self.lock = asyncio.Lock()  # held while the state changes: questions wait for the end of a step
         self.is_running = False  # restored, and committing
         self.looked = False  # a run that ends has given time a chance to pass
@@ -250,7 +259,9 @@ class TaskRunner:
                 self._trimmed[part.topic] = self._trimmed.get(part.topic, 0) + part.nbytes
         async with setting.slots, self.lock:
             computer.schemas = self._schemas()
+            began_s = setting.clock.elapsed_s()
             computed: Computed = await setting.offload(computer.compute, taken, idle, setting.clock.wall_ms())
+        self._count(computer, computed, began_s)
         await self._settled()
         self.counts.records += computed.records
         self.counts.bytes += computed.nbytes
@@ -260,6 +271,13 @@ class TaskRunner:
         if self._weight.is_due:
             await self._settled()
             await self._snapshot()
+
+    def _count(self, computer: Computer, computed: Computed, began_s: float) -> None:
+        now_s = self.setting.clock.elapsed_s()
+        self.setting.figures.computed(now_s - began_s, computed.records)
+        self.setting.figures.flowed(computer.task.flows, self._flowed)
+        if now_s >= self._sized_s + SIZED_S:  # whoever asks finds a busy task computing most of the time
+            self.sizes, self._sized_s = computer.task.sizes(), now_s
 
     async def _await_work(self) -> list[str] | None:
         """Wait until there is something to compute; sources that have fallen silent. None: it is time to stop.
@@ -353,7 +371,9 @@ class TaskRunner:
     async def _timed(self, appends: Sequence[Append], changes: Sequence[ops.AnyOp]) -> Outcome:
         began_s = self.setting.clock.elapsed_s()
         outcome = await settle(self.setting.namespace, appends, changes)
-        self.counts.commit_s.append(self.setting.clock.elapsed_s() - began_s)
+        seconds = self.setting.clock.elapsed_s() - began_s
+        self.counts.commit_s.append(seconds)
+        self.setting.figures.committed(seconds)
         self.counts.commits += 1
         return outcome
 

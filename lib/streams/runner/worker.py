@@ -23,6 +23,7 @@ from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownMember
 from headwater.streams.runner.assigning import Seat, owners, standbys
 from headwater.streams.runner.committing import Fence, Forgotten
+from headwater.streams.runner.figures import looked_up
 from headwater.streams.runner.job import Job
 from headwater.streams.runner.reading import Budget
 from headwater.streams.runner.restoring import Making
@@ -117,6 +118,7 @@ class Worker:
             OperatorFailed, IncompatibleTopology, DataLost, NotFound, …: the job cannot go on here. What was
                 committed stays, and the job resumes there.
         """
+        unlook = self.namespace.chain.options.meters.collect(lambda: looked_up(self))
         try:
             await self._take_seat()
             while not self._stop:
@@ -127,6 +129,7 @@ class Worker:
                 await poked(self._wake, STREAMS_TICK_MS / 1_000)
             await self._end(list(self._lives))
         finally:
+            unlook()
             await self._close()
 
     # -- the group -------------------------------------------------------------------------------------
@@ -192,6 +195,7 @@ class Worker:
         )
         self._lives[number].add_done_callback(lambda done: self._wake.set())
         self.rebalances += 1
+        self.setting.figures.started()
 
     async def _end(self, numbers: list[int]) -> None:
         """Stop these tasks; each commits what it has computed."""
@@ -211,6 +215,7 @@ class Worker:
         life = self._lives.pop(number)
         self.tasks.pop(number)
         error = None if life.cancelled() else life.exception()
+        self.setting.figures.ended(error)
         if error is None or isinstance(error, Forgotten | Fenced | UnknownMember):
             return
         raise error
