@@ -27,6 +27,7 @@ from headwater.errors import HeadwaterError, NotFound, Unavailable
 from headwater.limits import HTTP_FETCH_BYTES_MAX, HTTP_WAIT_MS_MAX, NAMESPACES_LISTED_MAX, NAMESPACES_OPEN_MAX
 from headwater.log.keys import check_namespace, is_namespace
 from headwater.log.namespace import Namespace
+from headwater.meters import PROCESS, Meters, families
 
 if TYPE_CHECKING:
     from headwater.api.auth import Authenticator, Identity
@@ -63,6 +64,7 @@ class App:
         log: Callable[[str], object] | None = None,
         bucket: ObjectStore | None = None,
         close: Callable[[], Awaitable[object]] | None = None,
+        meters: Meters = PROCESS,
     ) -> None:
         self.router = Router(routes)
         self.namespace = namespace
@@ -76,6 +78,7 @@ class App:
         self._log = log or sys.stderr.write
         self._bucket = bucket
         self._close = close
+        self._meters = meters
         self._namespaces: dict[str, asyncio.Future[Namespace]] = {}
         self._quotas: Quotas | None = None
 
@@ -87,6 +90,15 @@ class App:
         With ``budget_s`` it ends in time: a read is then broken off, and a write is ``Indeterminate``. The write
         itself is not: ``drain`` waits for it.
         """
+        began_s = self.clock.elapsed_s()
+        response, route = await self._served_by(request, budget_s)
+        # A path or a method without a route is of the client's choosing, and no label.
+        labels = (route.pattern, route.method) if route is not None else ("none", "none")
+        self._meters.counter(families.HTTP_REQUESTS, *labels, f"{response.status // 100}xx").add()
+        self._meters.histogram(families.HTTP_SECONDS, *labels).observe(self.clock.elapsed_s() - began_s)
+        return response
+
+    async def _served_by(self, request: Request, budget_s: float | None) -> tuple[Response, Route | None]:
         route: Route | None = None
         harmless = True  # nothing that changes anything was begun
         try:
@@ -94,13 +106,13 @@ class App:
             async with asyncio.timeout(budget_s):
                 call = await self._call(request, route, parts, budget_s)
                 harmless = request.method in READS
-                return await self._handled(route, call)
+                return await self._handled(route, call), route
         except HeadwaterError as error:
-            return self._refusal(error, route)
+            return self._refusal(error, route), route
         except TimeoutError:
-            return self._refusal(too_late(harmless, budget_s or 0.0), route)
+            return self._refusal(too_late(harmless, budget_s or 0.0), route), route
         except Exception as error:
-            return self.mistake(error, request.method, route.pattern if route else "")
+            return self.mistake(error, request.method, route.pattern if route else ""), route
 
     async def _call(self, request: Request, route: Route, parts: Mapping[str, str], budget_s: float | None) -> Call:
         """The request as its handler gets it: well-formed, of a namespace that is served, by somebody who is known."""

@@ -116,6 +116,7 @@ def app_for(
         log=log,
         bucket=bucket,
         close=bucket.aclose if store is None else None,
+        meters=options.meters if options is not None else PROCESS,
     )
 
 

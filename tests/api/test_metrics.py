@@ -53,6 +53,28 @@ def test_metrics_are_prometheus_text_with_help_and_type_for_each_family() -> Non
         )
 
 
+def test_requests_are_told_by_the_pattern_of_their_path_and_what_became_of_them() -> None:
+    meters = Meters()
+
+    async def work() -> None:
+        app = app_for(
+            "dev", Settings(store="memory://x", auth="none"), store=MemoryStore(), options=Options(meters=meters)
+        )
+        for path in ("/topics/a", "/topics/b", "/topics/b/nowhere/at/all", "/openapi.json"):
+            await app.serve(Request(method="GET", path=path))
+        await app.serve(Request(method="BREW", path="/topics"))
+        await app.close()
+
+    asyncio.run(work())
+    assert {
+        ("/topics/{topic}", "GET", "4xx"): 2.0,
+        ("/openapi.json", "GET", "2xx"): 1.0,
+        ("none", "none", "4xx"): 2.0,
+    } == meters.snapshot()["headwater_http_requests"].cells
+    seconds = meters.snapshot()["headwater_http_request_seconds"]
+    assert {("/topics/{topic}", "GET"), ("/openapi.json", "GET"), ("none", "none")} == set(seconds.cells)
+
+
 def test_metrics_tell_of_no_other_namespace() -> None:
     assert b"topic-of-other" not in asked("/metrics").body
     assert b"topic-of-default" not in asked("/metrics", namespace="other").body
