@@ -26,7 +26,7 @@ KEPT: Final = {
     "error": 160,  # names of Kafka's error codes
     "chore": 16,
     "what": 32,
-    "job": 64,
+    "streams_job": 64,  # not "job", which Prometheus says of every target
     "operator": limits.METER_OPERATORS_MAX,
 }
 
@@ -240,71 +240,71 @@ MAINTAIN_BYTES: Final = Family(
 # -- jobs of stream processing -----------------------------------------------------------------------------
 
 STREAMS_ROWS_IN: Final = Family(
-    "headwater_streams_rows_in", "counter", "Rows that came into an operator.", ("namespace", "job", "operator")
+    "headwater_streams_rows_in", "counter", "Rows that came into an operator.", ("namespace", "streams_job", "operator")
 )
 STREAMS_ROWS_OUT: Final = Family(
-    "headwater_streams_rows_out", "counter", "Rows that an operator put out.", ("namespace", "job", "operator")
+    "headwater_streams_rows_out", "counter", "Rows that an operator put out.", ("namespace", "streams_job", "operator")
 )
 STREAMS_ROWS_LATE: Final = Family(
     "headwater_streams_rows_late",
     "counter",
     "Rows that came after their window was closed, and were dropped.",
-    ("namespace", "job", "operator"),
+    ("namespace", "streams_job", "operator"),
 )
 STREAMS_BATCH_SECONDS: Final = Family(
     "headwater_streams_batch_seconds",
     "histogram",
     "Time to compute one micro-batch of a task, without its reading and its commit.",
-    ("namespace", "job"),
+    ("namespace", "streams_job"),
     "seconds",
 )
 STREAMS_COMMIT_SECONDS: Final = Family(
     "headwater_streams_commit_seconds",
     "histogram",
     "Time to commit one micro-batch, while the next one is computed.",
-    ("namespace", "job"),
+    ("namespace", "streams_job"),
     "seconds",
 )
 STREAMS_RECORDS: Final = Family(
-    "headwater_streams_records", "counter", "Records that a job has read.", ("namespace", "job")
+    "headwater_streams_records", "counter", "Records that a job has read.", ("namespace", "streams_job")
 )
 STREAMS_LAG: Final = Family(
     "headwater_streams_lag_records",
     "gauge",
     "Offsets between what a job's tasks in this process have read and where readers stop.",
-    ("namespace", "job", "topic"),
+    ("namespace", "streams_job", "topic"),
 )
 STREAMS_WATERMARK: Final = Family(
     "headwater_streams_watermark_lag_seconds",
     "gauge",
     "How far an operator's watermark is behind the clock, in the slowest task of this process.",
-    ("namespace", "job", "operator"),
+    ("namespace", "streams_job", "operator"),
     "seconds",
 )
 STREAMS_STATE: Final = Family(
     "headwater_streams_state_bytes",
     "gauge",
     "State of an operator in this process, in memory and spilled.",
-    ("namespace", "job", "operator"),
+    ("namespace", "streams_job", "operator"),
     "bytes",
 )
 STREAMS_TASKS: Final = Family(
     "headwater_streams_tasks",
     "gauge",
     "Tasks of a job in this process: running, restoring, or standby.",
-    ("namespace", "job", "what"),
+    ("namespace", "streams_job", "what"),
 )
 STREAMS_STARTS: Final = Family(
     "headwater_streams_task_starts",
     "counter",
     "Tasks that began in this process: at its start, as others came and left, and again after an error.",
-    ("namespace", "job"),
+    ("namespace", "streams_job"),
 )
 STREAMS_ENDS: Final = Family(
     "headwater_streams_task_ends",
     "counter",
     "Tasks that ended in this process: ok if they were given up, else by the error's name.",
-    ("namespace", "job", "outcome"),
+    ("namespace", "streams_job", "outcome"),
 )
 
 # -- the state, looked at when somebody asks -----------------------------------------------------------------
