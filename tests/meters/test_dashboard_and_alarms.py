@@ -74,7 +74,7 @@ def test_every_family_is_shown_or_there_is_a_reason_not_to() -> None:
 def test_every_panel_has_a_unit_a_source_and_a_text_that_helps() -> None:
     for panel in panels():
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
-        assert len(panel["description"]) > 30, panel["title"]
+        assert len(panel["description"]) > 40, panel["title"]
         assert "${datasource}" == panel["datasource"]["uid"]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     variables = {each["name"]: each for each in DASHBOARD["templating"]["list"]}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headwater.streams.task import Flow
 
 SIZED_S = 5.0  # state that changes is measured so often at most: it may lie in thousands of panes
+FAILURES = ("OperatorFailed", "DataLost", "IncompatibleTopology")  # what ends a task and its job for good
 Seen = tuple[int, int, int]  # rows in, out and late
 
 
@@ -30,6 +31,8 @@ class Figures:
         self._batches = meters.histogram(families.STREAMS_BATCH_SECONDS, namespace, job)
         self._commits = meters.histogram(families.STREAMS_COMMIT_SECONDS, namespace, job)
         self._starts = meters.counter(families.STREAMS_STARTS, namespace, job)
+        for outcome in FAILURES:  # from 0 on: Prometheus sees no increase in a series that begins at 1
+            meters.counter(families.STREAMS_ENDS, namespace, job, outcome)
 
     def started(self) -> None:
         """A task begins."""
