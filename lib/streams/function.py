@@ -7,6 +7,7 @@
     HEADWATER_STORE      the bucket, as in s3://bucket/prefix
     HEADWATER_NAMESPACE  default: default
     HEADWATER_TOPOLOGY   module:attribute, a Topology or a function without arguments that makes one
+    HEADWATER_EMF        what to tell CloudWatch, see headwater.meters.emf; default: off
 
 Whatever the event is, a schedule's or a bucket's notification, the work is the same: ``run_once``. So results are those
 of ``run``, and events may come twice, late, at once or never: two that meet share the tasks like any two members of the
@@ -27,12 +28,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from headwater.api.figures import Figures
 from headwater.api.runtime import Settings
 from headwater.clock import Clock, SystemClock
 from headwater.errors import HeadwaterError
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
+from headwater.meters import PROCESS
 from headwater.store import open_store
+from headwater.store.metered import MeteredStore
 from headwater.streams.loading import load_topology
 from headwater.streams.runner.app import Report, run_once
 
@@ -79,6 +83,7 @@ class JobFunction:
         self._clock = clock or SystemClock()
         self._options = options
         self._topology = load_topology(environment.get("HEADWATER_TOPOLOGY", ""), "HEADWATER_TOPOLOGY")
+        self._figures = Figures(environment, "process", clock=self._clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._namespace: Namespace | None = None
 
@@ -96,6 +101,8 @@ class JobFunction:
             told = error.as_dict() if isinstance(error, HeadwaterError) else {"error": repr(error)}
             _log({"level": "error", "job": self._topology.job, **told})
             raise
+        finally:
+            self._figures.tell()
         _log({"level": "info", "job": self._topology.job, **answer})
         return answer
 
@@ -128,7 +135,7 @@ class JobFunction:
         if self._namespace is None:
             settings = Settings.of(self._environment)
             options = Options(commit_timeout_s=2 * RETRY_PART * left_s, store_retry_s=RETRY_PART * left_s)
-            bucket = self._store or open_store(settings.store, clock=self._clock)
+            bucket = MeteredStore(self._store or open_store(settings.store, clock=self._clock), PROCESS)
             self._namespace = await Namespace.open(bucket, settings.namespace, clock=self._clock, options=options)
         return self._namespace
 

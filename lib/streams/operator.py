@@ -50,7 +50,8 @@ class Context:
     """What an operator may know about where it runs.
 
     ``inputs`` are the schemas of its parents' frames without system columns, by port. ``spill`` is a folder of its own
-    for state that outgrows ``memory_max`` bytes; empty where there is none.
+    for state that outgrows ``memory_max`` bytes; empty where there is none. ``read`` names the columns that whoever is
+    below looks at, where that is known.
     """
 
     task: int
@@ -59,6 +60,7 @@ class Context:
     spill: str = ""
     memory_max: int = 0
     dead_letters: bool = False  # whether rows that a function refuses have somewhere to go
+    read: frozenset[str] | None = None
 
 
 class Operator:

@@ -9,7 +9,7 @@ a runner feeds it what it has read and commits what comes out, all of it by one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,6 +120,7 @@ class Task:
                     spill=f"{spill}/{name}" if spill else "",
                     memory_max=getattr(node, "memory_max", 0) or memory_max,
                     dead_letters=dead_letters,
+                    read=_read(nodes[child] for child, _ in self._children[name]),
                 )
                 self.operators[name] = MAKERS[type(node)](node, context)
         self._timely = {name for name in nodes if self._asks_for_time(name)}
@@ -320,6 +321,16 @@ def _below(name: str, nodes: Mapping[str, Node], children: Mapping[str, Sequence
             found[child] = None
             open_ += [below for below, _ in children[child]]
     return list(found)
+
+
+def _read(children: Iterable[Node]) -> frozenset[str] | None:
+    """The columns that all of these look at; None if one may look at any."""
+    read: set[str] = set()
+    for node in children:
+        if not isinstance(node, Select) or node.keep:
+            return None
+        read.update(name for expr in node.exprs for name in expr.meta.root_names())
+    return frozenset(read)
 
 
 def without_system(frame: pl.DataFrame) -> pl.DataFrame:

@@ -12,11 +12,12 @@ import pyarrow as pa
 from headwater.bench.nexmark.generator import Generator
 from headwater.bench.nexmark.queries import TOPIC, Query
 from headwater.clock import cpu_s
+from headwater.limits import STREAMS_BATCH_RECORDS
 from headwater.streams.frames import TIME
 from headwater.streams.plan import make_plan
 from headwater.streams.task import Input, Task
 
-FRAME_ROWS = 100_000
+FRAME_ROWS = STREAMS_BATCH_RECORDS  # a micro-batch as the runner takes it
 
 
 @dataclass(frozen=True, slots=True)

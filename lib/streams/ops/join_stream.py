@@ -79,7 +79,7 @@ class StreamStreamJoin(Operator):
             places = keyed.get_column("_row")
         before, after = self._node.before, self._node.after
         reach = (before, after) if port == 0 else (after, before)
-        for level, rows, partners in other.probe(keyed, *reach):
+        for level, rows, partners in other.probe(keyed, mine, *reach):
             at = rows if places is None else places[rows]
             both, equal = self._pairs(port, gathered(frame[self._names[port]], at), other, level, partners)
             if met is not None:

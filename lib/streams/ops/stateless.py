@@ -20,10 +20,15 @@ class Filters(Operator):
 
     def __init__(self, node: Filter, context: Context) -> None:
         self._expr = node.expr
+        read = context.read
+        self._names = None if not read else [name for name in node.schema if name in read]
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
-        """What passes."""
-        return [(MAIN, frame.filter(self._expr))]
+        """What passes, of the columns that somebody looks at."""
+        if self._names is None:
+            return [(MAIN, frame.filter(self._expr))]
+        passes = _flags(frame, self._expr)
+        return [(MAIN, frame[[*self._names, *system(frame)]].filter(passes))]
 
 
 @operator(Select)
@@ -83,10 +88,16 @@ class Splits(Operator):
         """Rows by branch; those that none takes end here."""
         rest = frame
         for name, expr in self._branches:
-            taken = rest.select(expr.fill_null(value=False).alias("it")).to_series()
-            if len(taken) == 1 != rest.height:  # a literal
-                taken = pl.repeat(taken[0], rest.height, eager=True, dtype=pl.Boolean)
+            taken = _flags(rest, expr.fill_null(value=False))
             yield name, rest.filter(taken)
             rest = rest.filter(~taken)
             if not rest.height:
                 return
+
+
+def _flags(frame: pl.DataFrame, expr: pl.Expr) -> pl.Series:
+    """What the expression is for each row."""
+    flags = frame.select(expr.alias("it")).to_series()
+    if len(flags) == 1 != frame.height:  # a literal
+        return pl.repeat(flags[0], frame.height, eager=True, dtype=pl.Boolean)
+    return flags

@@ -23,10 +23,11 @@ import polars as pl
 
 from headwater.limits import STREAMS_LEVEL_ROWS_MIN, STREAMS_LEVELS_MAX, STREAMS_PAIRS_MAX
 from headwater.streams.frames import NEVER, TIME
-from headwater.streams.state.hashed import HASH, gathered, hashed
+from headwater.streams.state.hashed import HASH, gathered, hashed, ordered
 
 PACKED: Final = "_p"
 _SEARCH: Final = 4  # what a search of a row costs, as copies of a row
+_FEWER: Final = 2  # a level with so many times fewer rows than a frame is searched for in the frame
 ID: Final = "_id"  # the row's number in its buffer
 MET: Final = "_met"  # whether a partner came
 
@@ -66,7 +67,7 @@ class Buffer:
         """A frame in the order of this buffer, which makes searches and its insertion cheap."""
         hashes, times = hashed(frame, self.keys, self._bits), frame.get_column(TIME)
         self._fit(times)
-        return frame.hstack([hashes, self._pack(hashes, times)]).sort(PACKED, maintain_order=True)
+        return ordered(frame.hstack([hashes, self._pack(hashes, times)]), PACKED)
 
     def insert(self, frame: pl.DataFrame, met: pl.Series | None = None) -> None:
         """Add rows as ``prepared`` gave them; ``met`` says which of them have met a partner."""
@@ -79,32 +80,43 @@ class Buffer:
         self._changes.append(frame[list(self.stored)])
         self._add(frame)
 
-    def probe(self, frame: pl.DataFrame, before: int, after: int) -> Iterator[tuple[int, pl.Series, pl.Series]]:
+    def probe(
+        self, frame: pl.DataFrame, asking: Buffer, before: int, after: int
+    ) -> Iterator[tuple[int, pl.Series, pl.Series]]:
         """Pairs of rows of equal key, of which the buffer's is at most ``before`` ms older and ``after`` ms younger.
 
-        ``frame`` has ``HASH``, made of a key without nulls. Gives ``(level, rows of frame, rows of the level)``,
-        indices of equal length of at most twice ``STREAMS_PAIRS_MAX``. Keys of pairs are equal in their hash only.
+        ``frame`` is as ``asking`` has prepared it; its keys are not null. Gives ``(level, rows of frame, rows of the
+        level)``, indices of equal length of at most twice ``STREAMS_PAIRS_MAX``. Keys of pairs are equal in their hash
+        only. Few rows are looked up among many: those of a level in the frame, if there are more in that.
         """
         if not self.rows or not frame.height:
             return
-        # Series rather than a query: most frames here are small, and planning one costs more than they do.
         self._asked = frame.height
-        time, hashes = frame.get_column(TIME), frame.get_column(HASH)
-        low, high = time - before, time + after
-        inside = self._inside(low, high)
-        top = self._top(hashes)
-        lows, highs = top + self._since(low), top + self._since(high)
+        ranges: tuple[pl.Series, pl.Series, pl.Series | None] | None = None
+        packed = frame.get_column(PACKED)
         for number, level in enumerate(self._levels):
-            packed = level.get_column(PACKED)
-            begins = packed.search_sorted(lows, side="left")
-            hit = _until(packed, begins, highs)
-            if inside is not None:
-                hit &= inside
-            if not hit.any():
+            time = level.get_column(TIME)
+            if level.height * _FEWER <= frame.height:
+                hashes = hashed(level, self.keys, self._bits)
+                turned = asking._ranges(hashes, time - after, time + before)
+                for theirs, mine in _met(packed, *turned):
+                    yield number, mine, theirs
                 continue
-            rows, begins = hit.arg_true(), begins.filter(hit)
-            for mine, theirs in _pairs(rows, begins, _ends(packed, begins, highs.filter(hit))):
+            if ranges is None:
+                times = frame.get_column(TIME)
+                ranges = self._ranges(frame.get_column(HASH), times - before, times + after)
+            for mine, theirs in _met(level.get_column(PACKED), *ranges):
                 yield number, mine, theirs
+
+    def _ranges(
+        self, hashes: pl.Series, low: pl.Series, high: pl.Series
+    ) -> tuple[pl.Series, pl.Series, pl.Series | None]:
+        """Where rows with these hashes and times of ``[low, high]`` begin and end as they are packed here, and which of
+        the ranges count; None if all do.
+        """
+        # Series rather than a query: most frames here are small, and planning one costs more than they do.
+        top = self._top(hashes)
+        return top + self._since(low), top + self._since(high), self._inside(low, high)
 
     def _inside(self, low: pl.Series, high: pl.Series) -> pl.Series | None:
         """Which ranges of time touch what the buffer can hold; None if all lie in it."""
@@ -230,6 +242,19 @@ class Buffer:
             self._levels = [whole.with_columns(packed).sort(PACKED, maintain_order=True)]
 
 
+def _met(
+    packed: pl.Series, lows: pl.Series, highs: pl.Series, inside: pl.Series | None
+) -> Iterator[tuple[pl.Series, pl.Series]]:
+    """The pairs (range, index) of what lies in each range of ``packed``, which is sorted, in pieces."""
+    begins = packed.search_sorted(lows, side="left")
+    hit = _until(packed, begins, highs)
+    if inside is not None:
+        hit &= inside
+    if hit.any():
+        rows, begins = hit.arg_true(), begins.filter(hit)
+        yield from _pairs(rows, begins, _ends(packed, begins, highs.filter(hit)))
+
+
 def _pairs(rows: pl.Series, lows: pl.Series, highs: pl.Series) -> Iterator[tuple[pl.Series, pl.Series]]:
     """The pairs (row, index) for the indices in [low, high) of each row, at least one of them, in pieces."""
     counts = highs - lows
@@ -280,10 +305,14 @@ def _ends(packed: pl.Series, begins: pl.Series, highs: pl.Series) -> pl.Series:
 
 
 def _spread(some: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
-    spread = some.select(
-        pl.col("row").repeat_by("count").explode(), pl.int_ranges("low", "high").explode().alias("index")
-    )
-    return spread.get_column("row"), spread.get_column("index")
+    """One row for each index of each range. Sums over a mark where a range begins take a third of what lists do."""
+    counts = some.get_column("count")
+    ends = counts.cum_sum()
+    starts, total = ends - counts, int(ends.item(-1))
+    marks = pl.repeat(0, total, dtype=pl.UInt32, eager=True).scatter(starts.slice(1), 1)
+    which = marks.cum_sum()
+    indices = pl.int_range(0, total, eager=True) - (starts - some.get_column("low"))[which]
+    return some.get_column("row")[which], indices.cast(pl.UInt32)
 
 
 def _least(series: pl.Series) -> int:
