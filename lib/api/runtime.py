@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from headwater import limits
 from headwater.api import http, routes
 from headwater.api.app import App
+from headwater.api.figures import Figures
 from headwater.clock import Clock, SystemClock, system_entropy
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.log.namespace import Namespace
@@ -146,6 +147,7 @@ class Function:
         self._store = store
         self._environment = environment
         self._clock = SystemClock()
+        self._figures = Figures(environment, name, clock=self._clock)
         self._app: App | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
@@ -158,9 +160,11 @@ class Function:
             if self._process != os.getpid():
                 self.forget()
             left_s = _left_s(context)
-            return self._running().run_until_complete(self._within(event, left_s))
+            answer = self._running().run_until_complete(self._within(event, left_s))
         except Exception as error:
-            return self._broken(error)
+            answer = self._broken(error)
+        self._figures.tell()
+        return answer
 
     def forget(self) -> None:
         """Let go of everything that was opened: after a restore or a fork it belongs to another process.
@@ -203,7 +207,7 @@ class Function:
             self._app = app_for(
                 self.name,
                 settings,
-                store=ImpatientStore(store, budget_s * STORE_PART),
+                store=MeteredStore(ImpatientStore(store, budget_s * STORE_PART), PROCESS),
                 clock=self._clock,
                 options=options,
             )

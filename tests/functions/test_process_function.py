@@ -108,6 +108,20 @@ def environment(topology: str = "delays", store: str = "memory://unused") -> dic
 # -- what it does ------------------------------------------------------------------------------------------
 
 
+def test_a_run_tells_cloudwatch_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
+    store = MemoryStore("process-figures")
+    asyncio.run(fill(store, 0, 100))
+    made = job(environment={**environment(), "HEADWATER_EMF": "basic"}, store=store)
+    try:
+        assert True is made(SCHEDULED, Context())["done"]
+    finally:
+        made.close()
+    (line,) = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert "process" == line["Function"]
+    assert line["JobRecords"] >= 200
+    assert line["StoreRequests"] == line["StoreLatency"]["Count"] > 0
+
+
 @pytest.mark.parametrize(("topology", "event"), [("delays", SCHEDULED), ("THERE", NOTIFIED)])
 def test_an_event_processes_what_is_there_and_an_idle_one_writes_nothing(topology: str, event: object) -> None:
     store = MemoryStore(f"process-{topology}")
