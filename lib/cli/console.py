@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.serving import address, friendly, until_stopped
+from headwater.cli.serving import address, friendly, metrics_at, metrics_option, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -27,24 +27,26 @@ PORT = 8088
     show_default=True,
     help="token: people sign in with tokens of `headwater auth create-key`. none: everybody may do everything.",
 )
+@metrics_option
 @pass_settings
-def console(settings: Settings, host: str, port: int, auth: str) -> int:
+def console(settings: Settings, host: str, port: int, auth: str, metrics: tuple[str, int] | None) -> int:
     """Serve the web console over the store, until Ctrl-C: topics, messages, groups, transactions, commits, storage.
 
     It needs nobody else: any number of consoles may look at one bucket. `headwater dev` has it too, at /console.
     """
     with friendly(host, port):
-        return asyncio.run(_serve(settings, host, port, auth))
+        return asyncio.run(_serve(settings, host, port, auth, metrics))
 
 
-async def _serve(settings: Settings, host: str, port: int, auth: str) -> int:
+async def _serve(settings: Settings, host: str, port: int, auth: str, metrics: tuple[str, int] | None) -> int:
     from headwater.api.runtime import Settings as Environment
     from headwater.api.runtime import app_for
     from headwater.api.server import serve
 
     environment = Environment(store=settings.store, namespace=settings.namespace, auth=auth)
     app = app_for("dev", environment, kind=_pages_only)
-    await until_stopped(serve(app, host, port, ready=partial(_announce, settings), maintain_s=0.0))
+    async with metrics_at(metrics, app.open_namespaces) as url:
+        await until_stopped(serve(app, host, port, ready=partial(_announce, settings, url), maintain_s=0.0))
     return 0
 
 
@@ -58,11 +60,14 @@ def _pages_only(routes: object, **options: Any) -> App:
     return ConsoleApp((), **options)
 
 
-def _announce(settings: Settings, url: str) -> None:
+def _announce(settings: Settings, metrics: str | None, url: str) -> None:
     if settings.json:
         from headwater.cli import output
 
-        output.print_json({"url": f"{url}/console", "store": settings.store, "namespace": settings.namespace})
+        said = {"url": f"{url}/console", "store": settings.store, "namespace": settings.namespace, "metrics": metrics}
+        output.print_json(said)
     else:
+        if metrics is not None:
+            click.echo(f"Metrics for Prometheus: {metrics}")
         click.echo(f"The console of {settings.store} is at {url}/console. Ctrl-C ends it.")
     sys.stdout.flush()

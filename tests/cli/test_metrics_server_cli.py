@@ -55,6 +55,14 @@ def test_maintenance_says_where_its_metrics_are_before_its_first_round(store: Pa
         scraped(said["metrics"])
 
 
+def test_a_console_tells_what_its_pages_took(store: Path, hw: Headwater) -> None:
+    hw("topic", "create", "greetings")
+    with running(store, "console", "--port", "0") as said:
+        scraped(f"{said['url']}/topics")
+        lines = scraped(said["metrics"])
+        assert any(line.startswith('headwater_http_requests_total{route="/console/topics"') for line in lines)
+
+
 @pytest.mark.parametrize("words", [("maintain",), ("streams", "run", "jobs:delays")])
 def test_a_run_that_ends_serves_no_metrics(hw: Headwater, words: tuple[str, ...]) -> None:
     ran = hw(*words, "--once", "--metrics", "0", "--json")
