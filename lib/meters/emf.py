@@ -24,10 +24,11 @@ that serves it, ``topics`` up to $1.20 for each topic and function. Each process
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from headwater.meters import families
 from headwater.meters.cells import Distribution, Family
@@ -95,7 +96,7 @@ def lines(
 
     ``before`` may be empty: then it is all that ``after`` has. ``now_ms`` is since 1970.
 
-    Cost: about 1 us a cell of the families in ``METRICS``, and 30 us a line.
+    Cost: about 1 us a cell of the families in ``METRICS``, and about 0.1 ms a line.
     """
     assert mode in MODES, mode
     if mode == "off":
@@ -153,7 +154,7 @@ def _line(dimensions: Mapping[str, str], amounts: Mapping[str, float | Distribut
     }
     told = {name: _spread(cell) if isinstance(cell, Distribution) else _round(cell) for name, cell in amounts.items()}
     document = {"_aws": {"Timestamp": now_ms, "CloudWatchMetrics": [directive]}, **dimensions, **told}
-    line = json.dumps(document, separators=(",", ":"))
+    line = msgspec.json.encode(document).decode()
     assert len(line) <= LINE_BYTES_MAX, "a metric has a value for each bucket, and there are few of both"
     return line
 
