@@ -312,6 +312,7 @@ METER_TOPICS_MAX = 500  # … topics: at about ten numbers each, a scrape has a 
 METER_GROUPS_MAX = 1_000  # … groups
 METER_OPERATORS_MAX = 500  # … operators of stream jobs, by their names
 METER_LAGS_MAX = 5_000  # pairs of group and topic whose lag is told: half a MiB of a scrape
+METER_LAG_PARTITIONS_MAX = 20_000  # … and partitions looked at for it: 20 ms in which nobody is served
 METRICS_CONNECTIONS_MAX = 16  # of who scrapes: two Prometheus servers and a few people
 METRICS_SLOW_S = 10.0  # one scrape from its first byte to its last; Prometheus itself gives up after 10 s
 METRICS_HEADER_BYTES_MAX = 8_190  # one header line of a scrape, and its path

@@ -3,11 +3,15 @@ from __future__ import annotations
 import asyncio
 import re
 
+import pytest
+
+from headwater.api import metrics
 from headwater.api.messages import Request, Response
 from headwater.api.runtime import Settings, app_for
+from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.log.small import batch_of
-from headwater.meters import Meters
+from headwater.meters import Meters, families
 from headwater.store.memory import MemoryStore
 from headwater.store.metered import MeteredStore
 from headwater.types import Record
@@ -79,6 +83,24 @@ def test_metrics_tell_of_no_other_namespace() -> None:
     assert b"topic-of-other" not in asked("/metrics").body
     assert b"topic-of-default" not in asked("/metrics", namespace="other").body
     assert b"topic-of-other" in asked("/metrics", namespace="other").body
+
+
+def test_lag_is_told_of_so_many_groups_pairs_and_partitions_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> list[tuple[str, ...]]:
+        async with await Namespace.open(MemoryStore(), options=Options(meters=Meters())) as log:
+            for topic in ("a", "b"):
+                await log.create_topic(topic, 3)
+            for group in range(4):
+                places = {(topic, number): 0 for topic in ("a", "b") for number in range(3)}
+                await log.commit_offsets(f"g{group}", places)
+            return [labels[1:] for family, labels, _ in metrics.gauges(log) if family is families.GROUP_LAG]
+
+    everything = [(f"g{group}", topic) for group in range(4) for topic in ("a", "b")]
+    assert everything == sorted(asyncio.run(work()))
+    for bound, value, count in (("GROUPS_MAX", 2, 4), ("LAGS_MAX", 3, 3), ("LAG_PARTITIONS_MAX", 7, 4)):
+        with monkeypatch.context() as patched:
+            patched.setattr(metrics, f"METER_{bound}", value)
+            assert count == len(asyncio.run(work())), bound
 
 
 def test_metrics_want_the_credentials_of_every_other_request() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headwater.errors import NotFound
-from headwater.groups.describe import GroupInfo, Lag, MemberInfo, group_info, lag
+from headwater.groups.describe import GroupInfo, Lag, MemberInfo, group_info, lag, lag_by_topic
 from headwater.log.operations import (
     CommitOffsets,
     DeleteTopic,
@@ -28,6 +28,16 @@ def join(member: str, *topics: str) -> JoinGroup:
 
 def row(topic: str, partition: int, committed: int, end: int, behind: int, member: str = "", group: str = "g") -> Lag:
     return Lag(group=group, topic=topic, partition=partition, committed=committed, end=end, lag=behind, member=member)
+
+
+def by_topic(fold: Fold) -> dict[str, tuple[int, int]]:
+    """What ``lag`` says of the group, summed; ``lag_by_topic`` says the same."""
+    found: dict[str, tuple[int, int]] = {}
+    for each in lag(fold.state, "g"):
+        behind, count = found.get(each.topic, (0, 0))
+        found[each.topic] = behind + each.lag, count + 1
+    assert found == lag_by_topic(fold.state, "g")
+    return found
 
 
 def test_a_group_goes_from_stable_by_reconciling_to_stable_and_ends_empty() -> None:
@@ -85,12 +95,16 @@ def test_lag_is_what_readers_may_still_read() -> None:
     fold.done(chunk(one, 0, 10), chunk(one, 1, 4), chunk(two, 2, 7))
     fold.done(CommitOffsets(group="g", offsets=[OffsetEntry(one, 0, 4), OffsetEntry(two, 2, 7)]))
     assert [row("one", 0, 4, 10, 6), row("two", 2, 7, 7, 0)] == lag(fold.state, "g")
+    assert {"one": (6, 1), "two": (0, 1)} == by_topic(fold)
     fold.done(join("a", "one", "nowhere"))
     assert [row("one", 0, 4, 10, 6, "a"), row("one", 1, -1, 4, 4, "a"), row("two", 2, 7, 7, 0)] == lag(fold.state, "g")
+    assert {"one": (10, 2), "two": (0, 1)} == by_topic(fold)
     fold.done(TrimLog(topic=one, partition=0, before=8))
     assert row("one", 0, 4, 10, 2, "a") == lag(fold.state, "g")[0]
+    assert {"one": (6, 2), "two": (0, 1)} == by_topic(fold)
     fold.done(DeleteTopic(topic=one))
     assert [row("two", 2, 7, 7, 0)] == lag(fold.state, "g")
+    assert {"two": (0, 1)} == by_topic(fold)
 
 
 def test_lag_ends_where_an_open_reservation_begins() -> None:
@@ -119,5 +133,7 @@ def test_all_groups_come_by_name() -> None:
     assert ["a", "z"] == [known.group for known in lag(fold.state)]
     with pytest.raises(NotFound, match="'no'"):
         lag(fold.state, "no")
+    with pytest.raises(NotFound, match="'no'"):
+        lag_by_topic(fold.state, "no")
     with pytest.raises(NotFound, match="'no'"):
         group_info(fold.state, "no")
