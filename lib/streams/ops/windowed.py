@@ -62,22 +62,30 @@ class Windowed(Operator):
 
     def process(self, port: int, frame: pl.DataFrame) -> Outputs:
         """Rows that are late for all their windows are put out; the others wait to be summed up."""
-        pane = ((frame.get_column(TIME) - self._offset) // self._step) * self._step + self._offset
-        rows = frame.with_columns(pane.alias(PANE))
-        limit = self._size + self._grace
-        if _least(pane) + limit <= _most(frame.get_column(WM)):
-            late = (pane + limit) <= frame.get_column(WM)
-            yield LATE, frame.filter(late)
-            rows = rows.filter(~late)
-            if not rows.height:
-                return
-        if self._hops:
-            rows = rows.with_columns(self._first_open().alias(FROM))
-        for at, part in self._parted(rows):
+        times, limit = frame.get_column(TIME), self._size + self._grace
+        low, high = self._pane(_least(times)), self._pane(_most(times))
+        may_be_late = low + limit <= _most(frame.get_column(WM))
+        if may_be_late or self._hops or self._mixed or high - low > self._step:
+            pane = ((times - self._offset) // self._step) * self._step + self._offset
+            rows = frame.with_columns(pane.alias(PANE))
+            if may_be_late:
+                late = (pane + limit) <= frame.get_column(WM)
+                yield LATE, frame.filter(late)
+                rows = rows.filter(~late)
+                if not rows.height:
+                    return
+            parts, height = self._parted(rows), rows.height
+        else:
+            parts, height = self._halved(frame, low, high), frame.height
+        for at, part in parts:
             self._waiting.setdefault(at, []).append(part)
-        self._rows += rows.height
+        self._rows += height
         if self._rows >= STREAMS_WAITING_ROWS:
             self._sum_up()
+
+    def _pane(self, time: int) -> int:
+        """The pane of an event time."""
+        return (time - self._offset) // self._step * self._step + self._offset
 
     def _first_open(self) -> pl.Expr:
         """The first window that a row counts for."""
@@ -96,8 +104,10 @@ class Windowed(Operator):
         Groups of one key are summed up several times as fast as those of three; but not if there are many panes, of
         which each costs more than its rows.
         """
+        if self._hops:
+            rows = rows.with_columns(self._first_open().alias(FROM))
         columns = [PANE, FROM] if self._hops else [PANE]
-        places = self._places(rows, columns)
+        places: list[tuple[int, ...]] = rows[columns].unique(maintain_order=True).rows()
         if self._mixed or len(places) > FILTERS_MAX:
             self._mixed.append(rows.select(*columns, *self._sums.inputs))  # once begun, so that rows stay in order
         elif len(places) == 1:
@@ -110,29 +120,36 @@ class Windowed(Operator):
                     chosen &= rows.get_column(FROM) == place[1]
                 yield (place[0], place[-1]), inputs.filter(chosen)
 
-    def _places(self, rows: pl.DataFrame, columns: list[str]) -> list[tuple[int, ...]]:
-        """The panes of rows, with first windows. If no more than two can be, the ends say which they are."""
-        low, high = _least(rows.get_column(PANE)), _most(rows.get_column(PANE))
-        if not self._hops and high - low <= self._step:
-            return [(low,)] if low == high else [(low,), (high,)]
-        return rows[columns].unique(maintain_order=True).rows()
+    def _halved(self, frame: pl.DataFrame, low: int, high: int) -> Iterator[tuple[tuple[int, int], pl.DataFrame]]:
+        """The same of rows of two panes side by side, or of one: a comparison of times says which."""
+        inputs = frame[self._sums.inputs]
+        if low == high:
+            yield (low, low), inputs
+            return
+        older = frame.get_column(TIME) < high
+        yield (low, low), inputs.filter(older)
+        yield (high, high), inputs.filter(~older)
 
-    def _sum_up(self) -> list[pl.DataFrame]:
-        """Waiting rows into partial sums."""
+    def _sum_up(self, below: int | None = None) -> list[pl.DataFrame]:
+        """Waiting rows into partial sums; with ``below`` those of older panes alone, and all of mixed frames."""
         made = []
-        for (pane, first), frames in sorted(self._waiting.items()):
+        due = sorted(at for at in self._waiting if below is None or at[0] < below)
+        for pane, first in due:
+            frames = self._waiting.pop((pane, first))
+            self._rows -= sum(frame.height for frame in frames)
             partial = self._sums.partial(frames, self._by).with_columns(pl.lit(pane, pl.Int64).alias(PANE))
             if self._hops:
                 partial = partial.with_columns(pl.lit(first, pl.Int64).alias(FROM))
             made.append(partial.select(self._columns))
         self._fresh += made
         if self._mixed:
+            self._rows -= sum(frame.height for frame in self._mixed)
             partial = self._sums.partial(self._mixed, [PANE, *self._keys]).select(self._columns)
+            self._mixed = []
             self._fresh.append(partial)
             made += by_pane(partial)
         for partial in () if self._updates else made:
             self._put(partial)
-        self._waiting, self._mixed, self._rows = {}, [], 0
         return made
 
     def _put(self, partial: pl.DataFrame) -> None:
@@ -164,7 +181,8 @@ class Windowed(Operator):
         low = min([*self._panes, *self._waiting_panes()], default=None)
         if low is None or low - self._size + self._step + limit > watermark:
             return
-        self._sum_up()
+        # Rows of windows that stay open wait on: to sum them up in pieces, and these later, costs half as much again.
+        self._sum_up(below=self._pane(watermark - limit) + self._size)
         closing = self._closing(watermark)
         if len(closing) > FILTERS_MAX and not self._hops:
             parts = [part for window in closing for part in self._panes.get(window, ())]
