@@ -250,6 +250,18 @@ def streams(settings: Settings, batches: int, rounds: int, plot: Path | None) ->
     _show(settings, bench(batches, rounds=rounds))
 
 
+@click.command(cls=Command)
+@click.option("--partitions", type=click.IntRange(min=1), default=10_000, show_default=True, help="In topics of 100.")
+@click.option("--groups", type=click.IntRange(min=1), default=65_000, show_default=True, help="With 4 offsets each.")
+@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Of which the median counts.")
+@pass_settings
+def console(settings: Settings, partitions: int, groups: int, rounds: int) -> None:
+    """CPU time of the console's pages over a large namespace, each after one more commit, and memory."""
+    from headwater.bench.console import bench
+
+    _show(settings, bench(partitions, groups, rounds))
+
+
 def _plotted(settings: Settings, plot: Path) -> None:
     from headwater.bench import streams_memory
 
@@ -263,6 +275,7 @@ def _plotted(settings: Settings, plot: Path) -> None:
 
 
 commands: dict[str, click.Command] = {
+    "console": console,
     "contention": contention,
     "append": append,
     "fetch": fetch,
