@@ -9,6 +9,7 @@ from typing import Any
 from headwater.api.access import ROOT
 from headwater.api.metrics import gauges
 from headwater.clock import Clock
+from headwater.kafka.figures import looked_up
 from headwater.kafka.gateway import Gateway, Listener, Settings
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Peer
@@ -42,10 +43,10 @@ async def produced(client: Peer, index: int, data: bytes) -> None:
     await ask(client, PRODUCE, 9, acks=-1, timeout=1_000, topic_data=[topic])
 
 
-async def fetched(client: Peer, offset: int, index: int = 0) -> None:
-    row = {"partition": index, "fetch_offset": offset, "partition_max_bytes": 1_000}
+async def fetched(client: Peer, offset: int, *, wait_ms: int = 0) -> None:
+    row = {"partition": 0, "fetch_offset": offset, "partition_max_bytes": 1_000}
     topics = [{"topic": "orders", "partitions": [row]}]
-    await ask(client, FETCH, 4, max_wait=0, min_bytes=0, max_bytes=1_000, topics=topics)
+    await ask(client, FETCH, 4, max_wait=wait_ms, min_bytes=int(wait_ms > 0), max_bytes=1_000, topics=topics)
 
 
 def test_a_partition_that_is_refused_counts_by_api_and_error() -> None:
@@ -81,6 +82,24 @@ def test_chunks_are_misses_once_and_hits_from_then_on() -> None:
         assert 0 < cells(meters, "kafka_shelf_bytes")["default",]
         await gateway.stop()
         assert {} == cells(meters, "kafka_shelf_hits"), "a gateway that has stopped tells nothing"
+
+    asyncio.run(work())
+
+
+def test_who_waits_at_the_end_gets_what_this_gateway_commits_out_of_memory() -> None:
+    meters = Meters()
+
+    async def work() -> None:
+        client = await known(meters)
+        collected = meters.collect(lambda: looked_up(client.gateway))
+        await fetched(client, 0)  # nothing is there: from now on somebody waits
+        for number in range(5):
+            reading = asyncio.ensure_future(fetched(client, number, wait_ms=10_000))
+            await produced(client, 0, batch(-1, 0))
+            await reading
+        assert {("default",): 0.0} == cells(meters, "kafka_shelf_misses")
+        assert {("default",): 5.0} == cells(meters, "kafka_shelf_hits")
+        collected()
 
     asyncio.run(work())
 
