@@ -6,6 +6,7 @@ compares it with the log as it was read to the end afterwards, by a committed re
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,12 +27,13 @@ class Sent:
 
 @dataclass(slots=True)
 class Polled:
-    """Records that one poll of a consumer gave, in order, under one assignment."""
+    """Records that one poll of a consumer gave, in order, under one assignment (0: none that it knew of)."""
 
     consumer: str
     assignment: int
     place: Place
     records: list[tuple[int, int]]  # offset, value
+    group: str = ""
 
 
 @dataclass(slots=True)
@@ -47,12 +49,17 @@ class Owned:
 
 @dataclass(slots=True)
 class History:
-    """All that clients did and saw. ``ends``: how each transaction ended, "commit", "abort", or "" for unknown."""
+    """All that clients did and saw.
+
+    ``ends``: how each transaction ended, "commit", "abort", or "" for unknown. ``caught_up``: groups that were
+    waited for.
+    """
 
     sent: list[Sent] = field(default_factory=list)
     polled: list[Polled] = field(default_factory=list)
     owned: list[Owned] = field(default_factory=list)
     ends: dict[str, str] = field(default_factory=dict)
+    caught_up: set[str] = field(default_factory=set)
     log: dict[Place, list[tuple[int, int]]] = field(default_factory=dict)  # offset, value, read at the end
 
 
@@ -64,6 +71,7 @@ def check(history: History) -> list[str]:
         *_transactions(history),
         *_sends(history),
         *_polls(history),
+        *_unread(history),
         *_assignments(history),
     ]
 
@@ -71,13 +79,18 @@ def check(history: History) -> list[str]:
 def _lost_and_misplaced(history: History) -> list[str]:
     """A write that was acknowledged is in the log, at the offset that was told."""
     found = []
+    log = _by_offset(history)
     for sent in history.sent:
         if sent.offset < 0 or (sent.transaction and history.ends.get(sent.transaction) != "commit"):
             continue
-        there = dict(history.log.get(sent.place, [])).get(sent.offset)
+        there = log[sent.place].get(sent.offset)
         if there != sent.value:
             found.append(f"lost write: {sent.value} was acknowledged at {sent.place}:{sent.offset}, which has {there}")
     return found
+
+
+def _by_offset(history: History) -> dict[Place, dict[int, int]]:
+    return defaultdict(dict, {place: dict(records) for place, records in history.log.items()})
 
 
 def _duplicates(history: History) -> list[str]:
@@ -128,21 +141,38 @@ def _polls(history: History) -> list[str]:
     last: dict[tuple[str, int, Place], int] = {}
     offsets = {place: sorted(offset for offset, _ in records) for place, records in history.log.items()}
     found = []
+    log = _by_offset(history)
     for poll in history.polled:
         for offset, value in poll.records:
-            if dict(history.log.get(poll.place, [])).get(offset) != value:
+            if log[poll.place].get(offset) != value:
                 found.append(f"wrong read: {poll.consumer} read {value} at {poll.place}:{offset}")
+            if not poll.assignment:
+                continue
             key = (poll.consumer, poll.assignment, poll.place)
             before = last.get(key)
             if before is not None and offset <= before:
                 found.append(f"non-monotonic poll: {poll.consumer} read {poll.place}:{before} and then :{offset}")
             elif before is not None:
-                between = [each for each in offsets.get(poll.place, []) if before < each < offset]
+                at = offsets.get(poll.place, [])
+                between = at[bisect_right(at, before) : bisect_left(at, offset)]
                 if between:
                     found.append(
                         f"poll skip: {poll.consumer} went from {poll.place}:{before} to :{offset}, past {between[:5]}"
                     )
             last[key] = offset
+    return found
+
+
+def _unread(history: History) -> list[str]:
+    """A group of readers that was waited for has seen every record, whichever of its members it came to."""
+    seen: dict[str, set[int]] = defaultdict(set)
+    for poll in history.polled:
+        seen[poll.group].update(value for _, value in poll.records)
+    found = []
+    for group in sorted(history.caught_up):
+        for place, records in history.log.items():
+            if left := [offset for offset, value in records if value not in seen[group]]:
+                found.append(f"unread: no member of {group} read {place}:{left[:5]}, {len(left)} in all")
     return found
 
 

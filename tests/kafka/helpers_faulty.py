@@ -1,12 +1,15 @@
 """A gateway in a process of its own, over a directory whose answers get lost, late or refused.
 
-``python -m tests.kafka.helpers_faulty PORT NODE DIRECTORY SEED`` serves until it is killed.
+``python -m tests.kafka.helpers_faulty PORT NODE DIRECTORY SEED`` serves DIRECTORY/store until it is killed; with seed 0
+nothing fails. Each planted fault is a word in DIRECTORY/faults. SIGUSR1: it prints where each of its tasks is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import TypeVar
@@ -26,12 +29,16 @@ SLOW_S = (0.1, 0.8)
 class FaultyStore:
     """``inner``, whose answers get lost, late, or are refusals."""
 
-    def __init__(self, inner: ObjectStore, clock: SystemClock, rng: random.Random) -> None:
+    def __init__(self, inner: ObjectStore, clock: SystemClock, rng: random.Random, faults: int) -> None:
         self.inner = inner
         self.url = inner.url
         self.key_bytes_max = inner.key_bytes_max
         self._clock = clock
         self._rng = rng
+        self._faults = faults  # a file that is appended to, since a process that is killed tells nothing at its end
+
+    def _planted(self, kind: str) -> None:
+        os.write(self._faults, f"{kind}\n".encode())
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> Blob:
         return await self._struck(self.inner.get(key, start=start, end=end))
@@ -62,16 +69,20 @@ class FaultyStore:
         fate = self._rng.random()
         if self._clock.elapsed_s() % OUTAGE_EVERY_S < OUTAGE_S or fate < REFUSED:
             asyncio.ensure_future(request).cancel()
+            self._planted("refused")
             raise Throttled("503 Slow Down, planted.")
         if fate < REFUSED + SLOW:
+            self._planted("late")
             await self._clock.sleep(self._rng.uniform(*SLOW_S))
         try:
             answer = await request
         except HeadwaterError:
             if writes and self._rng.random() < LOST:
+                self._planted("lost")
                 raise Indeterminate("The answer got lost, planted.") from None
             raise
         if self._rng.random() < LOST:
+            self._planted("lost")
             raise Indeterminate("The answer got lost, planted.") if writes else Unavailable("Cut off, planted.")
         return answer
 
@@ -81,10 +92,19 @@ async def main(port: int, node: int, folder: str, seed: int) -> None:
     from headwater.kafka.gateway import Gateway, Listener, Settings, serve
 
     clock = SystemClock()
-    store = FaultyStore(open_store(f"file://{folder}", clock=clock), clock, random.Random(seed))
+    store: ObjectStore = open_store(f"file://{folder}/store", clock=clock)
+    if seed:
+        faults = os.open(f"{folder}/faults", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        store = FaultyStore(store, clock, random.Random(seed), faults)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell)
     settings = Settings(node_id=node, zone=f"zone-{node}", linger_ms=5.0)
     gateway = Gateway(store, [Listener(port=port)], settings, clock=clock)
     await serve(gateway, ready=lambda _: print("ready", flush=True))
+
+
+def _tell() -> None:
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=4, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,12 @@ def misread(history: History) -> None:
     history.polled[0].records[0] = (0, 55)
 
 
+def pass_over(history: History) -> None:
+    """The next owner begins past what the last one read: no assignment of its own shows it."""
+    history.polled = [Polled("c1", 1, ORDERS, [(0, 0), (1, 1)], "g"), Polled("c2", 2, ORDERS, [(3, 3), (4, 4)], "g")]
+    history.caught_up = {"g"}
+
+
 @pytest.mark.parametrize(
     ("plant", "kind"),
     [
@@ -93,9 +99,16 @@ def misread(history: History) -> None:
         (disorder, "non-monotonic send"),
         (share, "wrong assignment"),
         (misread, "wrong read"),
+        (pass_over, "unread"),
     ],
 )
 def test_a_planted_anomaly_is_found(plant: Callable[[History], None], kind: str) -> None:
     history = copy.deepcopy(right())
     plant(history)
     assert kind in {found.partition(":")[0] for found in check(history)}
+
+
+def test_what_a_reader_without_an_assignment_saw_is_out_of_order_for_no_one() -> None:
+    history = right()
+    history.polled += [Polled("c1", 0, ORDERS, [(4, 4)]), Polled("c1", 0, ORDERS, [(1, 1)])]
+    assert [] == check(history)

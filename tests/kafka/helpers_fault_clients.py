@@ -1,0 +1,326 @@
+"""The clients of a fault run: producers, transactional workers, and groups of readers of both protocols.
+
+Each goes on as an application would: it repeats what may be repeated for as long as ``PATIENCE_S``, aborts what must be
+aborted, and begins a new life (which fences the old one) where the client says that it cannot go on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from headwater.clock import stopwatch_s
+from tests.kafka.helpers_checker import History, Owned, Place, Polled, Sent
+from tests.kafka.helpers_fault_diary import Diary
+
+PARTITIONS = 2
+WORKED = 1_000_000  # transaction t turns n into n + t * WORKED, so that each attempt has values of its own
+PATIENCE_S = 60.0  # a call that may be repeated is repeated for so long
+STILL_S = 60.0  # three times the transactions' timeout, six times the sessions': what stands still for longer is stuck
+BACKLOG_MAX = 2_000  # orders that are not worked yet: producers wait for the workers, so that a long run ends, too
+DRAIN_S = 300.0  # the bound of a drain that does go on
+CLASSIC, NEXT = "readers", "readers-next"  # groups: the classic protocol, and that of KIP-848
+KINDS = ("ordered", "worked", f"read by {CLASSIC}", f"read by {NEXT}")
+
+
+class Clients:
+    """Clients that write down what they did and saw."""
+
+    def __init__(self, history: History, bootstrap: str) -> None:
+        self.history = history
+        self.bootstrap = bootstrap
+        self.diary = Diary()
+        self.errors: list[str] = []
+        self._producing, self._running = threading.Event(), threading.Event()
+        self._numbers = iter(range(WORKED))
+        self._lock = threading.Lock()
+        self._ordered, self._begun = [0] * PARTITIONS, [0] * PARTITIONS  # offsets: acknowledged, come to workers
+        self._assignments = iter(range(1, 1 << 30))
+        self._attempts = iter(range(1, 1 << 30))
+        self._zones = itertools.cycle((1, 2, 3))  # of the two gateways', and one that has none
+        jobs: dict[str, Callable[[str], None]] = {
+            **dict.fromkeys(("p1", "p2"), self._produce),
+            **dict.fromkeys(("w1", "w2"), self._work),
+            **dict.fromkeys(("c1", "c2", "c3"), lambda name: self._consume(name, CLASSIC)),
+            **dict.fromkeys(("n1", "n2", "n3"), lambda name: self._consume(name, NEXT)),
+        }
+        self.threads = [
+            threading.Thread(target=self._guarded, args=(job, name), name=name, daemon=True)
+            for name, job in jobs.items()
+        ]
+
+    def start(self) -> None:
+        """All of them begin."""
+        self._producing.set()
+        self._running.set()
+        self.diary.start(KINDS)
+        for thread in self.threads:
+            thread.start()
+
+    def stop_producing(self) -> None:
+        """No more orders."""
+        self._producing.clear()
+
+    def stop(self) -> None:
+        """All of them end; who does not stays in ``threads``, alive."""
+        self._producing.clear()
+        self._running.clear()
+        end_s = stopwatch_s() + PATIENCE_S
+        for thread in self.threads:
+            thread.join(max(0.0, end_s - stopwatch_s()))
+
+    def _guarded(self, job: Callable[[str], None], name: str) -> None:
+        """Run a client; what breaks it breaks the test."""
+        try:
+            job(name)
+            self.diary.step(name, "has ended")
+        except Exception as error:
+            self.diary.step(name, "is broken")
+            self.errors.append(f"{name}: {error!r}")
+
+    def _config(self, **more: Any) -> dict[str, Any]:
+        return {
+            "bootstrap.servers": self.bootstrap,
+            "socket.timeout.ms": 5_000,
+            "log_level": 0,
+            "reconnect.backoff.max.ms": 500,
+            "topic.metadata.refresh.interval.ms": 1_000,
+            "client.id": f"zone=zone-{next(self._zones)}",
+            **more,
+        }
+
+    # -- producers ---------------------------------------------------------------------------------------
+
+    def _produce(self, name: str) -> None:
+        """An idempotent producer of numbers; a new one where it says that it cannot go on."""
+        life = 0
+        while self._producing.is_set():
+            life += 1
+            self._order(name, life)
+
+    def _order(self, name: str, life: int) -> None:
+        fatal = threading.Event()
+        producer = Producer(
+            self._config(**{"enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": 60_000}),
+        )
+        self.diary.step(name, f"produces, life {life}")
+        while self._producing.is_set() and not fatal.is_set():
+            if sum(self._ordered) - sum(self._begun) > BACKLOG_MAX:
+                producer.poll(0.1)
+                continue
+            with self._lock:
+                number = next(self._numbers)
+            place = ("orders", number % PARTITIONS)
+            sent = Sent(f"{name}.{life}", place, number)
+
+            def told(error: Any, message: Any, sent: Sent = sent) -> None:
+                if error is None:
+                    sent.offset = self._ordered[sent.place[1]] = message.offset()
+                    self.diary.did("ordered", 1)
+                    return
+                self.diary.met(name, error)
+                if error.fatal():
+                    fatal.set()
+
+            self.history.sent.append(sent)
+            producer.produce(place[0], str(number).encode(), partition=place[1], on_delivery=told)
+            producer.poll(0.01)
+        self.diary.step(name, "flushes")
+        if left := producer.flush(PATIENCE_S * 1.5):
+            self.diary.met(name, f"{left} orders were neither delivered nor given up")
+
+    # -- consume, process, produce -----------------------------------------------------------------------
+
+    def _work(self, name: str) -> None:
+        """A transactional worker: exactly once from orders to done, whatever happens to it."""
+        life = 0
+        while self._running.is_set():
+            life += 1
+            consumer = Consumer(
+                self._config(
+                    **{
+                        "group.id": "workers",
+                        "enable.auto.commit": False,
+                        "auto.offset.reset": "earliest",
+                        "isolation.level": "read_committed",
+                        "session.timeout.ms": 10_000,
+                    }
+                )
+            )
+            producer = Producer(self._config(**{"transactional.id": name, "transaction.timeout.ms": 20_000}))
+            try:
+                self._live_to_work(name, life, consumer, producer)
+            except KafkaException as error:
+                self.diary.met(name, error)  # begin again, with a new life that fences this one
+            finally:
+                self.diary.step(name, f"closes, life {life}")
+                consumer.close()
+
+    def _live_to_work(self, name: str, life: int, consumer: Consumer, producer: Producer) -> None:
+        self._repeated(name, f"init_transactions, life {life}", lambda: producer.init_transactions(20))
+        consumer.subscribe(["orders"])
+        while self._running.is_set():
+            self._transaction(name, f"{name}.{life}", consumer, producer)
+
+    def _transaction(self, worker: str, name: str, consumer: Consumer, producer: Producer) -> None:
+        self.diary.step(worker, f"consumes as {name}")
+        messages = [each for each in consumer.consume(50, timeout=0.3) if each.error() is None]
+        if not messages:
+            return
+        for message in messages:
+            self._begun[message.partition()] = message.offset()
+        attempt = next(self._attempts)
+        transaction = f"{name}@{messages[0].partition()}:{messages[0].offset()}/{attempt}"
+        self.history.ends[transaction] = ""
+        producer.begin_transaction()
+        for message in messages:
+            number = int(message.value() or b"") + attempt * WORKED
+            sent = Sent(name, ("done", message.partition()), number, transaction=transaction)
+            self.history.sent.append(sent)
+            producer.produce("done", str(number).encode(), partition=message.partition())
+        places = {each.partition(): each.offset() + 1 for each in messages}
+        offsets = [TopicPartition("orders", partition, offset) for partition, offset in places.items()]
+        try:
+            member = consumer.consumer_group_metadata()
+            move = f"send_offsets of {transaction}"
+            self._repeated(worker, move, lambda: producer.send_offsets_to_transaction(offsets, member, 20))
+            self._repeated(worker, f"commit of {transaction}", lambda: producer.commit_transaction(20))
+            self.history.ends[transaction] = "commit"
+            self.diary.did("worked", len(messages))
+        except KafkaException as error:
+            if not error.args[0].txn_requires_abort():
+                raise
+            self.diary.met(worker, error)
+            self._repeated(worker, f"abort of {transaction}", lambda: producer.abort_transaction(20))
+            self.history.ends[transaction] = "abort"
+            raise  # what was read is read again, from the committed offsets
+
+    def _repeated(self, worker: str, what: str, call: Callable[[], Any]) -> None:
+        """Call, and again for as long as the client says that this may help and patience lasts."""
+        self.diary.step(worker, what)
+        end_s = stopwatch_s() + PATIENCE_S
+        while True:
+            try:
+                call()
+                return
+            except KafkaException as error:
+                if not error.args[0].retriable() or stopwatch_s() > end_s:
+                    raise
+                self.diary.met(worker, f"{what.split()[0]}, repeated: {error}")
+
+    # -- groups that only read ---------------------------------------------------------------------------
+
+    def _consume(self, name: str, group: str) -> None:
+        """A member of a group that reads along; from time to time it leaves and comes back."""
+        life = 0
+        rng = random.Random(name)
+        while self._running.is_set():
+            life += 1
+            self._live(name, f"{name}.{life}", group, stopwatch_s() + rng.uniform(8, 20))
+
+    def _live(self, reader: str, name: str, group: str, until_s: float) -> None:
+        mine: dict[Place, tuple[int, float]] = {}
+
+        def assigned(_: Any, partitions: list[TopicPartition]) -> None:
+            for each in partitions:
+                mine[each.topic, each.partition] = (next(self._assignments), stopwatch_s())
+
+        def revoked(_: Any, partitions: list[TopicPartition]) -> None:
+            for each in partitions:
+                held = mine.pop((each.topic, each.partition), None)
+                if held is not None:
+                    place = (each.topic, each.partition)
+                    self.history.owned.append(Owned(group, name, place, held[1], stopwatch_s()))
+
+        def lost(_: Any, partitions: list[TopicPartition]) -> None:
+            # The session ended without it; when, only the group knows, so nothing is claimed of this span.
+            for each in partitions:
+                mine.pop((each.topic, each.partition), None)
+
+        protocol = {"group.protocol": "consumer"} if group == NEXT else {"session.timeout.ms": 10_000}
+        consumer = Consumer(
+            self._config(
+                **{
+                    "group.id": group,
+                    "auto.offset.reset": "earliest",
+                    "isolation.level": "read_committed",
+                    **protocol,
+                }
+            )
+        )
+        consumer.subscribe(["orders", "done"], on_assign=assigned, on_revoke=revoked, on_lost=lost)
+        while self._running.is_set() and stopwatch_s() < until_s:
+            self.diary.step(reader, f"polls as {name}, owns {sorted(mine)}")
+            found = [each for each in consumer.consume(100, timeout=0.2) if self._is_record(reader, each)]
+            for message in found:
+                place = (message.topic() or "", message.partition() or 0)
+                record = (message.offset() or 0, int(message.value() or b""))
+                assignment = mine[place][0] if place in mine else 0
+                self.history.polled.append(Polled(name, assignment, place, [record], group))
+            if found:
+                self.diary.did(f"read by {group}", len(found))
+        self.diary.step(reader, f"closes {name}")
+        consumer.close()
+
+    def _is_record(self, name: str, message: Any) -> bool:
+        if message.error() is not None:
+            self.diary.met(name, message.error())
+        return message.error() is None
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def wait_until_worked(self) -> str:
+        """Until the workers' offsets are the ends of the orders; "", or why it was given up."""
+        consumer = Consumer(self._config(**{"group.id": "workers", "isolation.level": "read_committed"}))
+        places = [TopicPartition("orders", number) for number in range(PARTITIONS)]
+
+        def left() -> int:
+            try:
+                committed = {each.partition: max(each.offset, 0) for each in consumer.committed(places, 10)}
+                ends = {each.partition: consumer.get_watermark_offsets(each, 10)[1] for each in places}
+            except KafkaException as error:
+                self.diary.met("drain", error)
+                return -1
+            return sum(ends.values()) - sum(committed.values())
+
+        self.diary.step("drain", "waits for the workers")
+        try:
+            return _drained("orders to work", left)
+        finally:
+            consumer.close()
+
+    def wait_until_read(self, log: dict[Place, list[tuple[int, int]]]) -> str:
+        """Until each group of readers has seen the whole log; "", or why it was given up."""
+        wanted = {value for records in log.values() for _, value in records}
+
+        def left() -> int:
+            seen: dict[str, set[int]] = {CLASSIC: set(), NEXT: set()}
+            for poll in list(self.history.polled):
+                seen[poll.group].update(value for _, value in poll.records)
+            return sum(len(wanted - each) for each in seen.values())
+
+        self.diary.step("drain", "waits for the readers")
+        return _drained("records to read", left)
+
+
+def _drained(what: str, left: Callable[[], int]) -> str:
+    """Wait until nothing is left of ``what``, for as long as it gets less (-1: not known)."""
+    pause = threading.Event()
+    start_s = moved_s = stopwatch_s()
+    least = left()
+    while least != 0:
+        pause.wait(1.0)
+        now_s = stopwatch_s()
+        rest = left()
+        if 0 <= rest < least or least < 0 <= rest:
+            least, moved_s = rest, now_s
+        if now_s - moved_s > STILL_S:
+            return f"{least} {what} are left, and none was done for {now_s - moved_s:.0f} s"
+        if now_s - start_s > DRAIN_S:
+            return f"{least} {what} are left after {now_s - start_s:.0f} s"
+    return ""
