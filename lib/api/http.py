@@ -14,11 +14,11 @@ import binascii
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from headwater.api.errors_http import respond
+from headwater import lines
 from headwater.api.messages import HttpError, Request, Response
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.limits import (
@@ -57,27 +57,32 @@ class Incoming:
     scheme: str = "https"
 
 
-async def handle(event: object, app: App, *, budget_s: float | None = None) -> dict[str, object]:
+async def handle(event: object, app: App, *, budget_s: float | None = None, request_id: str = "") -> dict[str, object]:
     """Serve one function URL event and answer as Lambda wants it. Never raises: whatever is wrong is an answer.
 
     ``budget_s`` is how long it may take; after that a read is broken off, and a write is ``Indeterminate``.
+    ``request_id`` is what the platform calls the request.
     """
     try:
         incoming = incoming_of(event)
     except HeadwaterError as error:
-        return answer(respond(error), "")
-    response = await serve(incoming, app, budget_s=budget_s)
+        return answer(app.refused(error, "", lines.request_id(request_id)), "")
+    response = await serve(incoming, app, budget_s=budget_s, request_id=request_id)
     return answer(response, incoming.method)
 
 
-async def serve(incoming: Incoming, app: App, *, budget_s: float | None = None) -> Response:
-    """The response to a request as it came. Never raises."""
+async def serve(incoming: Incoming, app: App, *, budget_s: float | None = None, request_id: str = "") -> Response:
+    """The response to a request as it came. Never raises.
+
+    It is called as the platform calls it, else as the client does (``x-request-id``), else by an id made for it.
+    """
+    name = lines.request_id(request_id) or lines.request_id(incoming.headers.get("x-request-id", "")) or app.fresh_id()
     try:
-        request = request_of(incoming, app.namespace)
+        request = replace(request_of(incoming, app.namespace), id=name)
     except HeadwaterError as error:
-        return respond(error)
+        return app.refused(error, incoming.method, name)
     except Exception as error:
-        return app.mistake(error, incoming.method)
+        return app.mistake(error, incoming.method, name=name)
     response = await app.serve(request, budget_s=budget_s)
     return compressed(response, incoming.headers.get("accept-encoding", ""))
 
@@ -95,6 +100,9 @@ def incoming_of(event: object) -> Incoming:
     if not isinstance(method, str) or not isinstance(path, str):
         raise InvalidRequest("The event is no function URL request of payload format 2.0.")
     headers = {str(name).lower(): str(value) for name, value in _dict(event.get("headers")).items()}
+    cookies = event.get("cookies")
+    if isinstance(cookies, list) and cookies:  # the format has them apart from the headers
+        headers["cookie"] = "; ".join(str(cookie) for cookie in cookies)
     iam = _dict(_dict(context.get("authorizer")).get("iam"))
     return Incoming(
         method=method.upper(),
@@ -315,8 +323,14 @@ def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def answer(response: Response, method: str) -> dict[str, object]:
-    """A response as a function answers it: text as it is, anything else as base64."""
+    """A response as a function answers it: text as it is, anything else as base64, a cookie apart from the headers."""
     headers = safe_headers(response.headers)
+    cookie = headers.pop("set-cookie", None)
+    answered = _answered(response, headers, method)
+    return answered if cookie is None else {**answered, "cookies": [cookie]}
+
+
+def _answered(response: Response, headers: Mapping[str, str], method: str) -> dict[str, object]:
     if method == "HEAD" or response.status in (204, 304):
         return {"statusCode": response.status, "headers": headers, "body": "", "isBase64Encoded": False}
     kind = headers.get("content-type", "")

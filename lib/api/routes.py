@@ -3,7 +3,8 @@
     produce   what writes records                groups   what produce and fetch do, groups, the whole REST dialect
     fetch     what reads records                 admin    /admin/…
     maintain  POST /maintain                              … and /registry/…, a Confluent schema registry
-                                                 all      /healthz and /openapi.json; but for maintain reads of topics
+    console   /console/…: headwater.console      all      /healthz and /openapi.json; but for maintain and console
+                                                          reads of topics
 
 `headwater dev` serves everything on one port.
 
@@ -19,7 +20,7 @@ import msgspec
 
 from headwater.api.messages import Call, Response, Route
 
-FUNCTIONS: Final = ("produce", "fetch", "groups", "admin", "maintain")
+FUNCTIONS: Final = ("produce", "fetch", "groups", "admin", "maintain", "console")
 WRITE: Final = frozenset({"produce", "groups"})
 READ: Final = frozenset({"fetch", "groups"})
 GROUPS: Final = frozenset({"groups"})

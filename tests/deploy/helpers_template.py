@@ -17,6 +17,7 @@ from headwater.store.base import Blob, Body, ObjectStore, Stat
 ROOT = Path(__file__).resolve().parents[2]
 JOB = "process"  # the function that is there only if there is a job for it, and takes no requests
 FUNCTIONS = ("produce", "fetch", "groups", "admin", "maintain")
+CONSOLE = "console"  # the function that is there only if it is asked for
 PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "us-east-1", "AWS::AccountId": "000000000000", "AWS::StackName": "hw"}
 NOTHING = object()  # what AWS::NoValue stands for
 
@@ -64,7 +65,11 @@ class Stack:
             if "Condition" not in resource or self._holds(resource["Condition"])
         }
         self.globals: dict[str, Any] = self._made(document["Globals"]["Function"])
-        self.outputs: dict[str, Any] = self._made(document["Outputs"])
+        self.outputs: dict[str, Any] = {
+            name: self._made(output)
+            for name, output in document["Outputs"].items()
+            if "Condition" not in output or self._holds(output["Condition"])
+        }
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
         """Properties of the resources of a type, by logical id."""

@@ -10,18 +10,23 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from headwater.api import upkeep
+from headwater.api.app import App
+from headwater.api.messages import Request
 from headwater.api.runtime import Settings, app_for
+from headwater.console.app import ConsoleApp
+from headwater.console.signing import guard
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.sim.loop import SimClock, sim_loop
 from headwater.store.memory import MemoryStore
 from headwater.upkeep.branch import branch
 from tests.api.helpers_http import Client, Log
-from tests.deploy.helpers_template import FUNCTIONS, GuardedStore, Stack
+from tests.deploy.helpers_template import CONSOLE, FUNCTIONS, GuardedStore, Stack
 from tests.log.helpers import simulate
 
 KAFKA_JSON = "application/vnd.kafka.json.v2+json"
@@ -53,7 +58,16 @@ class Deployed:
 def made(function: str, store: GuardedStore, log: Log, *, seed: int) -> Any:
     options = Options(snapshot_every=4, threads=False)  # so that these few commits reach every kind of object
     clock = SimClock(sim_loop())
-    return app_for(function, SETTINGS, store=store, clock=clock, rng=random.Random(seed), options=options, log=log)
+    return app_for(
+        function,
+        SETTINGS,
+        store=store,
+        clock=clock,
+        rng=random.Random(seed),
+        options=options,
+        log=log,
+        kind=ConsoleApp if function == CONSOLE else App,
+    )
 
 
 def deployed(test: Callable[[Deployed], Awaitable[None]], **parameters: str) -> Deployed:
@@ -61,14 +75,16 @@ def deployed(test: Callable[[Deployed], Awaitable[None]], **parameters: str) -> 
     stack = Stack(**parameters)
     bucket, _, prefix = stack.store.removeprefix("s3://").partition("/")
 
+    names = (*FUNCTIONS, CONSOLE) if parameters.get("Console") == "yes" else FUNCTIONS
+
     async def main() -> Deployed:
         inner = MemoryStore(clock=SimClock(sim_loop()))
         stores = {
             name: GuardedStore(inner, stack.policy(name), stack.bucket_policy(), f"arn:aws:s3:::{bucket}", prefix + "/")
-            for name in FUNCTIONS
+            for name in names
         }
-        logs = {name: Log() for name in FUNCTIONS}
-        clients = {n: Client(made(n, stores[n], logs[n], seed=seed)) for seed, n in enumerate(FUNCTIONS)}
+        logs = {name: Log() for name in names}
+        clients = {n: Client(made(n, stores[n], logs[n], seed=seed)) for seed, n in enumerate(names)}
         over = Deployed(clients, stores, logs)
         await test(over)
         for client in over.clients.values():
@@ -241,6 +257,32 @@ def test_functions_serve_branches_and_compacted_topics_with_the_rights_of_their_
     run = deployed(test)
     assert {} == run.refused()
     assert ("GetObject", "archive") in run.stores["fetch"].used
+
+
+def test_the_console_shows_and_changes_with_the_rights_of_its_role() -> None:
+    async def test(run: Deployed) -> None:
+        await topics(run)
+        await appends(run, "produce")
+        await membership(run)
+        word = guard(Request(method="GET", path="/", namespace="default"))
+        kind = "application/x-www-form-urlencoded"
+        pages = ("", "/topics", "/topics/t", "/topics/t/messages", "/groups", "/groups/g", "/transactions", "/streams")
+        for path in (*pages, "/commits", "/commits/3", "/storage"):
+            page = await run.clients[CONSOLE]("GET", f"/console{path}")
+            assert 200 == page.status, path
+        noise = random.Random(1).randbytes(900_000).hex()  # more than rides inside a manifest, also compressed
+        sent = [("topics/t/produce", {"partition": "0", "value": value}) for value in ("s", noise, "a", "b")]
+        for path, form in (*sent, ("groups/g/delete", {"confirm": "yes"}), ("topics/t/delete", {"confirm": "yes"})):
+            body = urlencode({"guard": word, **form})
+            assert 303 == (await run.clients[CONSOLE]("POST", f"/console/{path}", body, kind=kind)).status
+            await run.clients[CONSOLE].app.drain()
+        assert 404 == (await run.clients[CONSOLE]("GET", "/console/topics/t")).status
+
+    run = deployed(test, Console="yes")
+    assert {} == run.refused()
+    used = run.stores[CONSOLE].used
+    assert {"manifest", "segment", "snapshot"} <= {kind for action, kind in used if action == "PutObject"}
+    assert [] == [kind for action, kind in used if action == "DeleteObject"]
 
 
 def test_a_role_that_lacks_a_right_shows_here() -> None:

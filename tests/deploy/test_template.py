@@ -11,11 +11,12 @@ import pytest
 from headwater.api import routes
 from headwater.api.runtime import Settings
 from headwater.log import keys
-from tests.deploy.helpers_template import FUNCTIONS, JOB, ROOT, Stack, listed, source
+from tests.deploy.helpers_template import CONSOLE, FUNCTIONS, JOB, ROOT, Stack, listed, source
 
 OWN = Stack()
 FOREIGN = Stack(ExistingBucket="theirs", Prefix="logs")
 PROCESSING = Stack(ProcessTopology="jobs.delays:topology")
+SHOWN = Stack(Console="yes")
 NOTIFIED = Stack(ProcessTopology="jobs.delays:topology", ProcessOnCommit="yes")
 STACKS = pytest.mark.parametrize("stack", [OWN, FOREIGN], ids=["own bucket", "existing bucket"])
 EACH = pytest.mark.parametrize("name", FUNCTIONS)
@@ -33,10 +34,12 @@ def test_template_folders_and_routes_name_the_same_functions() -> None:
     folders = {path.parent.name for path in (ROOT / "functions").glob("*/app.py")}
     handlers = {
         stack: {props["Handler"].split(".")[1] for props in stack.of_type("AWS::Serverless::Function").values()}
-        for stack in (OWN, PROCESSING)
+        for stack in (OWN, PROCESSING, SHOWN)
     }
-    assert {*FUNCTIONS, JOB} == folders == handlers[PROCESSING]
-    assert set(FUNCTIONS) == handlers[OWN] == set(routes.FUNCTIONS)
+    assert {*FUNCTIONS, CONSOLE, JOB} == folders
+    assert {*FUNCTIONS, JOB} == handlers[PROCESSING]
+    assert set(FUNCTIONS) == handlers[OWN]
+    assert {*FUNCTIONS, CONSOLE} == handlers[SHOWN] == set(routes.FUNCTIONS)
 
 
 @EACH
@@ -69,7 +72,8 @@ def test_only_token_mode_opens_the_urls_to_callers_without_iam() -> None:
 
 def test_the_template_sets_what_functions_read() -> None:
     variables = OWN.globals["Environment"]["Variables"]
-    read = set(re.findall(r"HEADWATER_[A-Z0-9_]+", (ROOT / "lib" / "api" / "runtime.py").read_text()))
+    sources = [(ROOT / "lib" / "api" / name).read_text() for name in ("runtime.py", "figures.py")]
+    read = {name for source in sources for name in re.findall(r"HEADWATER_[A-Z0-9_]+", source)}
     optional = {"HEADWATER_S3_CLIENT"}
     assert read - optional == set(variables)
     assert set(FUNCTIONS) == {
@@ -105,6 +109,34 @@ def test_open_urls_have_both_rights_that_the_platform_asks_for() -> None:
     assert all(p.get("InvokedViaFunctionUrl") or "NONE" == p.get("FunctionUrlAuthType") for p in granted)
 
 
+def test_the_console_is_open_to_all_in_either_mode_and_asks_for_a_token_itself() -> None:
+    assert "ConsoleUrl" not in OWN.outputs
+    for mode in ("iam", "token"):
+        stack = Stack(AuthMode=mode, Console="yes")
+        made = stack.function(CONSOLE)
+        assert f"functions.{CONSOLE}.app.handler" == made["Handler"]
+        assert "NONE" == made["FunctionUrlConfig"]["AuthType"]
+        assert {"HEADWATER_AUTH": "token"} == made["Environment"]["Variables"]
+        granted = {
+            p["Action"]
+            for p in stack.of_type("AWS::Lambda::Permission").values()
+            if p["FunctionName"] == "<ConsoleFunction.Arn>"
+        }
+        assert {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"} == granted
+        group = stack.resources[made["LoggingConfig"]["LogGroup"].strip("<>")]
+        assert group["Properties"]["RetentionInDays"] > 0
+        assert "<ConsoleFunctionUrl.FunctionUrl>console" == stack.outputs["ConsoleUrl"]["Value"]
+
+
+def test_the_console_deletes_no_object_of_the_log_and_sits_in_no_group() -> None:
+    policy = SHOWN.policy(CONSOLE)
+    for key in (keys.manifest_key(1), keys.segment_key(1, "w", 2), keys.snapshot_key(3), keys.index_key(1, 2)):
+        assert policy.allows("s3:PutObject", arn(SHOWN, f"default/{key}"))
+        assert not policy.allows("s3:DeleteObject", arn(SHOWN, f"default/{key}"))
+    for key in (keys.lease_key("g", "m"), keys.archive_key("t", 0, 0, 1, 0, "aaaa"), keys.COLLECTED):
+        assert not policy.allows("s3:PutObject", arn(SHOWN, f"default/{key}"))
+
+
 def test_every_default_is_one_of_the_values_that_are_allowed() -> None:
     for name, parameter in source()["Parameters"].items():
         allowed = parameter.get("AllowedValues")
@@ -127,17 +159,18 @@ def test_maintenance_has_a_schedule_that_can_be_changed() -> None:
 def test_the_build_knows_every_function_and_pins_what_it_ships() -> None:
     makefile = (ROOT / "functions" / "Makefile").read_text()
     (named,) = re.findall(r"^FUNCTIONS = (.*)$", makefile, re.MULTILINE)
-    assert sorted(name.capitalize() for name in (*FUNCTIONS, JOB)) == sorted(named.split())
-    for name in (*FUNCTIONS, JOB):
-        assert "makefile" == PROCESSING.resources[f"{name.capitalize()}Function"]["Metadata"]["BuildMethod"]
+    assert sorted(name.capitalize() for name in (*FUNCTIONS, CONSOLE, JOB)) == sorted(named.split())
+    both = Stack(ProcessTopology="jobs.delays:topology", Console="yes")
+    for name in (*FUNCTIONS, CONSOLE, JOB):
+        assert "makefile" == both.resources[f"{name.capitalize()}Function"]["Metadata"]["BuildMethod"]
     lock = (ROOT / "requirements.lock").read_text()
     shipped = [
         line
-        for name in ("function", "process")
+        for name in ("function", "console", "process")
         for line in (ROOT / "infra" / f"{name}-requirements.txt").read_text().splitlines()
         if line and not line.startswith("#")
     ]
-    assert {"msgspec", "obstore", "orjson", "polars", "pyarrow"} <= set(shipped)
+    assert {"jinja2", "msgspec", "obstore", "orjson", "polars", "pyarrow"} <= set(shipped)
     assert [] == [name for name in shipped if not re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE)]
 
 
