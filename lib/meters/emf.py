@@ -42,6 +42,8 @@ LINE_BYTES_MAX: Final = 256 << 10  # of one event of CloudWatch Logs as it was f
 
 # What became of a request and is no fault of the store's: answers, and callers that left.
 ANSWERS: Final = frozenset({"ok", "NotFound", "AlreadyExists", "Conflict", "Raced", "cancelled"})
+# How a task ends that others take over.
+_LEFT: Final = frozenset({"ok", "Fenced", "UnknownMember", "Forgotten"})
 _WHOLE: Final = frozenset({"rested", "done", "left"})  # rounds of maintenance in which no chore failed
 
 Cells = Mapping[tuple[str, ...], float | Distribution]
@@ -84,7 +86,7 @@ METRICS: Final = (
     Metric("JobRecords", families.STREAMS_RECORDS, "Count"),
     Metric("JobBatchLatency", families.STREAMS_BATCH_SECONDS, "Seconds"),
     Metric("JobCommitLatency", families.STREAMS_COMMIT_SECONDS, "Seconds"),
-    Metric("JobTaskFailures", families.STREAMS_ENDS, "Count", "outcome", frozenset({"ok"}), others=True),
+    Metric("JobTaskFailures", families.STREAMS_ENDS, "Count", "outcome", _LEFT, others=True),
 )
 assert len(METRICS) <= METRICS_MAX
 
