@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from headwater.meters import emf
-from tests.deploy.helpers_template import FUNCTIONS, Stack, source
+from tests.deploy.helpers_template import FUNCTIONS, ROOT, Stack, source
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:ops"
 QUIET = Stack(Console="yes", ProcessTopology="m:t", ProcessOnCommit="yes")
@@ -119,3 +120,28 @@ def test_what_is_not_there_has_no_alarms() -> None:
 def test_the_parameter_takes_the_modes_that_there_are() -> None:
     assert list(emf.MODES) == source()["Parameters"]["Metrics"]["AllowedValues"]
     assert "basic" == PLAIN.globals["Environment"]["Variables"]["HEADWATER_EMF"]
+
+
+SEARCH = r"""SEARCH\('\{([\w/]+),(\w+)\} MetricName="(\w+)"( headwater)?', '(\w+)', (60|3600)\)"""
+
+
+def test_the_dashboard_shows_every_metric_and_no_other() -> None:
+    body = json.loads((ROOT / "infra" / "cloudwatch" / "dashboard.json").read_text())
+    told = {metric.name: metric for metric in emf.METRICS}
+    shown = set()
+    for widget in body["widgets"]:
+        assert "REGION" == widget["properties"]["region"], "which whoever installs it puts in"
+        for (row,) in widget["properties"]["metrics"]:
+            found = re.fullmatch(SEARCH, row["expression"])
+            assert found is not None, row
+            namespace, dimension, name, _, stat, _ = found.groups()
+            if namespace == emf.NAMESPACE:
+                shown.add(name)
+                assert "Function" == dimension
+                assert stat in ({"p50", "p99"} if told[name].family.kind == "histogram" else {"Sum"})
+            else:
+                assert ("AWS/Lambda", "FunctionName") == (namespace, dimension)
+                assert name in {*PLATFORM["AWS/Lambda"][1], "Invocations"}
+    assert set(told) == shown
+    places = [(widget["x"], widget["y"]) for widget in body["widgets"]]
+    assert len(places) == len(set(places))
