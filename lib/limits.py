@@ -343,5 +343,16 @@ CONSOLE_RECORDS = 50  # of a topic on one page
 CONSOLE_FETCH_BYTES = MIB  # what one page of records reads of each partition, at the most
 CONSOLE_FILTERED = 5_000  # records that a filter looks at before it asks whether to go on
 CONSOLE_CELL_BYTES = 4 * KIB  # of a key, a value or a header: the rest is counted, not shown
+CONSOLE_DECODE_BYTES = 16 * KIB  # of a value that is decoded by a schema: its work and depth are bounded by its bytes
+CONSOLE_RECURSIVE_BYTES = KIB  # … by an Avro schema that contains itself: each byte may be a level of C's stack
+CONSOLE_ARROW_BYTES = MIB  # of a value that is an Arrow stream, also decoded
+CONSOLE_ARROW_ROWS = 20  # of a value that is an Arrow stream
 CONSOLE_FORM_FIELDS_MAX = 64  # fields of a form; the largest has a dozen
 CONSOLE_ORPHANS_MAX = 1_000_000  # objects that one search for orphans lists
+
+# -- lines of the log of a process, and traces -----------------------------------------------------------------
+
+LINE_TEXT_MAX = 500  # characters of one field: names and messages are shorter, what a client makes up need not be
+LINE_INTENTS_MAX = 16  # intents of one request that its line lists; the rest is counted
+LINE_BYTES_MAX = 16 * KIB  # one line: a pipe keeps up to 4 KiB whole, CloudWatch takes 256 KiB
+REQUEST_ID_MAX = 128  # characters of an id that a client gives its request

@@ -4,19 +4,20 @@
           ──► authenticate ──► Service for the principal ──► the route's handler ──► response
 
 An ``App`` keeps namespaces open between requests. It never raises: what is wrong becomes a response, and a mistake of
-our own becomes a 500 with an id that the log knows.
+our own becomes a 500. Each answer carries the request's id (``x-request-id``), under which the log of the process has
+what became of it (``headwater.lines``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from headwater import lines
 from headwater.api import asking, media
 from headwater.api.errors_http import respond, too_late, unexpected
 from headwater.api.messages import Call, HttpError, Request, Response, Route
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from headwater.api.verbs import Verbs
     from headwater.store.base import ObjectStore
 
+REQUEST_ID = "x-request-id"
 READS = frozenset({"GET", "HEAD"})
 ANSWER_SLACK_BYTES = 100_000  # what a format adds to the bytes that were asked for
 BUDGET_WAIT = 0.7  # the part of a request's time that a long poll may take
@@ -62,6 +64,8 @@ class App:
         answer_bytes_max: int = HTTP_FETCH_BYTES_MAX,
         wait_ms_max: float = HTTP_WAIT_MS_MAX,
         log: Callable[[str], object] | None = None,
+        level: str = "error",
+        process: str = "",
         bucket: ObjectStore | None = None,
         close: Callable[[], Awaitable[object]] | None = None,
         meters: Meters = PROCESS,
@@ -75,7 +79,7 @@ class App:
         self._served = tuple(served) or (namespace,)
         self._answer_bytes_max = answer_bytes_max
         self._wait_ms_max = wait_ms_max
-        self._log = log or sys.stderr.write
+        self.lines = lines.Lines(clock, level=level, write=log, always={"process": process} if process else None)
         self._bucket = bucket
         self._close = close
         self._meters = meters
@@ -91,12 +95,21 @@ class App:
         itself is not: ``drain`` waits for it.
         """
         began_s = self.clock.elapsed_s()
-        response, route = await self._served_by(request, budget_s)
+        if not request.id:
+            request = replace(request, id=self.fresh_id())
+        with lines.listening() as heard:
+            response, route = await self._served_by(request, budget_s)
         # A path or a method without a route is of the client's choosing, and no label.
         labels = (route.pattern, route.method) if route is not None else ("none", "none")
         self._meters.counter(families.HTTP_REQUESTS, *labels, f"{response.status // 100}xx").add()
-        self._meters.histogram(families.HTTP_SECONDS, *labels).observe(self.clock.elapsed_s() - began_s)
-        return response
+        seconds = self.clock.elapsed_s() - began_s
+        self._meters.histogram(families.HTTP_SECONDS, *labels).observe(seconds)
+        self._tell(request, response, route, heard, seconds)
+        return _called(response, request.id)
+
+    def fresh_id(self) -> str:
+        """An id for a request that has none."""
+        return f"{self._rng.getrandbits(64):016x}"
 
     async def _served_by(self, request: Request, budget_s: float | None) -> tuple[Response, Route | None]:
         route: Route | None = None
@@ -108,11 +121,12 @@ class App:
                 harmless = request.method in READS
                 return await self._handled(route, call), route
         except HeadwaterError as error:
-            return self._refusal(error, route), route
+            return self._refusal(error, request, route), route
         except TimeoutError:
-            return self._refusal(too_late(harmless, budget_s or 0.0), route), route
+            return self._refusal(too_late(harmless, budget_s or 0.0), request, route), route
         except Exception as error:
-            return self.mistake(error, request.method, route.pattern if route else ""), route
+            _heard(error)
+            return unexpected(request.id, request.method in READS), route
 
     async def _call(self, request: Request, route: Route, parts: Mapping[str, str], budget_s: float | None) -> Call:
         """The request as its handler gets it: well-formed, of a namespace that is served, by somebody who is known."""
@@ -127,6 +141,8 @@ class App:
             asking.refuse_once(request, route)
         await self._check_served(request)
         identity, namespace = await self._known(request)
+        if (heard := lines.heard()) is not None:
+            heard.principal = identity.principal
         wait_ms = self._wait_ms_max if budget_s is None else min(self._wait_ms_max, budget_s * 1_000 * BUDGET_WAIT)
         return Call(
             request=request,
@@ -163,7 +179,6 @@ class App:
         try:
             return await self.opened(name)
         except HeadwaterError as error:
-            self._note("error", id="", error=type(error).__name__, namespace=name)
             raise Unavailable("The namespace cannot be read now.") from error
 
     def _verbs(self, request: Request, namespace: Namespace, identity: Identity) -> Verbs:
@@ -191,29 +206,52 @@ class App:
 
     # -- answers to what is wrong -------------------------------------------------------------------------
 
-    def _refusal(self, error: HeadwaterError, route: Route | None) -> Response:
-        return respond(error, dialect=route is not None and route.dialect)
+    def _refusal(self, error: HeadwaterError, request: Request, route: Route | None) -> Response:
+        _heard(error)
+        return respond(error, dialect=route is not None and route.dialect, name=request.id)
 
-    def mistake(self, error: Exception, method: str, pattern: str = "") -> Response:
-        """The answer to an error that nobody raised on purpose, and one line for the log.
+    def refused(self, error: HeadwaterError, method: str, name: str = "") -> Response:
+        """The answer to what is no request that can be served, whatever its path, and one line for the log."""
+        name = name or self.fresh_id()
+        level = "error" if error.status >= 500 else "info"
+        told = lines.error_of(error)
+        self.lines.say(level, "request", request=name, method=method[:16], status=error.status, error=told)
+        return _called(respond(error, name=name), name)
+
+    def mistake(self, error: Exception, method: str, what: str = "", name: str = "") -> Response:
+        """The answer to an error that nobody raised on purpose, outside of ``serve``, and one line for the log.
 
         The line says what kind of mistake and where, and nothing of what the client sent.
         """
-        name = f"{self._rng.getrandbits(64):016x}"
-        frames = traceback.extract_tb(error.__traceback__)[-8:]
-        at = [f"{frame.filename.rpartition('headwater')[2][-60:]}:{frame.lineno} {frame.name}" for frame in frames]
-        self._note(
-            "error",
-            id=name,
-            method=method[:16],
-            route=pattern,
-            error=type(error).__name__,
-            at=at,
-        )
-        return unexpected(name, method in READS)
+        name = name or self.fresh_id()
+        told, at = lines.error_of(error), _places(error)
+        self.lines.say("error", "mistake", request=name, method=method[:16], route=what, status=500, error=told, at=at)
+        return _called(unexpected(name, method in READS), name)
 
-    def _note(self, level: str, **fields: object) -> None:
-        self._log(json.dumps({"level": level, **fields}) + "\n")
+    def _tell(self, request: Request, response: Response, route: Route | None, heard: lines.Heard, s: float) -> None:
+        """The line of a request: an error if we could not serve it, news if it changed the log or was refused."""
+        failed = response.status >= 500
+        level = "error" if failed else "info" if heard.intents or response.status >= 400 else "debug"
+        if not self.lines.wants(level):
+            return
+        error = heard.error
+        is_mistake = error is not None and not isinstance(error, HeadwaterError)
+        cause = error.__cause__ if error is not None and failed else None
+        self.lines.say(
+            level,
+            "mistake" if is_mistake else "request",
+            request=request.id,
+            namespace=request.namespace,
+            method=request.method[:16],
+            route=route.pattern if route is not None else "",
+            status=response.status,
+            ms=s * 1_000,
+            client=request.client,
+            **heard.fields(),
+            error=lines.error_of(error) if error is not None else None,
+            cause=lines.error_of(cause) if cause is not None else None,
+            at=_places(error) if is_mistake else None,
+        )
 
     # -- namespaces ---------------------------------------------------------------------------------------
 
@@ -224,7 +262,7 @@ class App:
             found = None  # it could not be opened then
         if found is None:
             found = asyncio.ensure_future(self._open(name))
-            found.add_done_callback(_heard)
+            found.add_done_callback(_listened)
         self._namespaces[name] = found  # the newest at the end
         try:
             namespace = await asyncio.shield(found)
@@ -280,6 +318,23 @@ class App:
             await self._close()
 
 
+def _heard(error: BaseException) -> None:
+    """The line of this request is to say it."""
+    if (heard := lines.heard()) is not None:
+        heard.error = error
+
+
+def _places(error: BaseException | None) -> list[str]:
+    """Where it was raised, without anything of what the client sent."""
+    frames = traceback.extract_tb(error.__traceback__ if error is not None else None)[-8:]
+    return [f"{frame.filename.rpartition('headwater')[2][-60:]}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+def _called(response: Response, name: str) -> Response:
+    """The response, with the id of its request."""
+    return replace(response, headers={**response.headers, REQUEST_ID: name})
+
+
 def _open_in(opening: asyncio.Future[Namespace]) -> Namespace | None:
     """The namespace, if it is open by now."""
     if not opening.done() or opening.cancelled() or opening.exception() is not None:
@@ -287,7 +342,7 @@ def _open_in(opening: asyncio.Future[Namespace]) -> Namespace | None:
     return opening.result()
 
 
-def _heard(opening: asyncio.Future[Namespace]) -> None:
+def _listened(opening: asyncio.Future[Namespace]) -> None:
     """Its error is told to whoever asks next, if anybody does."""
     if not opening.cancelled():
         opening.exception()

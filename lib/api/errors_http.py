@@ -43,9 +43,14 @@ def code_of(error: HeadwaterError) -> int:
     return KAFKA_RETRIABLE_ERROR if isinstance(error, Unavailable) else error.status
 
 
-def respond(error: HeadwaterError, *, dialect: bool = False) -> Response:
-    """An error as an answer; the body is the same in the dialect, whose own clients read its first two fields."""
+def respond(error: HeadwaterError, *, dialect: bool = False, name: str = "") -> Response:
+    """An error as an answer; the body is the same in the dialect, whose own clients read its first two fields.
+
+    ``name`` is the request's id, by which the log knows it; the body has it as ``id``, whatever the error carries.
+    """
     body = {"error_code": code_of(error), **error.as_dict()}
+    if name:
+        body["id"] = name
     return Response(
         status=error.status,
         headers={"content-type": KAFKA_JSON if dialect else JSON, **headers_of(error)},
@@ -67,7 +72,7 @@ def headers_of(error: HeadwaterError) -> dict[str, str]:
 
 
 def unexpected(name: str, reads: bool) -> Response:
-    """The answer to an error of our own, which the log of the function knows by ``name``. It says no more than that."""
+    """The answer to an error of our own, which the log of the function knows by ``name``, the id of the request."""
     body = {
         "error_code": 500,
         "error": "InternalError",

@@ -14,11 +14,11 @@ import binascii
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from headwater.api.errors_http import respond
+from headwater import lines
 from headwater.api.messages import HttpError, Request, Response
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.limits import (
@@ -57,27 +57,32 @@ class Incoming:
     scheme: str = "https"
 
 
-async def handle(event: object, app: App, *, budget_s: float | None = None) -> dict[str, object]:
+async def handle(event: object, app: App, *, budget_s: float | None = None, request_id: str = "") -> dict[str, object]:
     """Serve one function URL event and answer as Lambda wants it. Never raises: whatever is wrong is an answer.
 
     ``budget_s`` is how long it may take; after that a read is broken off, and a write is ``Indeterminate``.
+    ``request_id`` is what the platform calls the request.
     """
     try:
         incoming = incoming_of(event)
     except HeadwaterError as error:
-        return answer(respond(error), "")
-    response = await serve(incoming, app, budget_s=budget_s)
+        return answer(app.refused(error, "", lines.request_id(request_id)), "")
+    response = await serve(incoming, app, budget_s=budget_s, request_id=request_id)
     return answer(response, incoming.method)
 
 
-async def serve(incoming: Incoming, app: App, *, budget_s: float | None = None) -> Response:
-    """The response to a request as it came. Never raises."""
+async def serve(incoming: Incoming, app: App, *, budget_s: float | None = None, request_id: str = "") -> Response:
+    """The response to a request as it came. Never raises.
+
+    It is called as the platform calls it, else as the client does (``x-request-id``), else by an id made for it.
+    """
+    name = lines.request_id(request_id) or lines.request_id(incoming.headers.get("x-request-id", "")) or app.fresh_id()
     try:
-        request = request_of(incoming, app.namespace)
+        request = replace(request_of(incoming, app.namespace), id=name)
     except HeadwaterError as error:
-        return respond(error)
+        return app.refused(error, incoming.method, name)
     except Exception as error:
-        return app.mistake(error, incoming.method)
+        return app.mistake(error, incoming.method, name=name)
     response = await app.serve(request, budget_s=budget_s)
     return compressed(response, incoming.headers.get("accept-encoding", ""))
 

@@ -23,7 +23,8 @@ class Request:
 
     ``path`` begins with ``/`` and has lost its ``/namespaces/{ns}`` prefix; header names are lower-case. ``raw_path``,
     ``raw_query`` and ``raw_body`` are as they were sent, for signatures. ``principal`` is who the platform says is
-    asking, "" if it says nothing; ``client`` is the address that it sees.
+    asking, "" if it says nothing; ``client`` is the address that it sees. ``id`` is what the log calls the request, ""
+    until somebody has given it one.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Request:
     raw_path: str = ""
     raw_query: str = ""
     raw_body: bytes = b""
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

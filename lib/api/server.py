@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from headwater import lines
 from headwater.api import http
-from headwater.api.errors_http import respond
+from headwater.api.app import REQUEST_ID
 from headwater.api.messages import HttpError, Response
 from headwater.errors import HeadwaterError, Throttled
 from headwater.limits import (
@@ -161,7 +162,8 @@ class Server:
             answer = _answer(response)
         except HeadwaterError as error:
             # What is left of the body would be taken for the next request, so this connection ends here.
-            answer = _answer(respond(error), close=True)
+            name = lines.request_id(request.headers.get(REQUEST_ID, ""))
+            answer = _answer(self.app.refused(error, request.method, name), close=True)
         finally:
             self._held_bytes -= held.nbytes
         return await self._send(request, answer)

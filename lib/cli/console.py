@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.serving import address, friendly, metrics_at, metrics_option, until_stopped
+from headwater.cli.serving import address, friendly, log_option, metrics_at, metrics_option, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -27,24 +27,29 @@ PORT = 8088
     show_default=True,
     help="token: people sign in with tokens of `headwater auth create-key`. none: everybody may do everything.",
 )
+@log_option("error")
 @metrics_option
 @pass_settings
-def console(settings: Settings, host: str, port: int, auth: str, metrics: tuple[str, int] | None) -> int:
+def console(
+    settings: Settings, host: str, port: int, auth: str, log_level: str, metrics: tuple[str, int] | None
+) -> int:
     """Serve the web console over the store, until Ctrl-C: topics, messages, groups, transactions, commits, storage.
 
     It needs nobody else: any number of consoles may look at one bucket. `headwater dev` has it too, at /console.
     """
     with friendly(host, port):
-        return asyncio.run(_serve(settings, host, port, auth, metrics))
+        return asyncio.run(_serve(settings, host, port, auth, log_level, metrics))
 
 
-async def _serve(settings: Settings, host: str, port: int, auth: str, metrics: tuple[str, int] | None) -> int:
+async def _serve(
+    settings: Settings, host: str, port: int, auth: str, log_level: str, metrics: tuple[str, int] | None
+) -> int:
     from headwater.api.runtime import Settings as Environment
     from headwater.api.runtime import app_for
     from headwater.api.server import serve
 
     environment = Environment(store=settings.store, namespace=settings.namespace, auth=auth)
-    app = app_for("dev", environment, kind=_pages_only)
+    app = app_for("dev", environment, level=log_level, kind=_pages_only)
     async with metrics_at(metrics, app.open_namespaces) as url:
         await until_stopped(serve(app, host, port, ready=partial(_announce, settings, url), maintain_s=0.0))
     return 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headwater.cli.serving import address, friendly, is_loopback, until_stopped
+from headwater.cli.serving import address, friendly, is_loopback, log_option, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -41,9 +41,12 @@ _MOVED = (  # consume, process, produce: the record and the offset become true t
     help="token: bearer tokens of `headwater auth create-key`. none: everybody may do everything.",
 )
 @click.option("--namespaces", metavar="LIST", help="Which ones to serve, as in a,b,tenant-*. Default: --namespace.")
+@log_option("error")
 @click.option("--reload", is_flag=True, help="Start again when a file of headwater changes.")
 @pass_settings
-def dev(settings: Settings, host: str, port: int, auth: str, namespaces: str | None, reload: bool) -> int:
+def dev(
+    settings: Settings, host: str, port: int, auth: str, namespaces: str | None, log_level: str, reload: bool
+) -> int:
     """Serve the HTTP interface of all functions on one port, with maintenance, until Ctrl-C.
 
     What is asked for goes the way of a deployed function's requests. Ctrl-C finishes the requests and writes that
@@ -54,16 +57,16 @@ def dev(settings: Settings, host: str, port: int, auth: str, namespaces: str | N
         return _reloading()
     served = tuple(name.strip() for name in (namespaces or settings.namespace).split(",") if name.strip())
     with friendly(host, port):
-        return asyncio.run(_serve(settings, host, port, auth, served))
+        return asyncio.run(_serve(settings, host, port, auth, served, log_level))
 
 
-async def _serve(settings: Settings, host: str, port: int, auth: str, served: Sequence[str]) -> int:
+async def _serve(settings: Settings, host: str, port: int, auth: str, served: Sequence[str], log_level: str) -> int:
     from headwater.api.runtime import Settings as Environment
     from headwater.api.runtime import app_for
     from headwater.api.server import serve
 
     environment = Environment(store=settings.store, namespace=settings.namespace, namespaces=tuple(served), auth=auth)
-    app = app_for("dev", environment, kind=_with_console())
+    app = app_for("dev", environment, level=log_level, kind=_with_console())
     said = partial(_announce, settings, host=host, auth=auth)
     await until_stopped(serve(app, host, port, ready=said))
     return 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.serving import metrics_at, metrics_option, until_stopped
+from headwater.cli.serving import log_option, metrics_at, metrics_option, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 from headwater.errors import InvalidRequest
 from headwater.limits import KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX, KAFKA_REBALANCE_DELAY_MS
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
 @click.option("--scram-file", type=click.Path(exists=True, dir_okay=False), help="SCRAM credentials as JSON.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="PEM: certificate chain and key.")
 @click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False), help="PEM: who signs clients' certificates.")
+@log_option("info")
 @metrics_option
 @pass_settings
 def kafka(settings: Settings, /, metrics: tuple[str, int] | None, **given: Any) -> int:
@@ -119,6 +120,7 @@ def _gateway(settings: Settings, given: dict[str, Any]) -> Gateway:
             scram=scram,
         ),
         clock=clock,
+        level=given["log_level"],
     )
 
 

@@ -57,7 +57,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-# -- metrics ------------------------------------------------------------------------------------------------
+# -- lines and metrics ------------------------------------------------------------------------------------------------
 
 
 class Address(click.ParamType[tuple[str, int]]):
@@ -73,6 +73,18 @@ class Address(click.ParamType[tuple[str, int]]):
         if is_cut or not port.isascii() or not port.isdigit() or int(port) > 65_535:
             self.fail(f"{value!r} is no address; write HOST:PORT, as in 127.0.0.1:9464 or [::1]:9464.", param, ctx)
         return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def log_option(default: str) -> Callable[[F], F]:
+    """The option ``--log-level``."""
+    from headwater.lines import LEVELS, VARIABLE
+
+    says = (
+        "Which lines to write on stderr, one JSON object each: errors; with info also requests that changed the log "
+        "or were refused, with their id and the commits; with debug all requests."
+    )
+    kind = click.Choice(LEVELS, case_sensitive=False)
+    return click.option("--log-level", type=kind, default=default, show_default=True, envvar=VARIABLE, help=says)
 
 
 def metrics_option(command: F) -> F:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kio.schema.errors import ErrorCode
 
+from headwater import lines
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.kafka import schema, wire
 from headwater.kafka.errors import code_of
@@ -30,6 +31,9 @@ from headwater.types import Buffer
 if TYPE_CHECKING:
     from headwater.kafka.gateway import Gateway, Listening
 
+_FAILURES = frozenset(  # of ours, not of what a client asked for
+    ("unknown_server_error", "kafka_storage_error", "not_enough_replicas", "not_enough_replicas_after_append")
+)
 PIECE_BYTES = 256 << 10  # what is given to the socket at once; neighbouring parts up to this are joined
 
 _Pending = asyncio.Future[list[Buffer] | None]
@@ -170,6 +174,8 @@ class Connection(asyncio.BufferedProtocol):
     async def _begin(self, frame: memoryview) -> None:
         """Call the handler of one request, and put its answer, or the promise of one, into the queue."""
         began_s = self._gateway.now_s()
+        if self._gateway.lines.wants("info"):
+            lines.listen()
         pending: _Pending = asyncio.get_running_loop().create_future()
         self._answers.append((pending, len(frame)))
         if self.peer is not None and self.peer.sends_tokens:
@@ -255,7 +261,7 @@ class Connection(asyncio.BufferedProtocol):
             except Exception as error:
                 self._failed(pending, request, error, began_s)
                 return
-        self._figures.api(request.api).answered(self._gateway.now_s() - began_s, code)
+        self._answered(request, began_s, code)
 
     def _failed(self, pending: _Pending, request: Request, error: Exception, began_s: float) -> None:
         """Answer with the error's code where the answer has a place for one; else the connection ends."""
@@ -264,13 +270,40 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._gateway.mistake(f"API {request.api}, version {request.version}", error)
             code, text = ErrorCode.unknown_server_error, "an unexpected error; the gateway's log has more"
-        self._figures.api(request.api).answered(self._gateway.now_s() - began_s, code)
+        self._answered(request, began_s, code, error)
         names = {field.name for field in schema.message(request.api, request.version, "response").fields}
         if "error_code" not in names or pending.done():
             self.close(text)
             return
         fields = {"error_code": code, "error_message": text}
         pending.set_result(wire.answer(request.api, request.version, request.correlation, fields))
+
+    def _answered(self, request: Request, began_s: float, code: int, error: Exception | None = None) -> None:
+        """Count it; and a line in the log, if the client or a part of what it asked for was refused."""
+        seconds, figures = self._gateway.now_s() - began_s, self._figures.api(request.api)
+        figures.answered(seconds, code)
+        heard = lines.heard()
+        if heard is None:
+            return
+        refused = bool(code or error or heard.refused)
+        failed = not _FAILURES.isdisjoint(heard.refused) or (code != 0 and ErrorCode(code).name in _FAILURES)
+        level = "error" if failed else "info" if refused else "debug"
+        if self._gateway.lines.wants(level):
+            heard.principal = self.peer.principal if self.peer is not None else ""
+            self._gateway.lines.say(
+                level,
+                "request",
+                correlation=request.correlation,
+                client=self.peer.host if self.peer is not None else "",
+                client_id=request.client,
+                namespace=self.peer.namespace.name if self.peer is not None else "",
+                api=figures.name,
+                version=request.version,
+                code=ErrorCode(code).name if code else "",
+                ms=seconds * 1_000,
+                **heard.fields(),
+                error=lines.error_of(error) if error is not None else None,
+            )
 
     # -- answers -----------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kio.schema.errors import ErrorCode
 
+from headwater import lines
 from headwater.kafka import schema
 from headwater.meters import Meters, Sample, families
 
@@ -59,7 +60,9 @@ class ApiFigures:
 
     def refused(self, code: int) -> None:
         """A partition in an answer has an error."""
-        self._meters.counter(families.KAFKA_PARTITION_ERRORS, self.name, ErrorCode(code).name).add()
+        name = ErrorCode(code).name
+        self._meters.counter(families.KAFKA_PARTITION_ERRORS, self.name, name).add()
+        lines.refused(name)
 
     def throttled(self, ms: float) -> None:
         """A request waits, or is to wait, since its client's quota is used up."""

@@ -147,7 +147,7 @@ class Fleet:
             self._is_troubled = False
         except HeadwaterError as error:
             if not self._is_troubled:
-                self._log(f"headwater: kafka: the other gateways are out of sight for now: {error.message}\n")
+                self._log(f"The other gateways are out of sight for now: {error.message}")
             self._is_troubled = True
 
     async def _renew(self) -> None:
@@ -186,8 +186,8 @@ class Fleet:
         for card in others:
             if mine is not None and card.node == mine.node and card.doors != mine.doors and card not in self._others:
                 self._log(
-                    f"headwater: kafka: another gateway calls itself {card.node}, too, at other addresses. Unless it "
-                    "has just stopped, give each its own --node-id.\n"
+                    f"Another gateway calls itself {card.node}, too, at other addresses. Unless it has just stopped, "
+                    "give each its own --node-id."
                 )
         self._others = others
         self._places.clear()

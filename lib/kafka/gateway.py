@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import sys
 import traceback
 import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from headwater import lines
 from headwater.api.access import ROOT
 from headwater.api.auth import Identity
 from headwater.api.quotas import Quotas
@@ -71,6 +71,7 @@ class Gateway:
         rng: random.Random | None = None,
         options: Options | None = None,
         log: Callable[[str], object] | None = None,
+        level: str = "error",
         connections_max: int = KAFKA_CONNECTIONS_MAX,
     ) -> None:
         self.settings = settings or Settings()
@@ -94,8 +95,8 @@ class Gateway:
         self.held_bytes = 0  # of requests that are not answered
         self._unlook: Callable[[], None] = lambda: None
         self._kept: set[asyncio.Task[object]] = set()
-        self._log = log or sys.stderr.write
-        self.fleet = Fleet(store, self.clock, self.rng, self._log)
+        self.lines = lines.Lines(self.clock, level=level, write=log, always={"process": "kafka"})
+        self.fleet = Fleet(store, self.clock, self.rng, self._warn)
         self._watch: list[asyncio.Task[None]] = []
 
     @property
@@ -257,12 +258,18 @@ class Gateway:
     def note(self, known: Connection, why: str) -> None:
         """A line in the log about a client that was let go."""
         self.figures.disconnects.add()
-        client = known.peer.host if known.peer is not None else "a client"
-        self._log(f"headwater: kafka: {client} is disconnected: {why}\n")
+        peer = known.peer
+        told = {"client": peer.host, "namespace": peer.namespace.name, "principal": peer.principal} if peer else {}
+        self.lines.say("info", "disconnect", **told, message=f"The client is let go: {why}.")
 
     def mistake(self, what: str, error: Exception) -> None:
         """An error that is no client's fault."""
-        self._log(f"headwater: kafka: {what}: {''.join(traceback.format_exception(error))}")
+        frames = traceback.extract_tb(error.__traceback__)[-8:]
+        at = [f"{frame.filename.rpartition('headwater')[2][-60:]}:{frame.lineno} {frame.name}" for frame in frames]
+        self.lines.say("error", "mistake", message=what, error=lines.error_of(error), at=at)
+
+    def _warn(self, message: str) -> None:
+        self.lines.say("error", "gateway", message=message)
 
     # -- the parts -----------------------------------------------------------------------------------------
 
@@ -297,9 +304,9 @@ class Gateway:
         try:
             await expire_overdue(namespace, KAFKA_EXPIRE_MAX)
         except HeadwaterError as error:
-            self._log(
-                f"headwater: kafka: overdue transactions could not be ended, and will be later: {error.message}\n"
-            )
+            told = lines.error_of(error)
+            message = "Overdue transactions could not be ended, and will be later."
+            self.lines.say("error", "expire", namespace=namespace.name, message=message, error=told)
 
 
 def _subject(certificate: Mapping[str, Any] | None) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
+from headwater import lines
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Unavailable
 from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, OBJECT_BYTES_MAX
 from headwater.log import frame, keys
@@ -116,8 +117,17 @@ class Writer:
 
     async def _settle(self, token: str, submit: Callable[[int | None], Awaitable[Outcome]], intent_id: str) -> Outcome:
         """Submit, or learn what became of an earlier submission; answer the outcome or raise what it means."""
+        try:
+            outcome = await self._outcome(token, submit, intent_id)
+        except Indeterminate:
+            lines.committed(intent_id, None)
+            raise
+        lines.committed(intent_id, outcome.seq, outcome.error)
+        return checked(outcome)
+
+    async def _outcome(self, token: str, submit: Callable[[int | None], Awaitable[Outcome]], intent_id: str) -> Outcome:
         if not token:
-            return checked(await submit(None))
+            return await submit(None)
         try:
             # See all that was committed up to now, so that an earlier attempt under this id is known.
             await self.chain.refresh()
@@ -127,13 +137,12 @@ class Writer:
                     f"The token {token!r} is of commit {tip} and this log ends at {self.chain.state.seq}: it is of "
                     "another namespace, or of a time before this one was restored."
                 )
-            outcome = self.chain.state.recent.get(intent_id) or await submit(tip)
+            return self.chain.state.recent.get(intent_id) or await submit(tip)
         except InvalidRequest:
             raise
         except HeadwaterError as error:
             # Whatever befell this attempt says nothing about the first one.
             raise Indeterminate(error.message, token=token) from error
-        return checked(outcome)
 
     async def commit_staged(
         self, staged: Sequence[Chunk], appends: Sequence[Append], ops: Sequence[AnyOp], *, token: str, intent_id: str

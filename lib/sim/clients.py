@@ -115,7 +115,7 @@ async def sequences(fleet: Fleet, name: str) -> None:
     while not fleet.over():
         if producer is None:
             producer, numbers = (await ask(fleet, "POST", "/producers", {})).body, {}
-            if producer is None or "id" not in producer:
+            if producer is None or "epoch" not in producer:
                 producer = None
                 await fleet.rest(rng)
                 continue
@@ -141,7 +141,7 @@ async def transactions(fleet: Fleet, name: str) -> None:
     tid = rng.choice(["shared", name])
     while not fleet.over():
         producer = (await ask(fleet, "POST", "/producers", {"transactional_id": tid})).body
-        while producer is not None and "id" in producer and not fleet.over():
+        while producer is not None and "epoch" in producer and not fleet.over():
             sends = tuple((tp, tuple(names(rng.randint(1, 2)))) for tp in fleet.places(rng))
             marks = ((sends[0][0], rng.randint(0, 9)),)
             group = f"marks-{tid}"
@@ -171,7 +171,7 @@ async def long_transactions(fleet: Fleet, name: str) -> None:
     while not fleet.over():
         await fleet.rest(rng)
         producer = (await ask(fleet, "POST", "/producers", {"transactional_id": tid})).body
-        if producer is None or "id" not in producer:
+        if producer is None or "epoch" not in producer:
             continue
         begun = await ask(fleet, "POST", "/transactions/begin", {"producer": producer, "timeout_ms": 60_000})
         if begun.status != 201:

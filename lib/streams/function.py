@@ -7,6 +7,7 @@
     HEADWATER_STORE      the bucket, as in s3://bucket/prefix
     HEADWATER_NAMESPACE  default: default
     HEADWATER_TOPOLOGY   module:attribute, a Topology or a function without arguments that makes one
+    HEADWATER_LOG        which lines to write, see headwater.lines; default: info, one line an event
     HEADWATER_EMF        what to tell CloudWatch, see headwater.meters.emf; default: off
 
 Whatever the event is, a schedule's or a bucket's notification, the work is the same: ``run_once``. So results are those
@@ -21,17 +22,15 @@ is restored first, so a job whose restore outlasts the function never gets on: g
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from headwater import lines
 from headwater.api.figures import Figures
-from headwater.api.runtime import Settings
+from headwater.api.runtime import LOG_LEVEL, Settings, id_of
 from headwater.clock import Clock, SystemClock
-from headwater.errors import HeadwaterError
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.meters import PROCESS
@@ -84,6 +83,8 @@ class JobFunction:
         self._options = options
         self._topology = load_topology(environment.get("HEADWATER_TOPOLOGY", ""), "HEADWATER_TOPOLOGY")
         self._figures = Figures(environment, "process", clock=self._clock)
+        level = lines.level_of(environment, LOG_LEVEL)
+        self._lines = lines.Lines(self._clock, level=level, always={"process": "process", "job": self._topology.job})
         self._loop: asyncio.AbstractEventLoop | None = None
         self._namespace: Namespace | None = None
 
@@ -94,16 +95,18 @@ class JobFunction:
         """
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-        try:
-            answer = self._loop.run_until_complete(self.work(_left_s(context)))
-        except Exception as error:
-            self._namespace = None  # what it knew may be what was wrong
-            told = error.as_dict() if isinstance(error, HeadwaterError) else {"error": repr(error)}
-            _log({"level": "error", "job": self._topology.job, **told})
-            raise
-        finally:
-            self._figures.tell()
-        _log({"level": "info", "job": self._topology.job, **answer})
+        name, begun_s = id_of(context), self._clock.elapsed_s()
+        with lines.listening() as heard:
+            try:
+                answer = self._loop.run_until_complete(self.work(_left_s(context)))
+            except Exception as error:
+                self._namespace = None  # what it knew may be what was wrong
+                self._lines.say("error", "job", request=name, **heard.fields(), error=lines.error_of(error))
+                raise
+            finally:
+                self._figures.tell()
+        ms = (self._clock.elapsed_s() - begun_s) * 1_000
+        self._lines.say("info", "job", request=name, ms=ms, **heard.fields(), **answer)
         return answer
 
     def close(self) -> None:
@@ -151,7 +154,3 @@ class JobFunction:
 def _left_s(context: object) -> float:
     tell = getattr(context, "get_remaining_time_in_millis", None)
     return max(1.0, float(tell()) / 1_000) if callable(tell) else DEADLINE_S
-
-
-def _log(line: Mapping[str, object]) -> None:
-    sys.stderr.write(json.dumps(line, default=str) + "\n")

@@ -245,7 +245,7 @@ def test_a_wrong_environment_is_an_answer_and_a_line_in_the_log(
     status, body = ask(function("fetch", environment=environment), "GET", RECORDS)
     assert status in (400, 500)
     if status == 500:
-        assert body["id"] == json.loads(capsys.readouterr().err)["id"]
+        assert body["id"] == json.loads(capsys.readouterr().err)["request"]
 
 
 def test_a_mistake_of_ours_is_logged_without_what_the_client_sent() -> None:
@@ -266,8 +266,8 @@ def test_a_mistake_of_ours_is_logged_without_what_the_client_sent() -> None:
         answer = await Client(app)("POST", "/broken/hush", {"password": "hunter2"})
         assert (500, "unknown") == (answer.status, answer.json["applied"])
         (line,) = log.lines
-        assert answer.json["id"] == json.loads(line)["id"]
-        assert "ValueError" == json.loads(line)["error"]
+        assert answer.json["id"] == answer.headers["x-request-id"] == json.loads(line)["request"]
+        assert ("mistake", "ValueError") == (json.loads(line)["event"], json.loads(line)["error"]["error"])
         for secret in ("hunter2", "hush", "the secret"):
             assert secret not in line
             assert secret not in answer.body.decode()
@@ -301,7 +301,7 @@ def test_only_the_namespaces_that_are_named_are_served() -> None:
             assert 200 == answer.status, answer.body
         bodies = set()
         for name in ("other", "teams", "default2", "a"):
-            answer = await client("GET", f"/namespaces/{name}/groups")
+            answer = await client("GET", f"/namespaces/{name}/groups", headers={"x-request-id": "same"})
             assert 404 == answer.status
             bodies.add(answer.body)
         assert 1 == len(bodies)
@@ -331,7 +331,7 @@ def test_with_tokens_a_namespace_of_others_answers_like_a_wrong_token() -> None:
             ("/namespaces/none/groups", tokens["mine"]),
         ):
             headers = {"authorization": f"Bearer {token}"} if token else {}
-            answer = await client("GET", path, headers=headers)
+            answer = await client("GET", path, headers={**headers, "x-request-id": "same"})
             assert (401, "Bearer") == (answer.status, answer.headers["www-authenticate"])
             bodies.add(answer.body)
         assert 1 == len(bodies)
@@ -380,7 +380,9 @@ def test_the_schedule_does_the_chores_of_every_namespace(
     report = function("maintain", environment=environment, store=store)(made, Context())
     assert ["default", "other"] == sorted(each["namespace"] for each in report["reports"])
     assert [] == report["failed"]
-    assert json.loads(json.dumps(report)) == json.loads(capsys.readouterr().err)["upkeep"]
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert json.loads(json.dumps(report["reports"])) == [line["done"] for line in said]
+    assert {("upkeep", "info")} == {(line["event"], line["level"]) for line in said}
 
 
 def test_namespaces_that_fit_a_pattern_are_found_in_the_bucket(store: SilentStore) -> None:

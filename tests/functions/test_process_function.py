@@ -170,7 +170,7 @@ def test_what_stops_a_job_is_raised_and_logged_with_its_place(capsys: pytest.Cap
             handler(SCHEDULED, Context())
         line = json.loads(capsys.readouterr().err.splitlines()[-1])
         assert ("error", "fragile") == (line["level"], line["job"])
-        assert ("flights", 0) == (line["topic"], line["offset"])
+        assert ("flights", 0) == (line["error"]["topic"], line["error"]["offset"])
         with pytest.raises(OperatorFailed):
             handler(SCHEDULED, Context())
 
