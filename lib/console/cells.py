@@ -10,17 +10,22 @@ import orjson
 from headwater.limits import CONSOLE_CELL_BYTES
 
 LINE_MAX = 1_000  # characters of JSON that are shown as they come, wrapped; longer ones are indented
-Kind = Literal["null", "json", "text", "hex"]
+Kind = Literal["null", "json", "avro", "protobuf", "arrow", "text", "hex"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """``text`` is for showing, ``nbytes`` what there is of it in all; ``cut`` if that is more."""
+    """``text`` is for showing, ``nbytes`` what there is of it in all; ``cut`` if that is more.
+
+    ``by`` says which schema it was decoded by, ``note`` why it could not be.
+    """
 
     kind: Kind
     text: str
     nbytes: int
     cut: bool
+    by: str = ""
+    note: str = ""
 
 
 def cell(data: bytes | None, *, as_: str = "auto", limit: int = CONSOLE_CELL_BYTES) -> Cell:

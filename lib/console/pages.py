@@ -12,6 +12,7 @@ from headwater.api.service import Service
 from headwater.api.service_base import scrubbed
 from headwater.console import charts, records, views
 from headwater.console.commits import Commits
+from headwater.console.decoding import FORMS
 from headwater.console.process import process
 from headwater.console.render import base_of, page
 from headwater.console.routing import page_at, whole
@@ -189,6 +190,7 @@ async def _messages(call: Call) -> Response:
         status=400 if wrong else 200,
         topic=topic,
         query=query,
+        forms=FORMS,
         found=found,
         wrong=wrong,
         may_write=look.service.may("write", "topic", topic.name),

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from headwater.api.reading import rows_of
 from headwater.api.service import Service
-from headwater.console.cells import Cell, cell
+from headwater.console.cells import Cell
+from headwater.console.decoding import FORMS, Decoders
 from headwater.errors import InvalidRequest, NotFound
 from headwater.limits import CONSOLE_FETCH_BYTES, CONSOLE_FILTERED, CONSOLE_RECORDS
 from headwater.log.namespace import Namespace
@@ -21,7 +22,7 @@ PARAMETERS: Final = {
     "from": "earliest, latest, an offset, or a time as 2013-07-04T12:00",
     "key": "only records of this key",
     "where": "a condition on offset, timestamp, key and value",
-    "as": "auto, text or hex",
+    "as": ", ".join(FORMS),
 }
 
 
@@ -43,8 +44,8 @@ class Query:
             raise NotFound(
                 f"Topic {topic.name!r} has partitions 0 to {len(topic.partitions) - 1}, not {number[:20]!r}."
             )
-        if as_ not in ("auto", "text", "hex"):
-            raise InvalidRequest(f"Values are shown as auto, text or hex, not as {as_[:20]!r}.")
+        if as_ not in FORMS:
+            raise InvalidRequest(f"Values are shown as {', '.join(FORMS)}, not as {as_[:20]!r}.")
         return cls(
             partition=int(number),
             begin=query.get("from", "").strip() or "latest",
@@ -109,8 +110,9 @@ async def found(service: Service, namespace: Namespace, topic: Topic, query: Que
         offset = next_offset
         if query.where == query.key == "" and kept:
             break  # one fetch fills a page, or is the end
+    decoders = await Decoders.of(service, namespace, topic, [part for r in kept for part in (r.key, r.value)])
     return Found(
-        rows=[_row(record, query.as_) for record in kept],
+        rows=[_row(record, decoders, query.as_) for record in kept],
         first=begin,
         next_offset=offset,
         log_start=place.start,
@@ -170,13 +172,13 @@ def _records(topic: str, partition: int, table: Any, count: int) -> list[PlacedR
     return [record for batch in table.slice(0, count).to_batches() for record in records_of(topic, partition, batch)]
 
 
-def _row(record: PlacedRecord, as_: str) -> Row:
+def _row(record: PlacedRecord, decoders: Decoders, form: str) -> Row:
     return Row(
         offset=record.offset,
         timestamp=record.timestamp,
-        key=cell(record.key, as_=as_),
-        value=cell(record.value, as_=as_),
-        headers=[(cell(_bytes(name), as_=as_), cell(value, as_=as_)) for name, value in record.headers],
+        key=decoders.key(record.key, form),
+        value=decoders.value(record.value, form),
+        headers=[(decoders.key(_bytes(name), form), decoders.key(value, form)) for name, value in record.headers],
     )
 
 

@@ -94,6 +94,40 @@ def read_columns(data: Bytes) -> pa.Table:
         raise Corrupt(f"{len(data)} bytes are not Arrow record batches: {error}.") from error
 
 
+def read_first(data: Bytes, bytes_max: int) -> tuple[pa.RecordBatch, int]:
+    """The first record batch of an Arrow IPC stream of any columns, and the rows of all its batches: to look at.
+
+    Raises:
+        Corrupt: it is no such stream, has columns whose values take no bytes (so that a few bytes could name billions
+            of them) or dictionaries, or takes more than ``bytes_max`` bytes decoded.
+    """
+    try:
+        schema, messages = _stream(pa.BufferReader(pa.py_buffer(data)), data)
+        for field in schema:
+            if _is_weightless(field.type):
+                raise Corrupt(f"The stream has a column {field.name[:80]!r} of type {str(field.type)[:80]}.")
+        if sum(map(_decoded_bytes, messages)) > bytes_max:
+            raise Corrupt(f"The stream holds more than {bytes_max} bytes decoded.")
+        batches = [pa.ipc.read_record_batch(message, schema) for message in messages]
+        batches[0].validate(full=True)
+        return batches[0], sum(batch.num_rows for batch in batches)
+    except MemoryError:
+        raise
+    except _FOREIGN as error:
+        raise Corrupt(f"{len(data)} bytes are not Arrow record batches: {error}.") from error
+
+
+def _is_weightless(kind: pa.DataType) -> bool:
+    """Whether it, or what it is made of, could hold values without bytes."""
+    if pa.types.is_null(kind) or pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return True
+    if pa.types.is_fixed_size_binary(kind):
+        return kind.byte_width == 0
+    if pa.types.is_nested(kind):
+        return not kind.num_fields or any(_is_weightless(kind.field(at).type) for at in range(kind.num_fields))
+    return False
+
+
 def _refuse_types(schema: pa.Schema) -> None:
     for field in schema:
         nested = pa.types.is_nested(field.type) or pa.types.is_dictionary(field.type)

@@ -102,7 +102,12 @@ def compatible(registry: Registry, subject: str, wanted: Wanted, version: str) -
 
 def definition_of(registry: Registry, kind: SchemaType, text: str, references: Sequence[Reference]) -> Definition:
     """The definition with all that it refers to. Raises ``Refusal`` 42201, also for a reference to nothing."""
-    return definitions.parsed(kind, text, _referred(registry, references, {}, set()))
+    return definitions.parsed(kind, text, referred(registry, references))
+
+
+def referred(registry: Registry, references: Sequence[Reference]) -> dict[str, tuple[SchemaType, str]]:
+    """What is referred to, type and text by name, innermost first. Raises ``Refusal`` 42201: it is nowhere."""
+    return _referred(registry, references, {}, set())
 
 
 def serialized(registry: Registry, version: Version) -> Version:

@@ -25,8 +25,8 @@ def serialize(file: File) -> str:
     """The descriptor in base64. ``file`` has its types' names in full."""
     body = _text(1, "schema.proto") + (_text(2, file.package) if file.package else b"")
     body += b"".join(_text(3, name) for name in file.imports)
-    body += b"".join(_bytes(4, _message(file, name)) for name in _within(file.messages, file, file.package))
-    body += b"".join(_bytes(5, _enum(file, name)) for name in _within(file.enums, file, file.package))
+    body += b"".join(_bytes(4, _message(file, name)) for name in within(file.messages, file, file.package))
+    body += b"".join(_bytes(5, _enum(file, name)) for name in within(file.enums, file, file.package))
     return base64.b64encode(body + (_text(12, file.syntax) if file.syntax != "proto2" else b"")).decode()
 
 
@@ -37,9 +37,9 @@ def _message(file: File, name: str) -> bytes:
         oneofs += [f"_{each.name}" for each in message.fields.values() if each.label == "optional"]
     body = _text(1, name.rpartition(".")[2])
     body += b"".join(_bytes(2, _field(file, name, each, oneofs)) for each in message.fields.values())
-    body += b"".join(_bytes(3, _message(file, each)) for each in _within(file.messages, file, name))
+    body += b"".join(_bytes(3, _message(file, each)) for each in within(file.messages, file, name))
     body += b"".join(_bytes(3, _entry(file, each)) for each in message.fields.values() if _is_map(each))
-    body += b"".join(_bytes(4, _enum(file, each)) for each in _within(file.enums, file, name))
+    body += b"".join(_bytes(4, _enum(file, each)) for each in within(file.enums, file, name))
     return body + b"".join(_bytes(8, _text(1, each)) for each in oneofs)
 
 
@@ -86,7 +86,7 @@ def _enum(file: File, name: str) -> bytes:
     return body + (_bytes(3, b"\x10\x01") if len(set(numbers)) < len(numbers) else b"")  # allow_alias
 
 
-def _within(names: Iterable[str], file: File, scope: str) -> list[str]:
+def within(names: Iterable[str], file: File, scope: str) -> list[str]:
     """Those that are defined right inside ``scope``: a message, or the package."""
     return [name for name in names if _parent(name, file) == scope]
 

@@ -34,13 +34,13 @@ def parse(text: str) -> File | None:
     except (binascii.Error, ValueError):
         return None
     try:
-        found = _fields(data)
+        found = fields_of(data)
         made = File(syntax=_text(found, 12) or "proto2", package=_text(found, 2))
         made.imports = [each.decode() for each in found.get(3, [])]
         for each in found.get(4, []):
-            _message(_fields(each), made.package, made, 0)
+            _message(fields_of(each), made.package, made, 0)
         for each in found.get(5, []):
-            _enum(_fields(each), made.package, made)
+            _enum(fields_of(each), made.package, made)
     except (IndexError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise invalid_schema(f"no file descriptor in base64 ({type(error).__name__}).") from None
     return made
@@ -52,18 +52,18 @@ def _message(found: dict[int, list[Any]], scope: str, made: File, depth: int) ->
     name = _full(found, scope)
     entries: dict[str, str] = {}  # the messages that stand for maps, which the text does not show
     for each in found.get(3, []):
-        nested = _fields(each)
+        nested = fields_of(each)
         if _is_entry(nested):
-            key, value = (_type(_fields(part), {}) for part in nested[2])
+            key, value = (_type(fields_of(part), {}) for part in nested[2])
             entries[f"{name}.{_text(nested, 1)}"] = f"map<{key},{value}>"
         else:
             _message(nested, name, made, depth + 1)
     for each in found.get(4, []):
-        _enum(_fields(each), name, made)
-    oneofs = [_text(_fields(each), 1) for each in found.get(8, [])]
+        _enum(fields_of(each), name, made)
+    oneofs = [_text(fields_of(each), 1) for each in found.get(8, [])]
     message = made.messages[name] = Message()
     for each in found.get(2, []):
-        field = _field(_fields(each), oneofs, entries)
+        field = _field(fields_of(each), oneofs, entries)
         if not 1 <= field.number <= FIELD_NUMBER_MAX or field.number in message.fields:
             raise ValueError(field.number)
         message.fields[field.number] = field
@@ -89,12 +89,12 @@ def _type(found: dict[int, list[Any]], entries: dict[str, str]) -> str:
 
 
 def _enum(found: dict[int, list[Any]], scope: str, made: File) -> None:
-    constants = [_fields(each) for each in found.get(2, [])]
+    constants = [fields_of(each) for each in found.get(2, [])]
     made.enums[_full(found, scope)] = {_text(each, 1): each.get(2, [0])[-1] for each in constants}
 
 
 def _is_entry(found: dict[int, list[Any]]) -> bool:
-    return any(_fields(each).get(7, [0])[-1] for each in found.get(7, []))
+    return any(fields_of(each).get(7, [0])[-1] for each in found.get(7, []))
 
 
 def _full(found: dict[int, list[Any]], scope: str) -> str:
@@ -106,15 +106,15 @@ def _text(found: dict[int, list[Any]], number: int) -> str:
     return bytes(found[number][-1]).decode() if number in found else ""
 
 
-def _fields(data: bytes) -> dict[int, list[Any]]:
-    """The values of a message by field number: whole numbers and bytes."""
+def fields_of(data: bytes) -> dict[int, list[Any]]:
+    """The values of a message by field number: whole numbers and bytes. Raises ``IndexError`` or ``ValueError``."""
     found: dict[int, list[Any]] = defaultdict(list)
     at = 0
     while at < len(data):
-        tag, at = _varint(data, at)
+        tag, at = varint(data, at)
         kind = tag & 7
         if kind == 0:
-            value, at = _varint(data, at)
+            value, at = varint(data, at)
             found[tag >> 3].append(value - (1 << 64) if value >> 63 else value)
             continue
         size, at = (8, at) if kind == 1 else (4, at) if kind == 5 else _length(data, at, kind)
@@ -128,10 +128,11 @@ def _fields(data: bytes) -> dict[int, list[Any]]:
 def _length(data: bytes, at: int, kind: int) -> tuple[int, int]:
     if kind != 2:
         raise ValueError(kind)
-    return _varint(data, at)
+    return varint(data, at)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A whole number, and where it ends. Raises ``IndexError`` or ``ValueError``."""
     value = 0
     for shift in range(0, 70, 7):
         byte = data[at]

@@ -183,7 +183,7 @@ def test_a_browser_at_the_root_finds_the_console_and_a_program_does_not() -> Non
         ("/console/topics/greetings/messages?from=yesterday", 400, "no place to begin"),
         ("/console/topics/greetings/messages?where=colour+%3D%3D+1", 400, "There is no column"),
         ("/console/topics/greetings/messages?where=offset+%3E", 400, "cannot be read"),
-        ("/console/topics/greetings/messages?as=gold", 400, "auto, text or hex"),
+        ("/console/topics/greetings/messages?as=gold", 400, "auto, json, avro"),
     ],
 )
 def test_what_makes_no_sense_is_a_page_that_says_so(path: str, status: int, words: str) -> None:

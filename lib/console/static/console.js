@@ -23,12 +23,27 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "g") { chord = true; setTimeout(() => { chord = false; }, 1500); }
   else if (event.key === "/") { const field = document.getElementById("search"); if (field) { event.preventDefault(); field.focus(); field.select(); } }
   else if (event.key === "r") location.reload();
+  else if (event.key === "c") event.target.closest("article")?.querySelector("[data-copy]")?.click();
   else if (event.key === "?") document.getElementById("keys").showModal();
 });
 
 for (const link of document.querySelectorAll("[data-slow]")) {
   link.addEventListener("click", () => { link.textContent = "Counting …"; link.setAttribute("aria-busy", "true"); });
 }
+
+// One listener for all records, also those that come while a topic is followed.
+document.getElementById("rows")?.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const text = button.closest("article").querySelector("[data-value] pre").textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "This browser refuses to copy";
+  }
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+});
 
 const tail = document.getElementById("tail");
 if (tail) {
