@@ -6,12 +6,11 @@ HEADWATER_EMF chooses what is told; ``headwater.meters.emf`` has the modes and w
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from headwater import lines
 from headwater.clock import Clock
 from headwater.meters import PROCESS, Meters
 
@@ -39,13 +38,14 @@ class Figures:
         self._meters = meters
         self._write = write or _print
         self._told: Mapping[str, Reading] = {}
+        level = lines.level_of(environment, "error")
+        self._lines = lines.Lines(clock, level=level, always={"process": name})
         if self.mode != OFF:
             from headwater.meters import emf
 
             if self.mode not in emf.MODES:
-                self._complain(
-                    f"HEADWATER_EMF is one of {', '.join(emf.MODES)}, not {self.mode[:40]!r}; taken for off."
-                )
+                wrong = f"HEADWATER_EMF is one of {', '.join(emf.MODES)}, not {self.mode!r}. It counts as off."
+                self._lines.say("error", "figures", message=wrong)
                 self.mode = OFF
 
     def tell(self) -> None:
@@ -65,11 +65,8 @@ class Figures:
                 self._write("".join(f"{line}\n" for line in found))
             self._told = now
         except Exception as error:
-            self._complain(f"Figures were not told to CloudWatch: {type(error).__name__}. The answer is not concerned.")
-
-    def _complain(self, message: str) -> None:
-        with contextlib.suppress(Exception):
-            sys.stderr.write(json.dumps({"level": "error", "message": message}) + "\n")
+            wrong = "Figures were not told to CloudWatch, and will be with the next ones; the answer is not concerned."
+            self._lines.say("error", "figures", message=wrong, error=lines.error_of(error))
 
 
 def _print(text: str) -> None:
