@@ -2,8 +2,9 @@
 
 The servers run in processes of their own; figures are per CPU second that the server used, since the client needs a
 core, too, and shares its caches. ``ratio_to_ceiling`` is bytes per CPU second of the gateway on the memory store beside
-those of ``kafka_ceiling``, the worst of all record sizes. Latencies are those of an S3 Standard profile in front of the
-memory store: from ``produce`` to the delivery report, and from ``produce`` to a consumer on another connection.
+those of ``kafka_ceiling``, the worst of all record sizes; ``tansu`` is a peer, where it is installed. Latencies are
+those of an S3 Standard profile in front of the memory store: from ``produce`` to the delivery report, and from
+``produce`` to a consumer on another connection.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import struct
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from headwater.bench import kafka_peer
+from headwater.bench.buckets import bucket
 from headwater.bench.contention import quantile
 from headwater.bench.http import Server, running
 from headwater.bench.slow import SlowStore
@@ -25,6 +27,7 @@ from headwater.kafka.loop import run
 from headwater.sim.latency import PROFILES
 from headwater.store import open_store
 
+STORES = ("memory", "file", "s3")
 SIZES = (100, 1_000)  # bytes of a value
 LINGER_MS = 50  # of the client
 PARTITIONS = 100  # of the topic that latencies are measured on
@@ -35,15 +38,22 @@ SETTINGS = {"acks": "all", "linger.ms": LINGER_MS, "queue.buffering.max.kbytes":
             "queue.buffering.max.messages": 2_000_000}  # fmt: skip
 
 
-def bench(mib: int = 256, seconds: float = 10.0) -> dict[str, Any]:
-    """The report of ``headwater bench kafka``: ``mib`` of values for each throughput, ``seconds`` for each latency."""
+def bench(mib: int = 256, seconds: float = 10.0, peer: str = "") -> dict[str, Any]:
+    """The report of ``headwater bench kafka``: ``mib`` of values for each throughput, ``seconds`` for each latency.
+
+    ``peer`` is Tansu's program; without one the report says how to get it.
+    """
+    program = kafka_peer.found(peer)
     with _ceiling() as server:
         ceiling = _throughput(server, mib)
     stores = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, url in (("memory", "memory://bench"), ("file", f"file://{folder}")):
-            with _gateway(url) as server:
-                stores[name] = _throughput(server, mib)
+    for name in STORES:
+        with bucket(name) as url, _gateway(url) as server:
+            stores[name] = _throughput(server, mib)
+    tansu: Any = f"not installed: {kafka_peer.INSTALL}"
+    if program:
+        with kafka_peer.running(program) as server:
+            tansu = _throughput(server, mib)
     with _gateway("memory://bench", profile="s3-standard") as server:
         latency = _latencies(server, seconds)
     with _gateway("memory://bench") as server:
@@ -54,6 +64,7 @@ def bench(mib: int = 256, seconds: float = 10.0) -> dict[str, Any]:
         "produce": {"ratio_to_ceiling": _worst(stores["memory"], ceiling, "produce")},
         "fetch": {"ratio_to_ceiling": _worst(stores["memory"], ceiling, "fetch_warm")},
         "ceiling": ceiling,
+        "tansu": tansu,
         **stores,
         "latency_s3_standard": latency,
         "idle": idle,
@@ -99,7 +110,11 @@ def _measured(server: Server, nbytes: int, records: int, work: Callable[[], obje
 
 
 def _warm_up(server: Server, topic: str, value: bytes) -> None:
-    """The first request of each kind compiles its codec."""
+    """The topic is made, and the first request of each kind compiles its codec."""
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient({"bootstrap.servers": server.url})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(FLUSH_S)
     _produce(server, topic, value, 1)
     _fetch(server, topic, 1)
 

@@ -16,7 +16,7 @@ from headwater.kafka.model import Fields, Request
 from headwater.log import kafka2
 from headwater.types import Buffer
 
-VERSIONS = {0: 10, 1: 16, 2: 7, 3: 12, 10: 2, 18: 3, 22: 4}
+VERSIONS = {0: 10, 1: 16, 2: 7, 3: 12, 10: 2, 18: 3, 19: 5, 22: 4}
 
 
 class Bare(asyncio.BufferedProtocol):
@@ -79,6 +79,9 @@ class Bare(asyncio.BufferedProtocol):
 
     def _api_22(self, request: Request) -> Fields:
         return {"producer_id": 1, "producer_epoch": 0}
+
+    def _api_19(self, request: Request) -> Fields:
+        return {"topics": [{"name": topic["name"], "num_partitions": 1} for topic in request.fields["topics"]]}
 
     def _api_0(self, request: Request) -> Fields:
         responses = []

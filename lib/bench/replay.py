@@ -14,13 +14,9 @@ Then the seek: of a partition of many small files, one record in the middle is a
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any, Final
 
@@ -29,6 +25,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
+from headwater.bench.buckets import CREDENTIALS, bucket, environment
 from headwater.bench.records import KINDS, blocks, payload_bytes
 from headwater.clock import stopwatch_s
 from headwater.errors import HeadwaterError
@@ -51,18 +48,13 @@ STORES: Final = ("file", "s3")
 TOPIC: Final = "bench"
 SEEK_FILES: Final = 10_000
 SEEK_ROWS: Final = 4  # records of each of those files
-ENVIRONMENT: Final = {
-    "AWS_ACCESS_KEY_ID": "bench",
-    "AWS_SECRET_ACCESS_KEY": "bench",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
 
 
 def bench(
     mib: int = 64, rounds: int = ROUNDS, stores: tuple[str, ...] = STORES, seek_files: int = SEEK_FILES
 ) -> dict[str, Any]:
     """The report of ``headwater bench replay``. ``ratio_to_pyarrow`` is the worst of all rows."""
-    with _environment(ENVIRONMENT):
+    with environment(CREDENTIALS):
         results = [_measured(store, kind, mib, rounds) for store in stores for kind in KINDS]
     return {
         "bench": "replay",
@@ -75,7 +67,7 @@ def bench(
 
 
 def _measured(store: str, kind: str, mib: int, rounds: int) -> dict[str, Any]:
-    with _bucket(store) as url:
+    with bucket(store) as url:
         size, records = asyncio.run(_written(url, kind, mib))
         paths = [file.url for file in files(url, TOPIC)]
         contenders = _contenders(store, url, paths)
@@ -264,46 +256,3 @@ async def _small_file(log: Namespace, base: int) -> File:
     key = archive_key(TOPIC, 0, base, base + SEEK_ROWS, log.state.seq, fresh_name(log.chain.rng, 50))
     await log.store.put(key, memoryview(built.data))
     return placed(built, base=base, end=base + SEEK_ROWS, key=key)
-
-
-# -- where it lies ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _bucket(store: str) -> Iterator[str]:
-    if store == "file":
-        with tempfile.TemporaryDirectory() as folder:
-            yield f"file://{os.path.realpath(folder)}"
-        return
-    spawn = multiprocessing.get_context("spawn")
-    mine, theirs = spawn.Pipe()
-    server = spawn.Process(target=_serve, args=(theirs,), daemon=True)
-    server.start()
-    try:
-        yield mine.recv()
-    finally:
-        mine.send("stop")
-        server.join(10)
-        server.kill()
-
-
-def _serve(pipe: Connection[Any, Any]) -> None:
-    from headwater.bench.s3_stub import serving
-
-    with serving(MemoryStore()) as url:
-        pipe.send(url)
-        pipe.recv()
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

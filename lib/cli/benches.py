@@ -71,12 +71,13 @@ def http(settings: Settings, scale: float) -> None:
 @click.command(cls=Command)
 @click.option("--mib", type=click.IntRange(min=1), default=256, show_default=True, help="Of values, each size.")
 @click.option("--seconds", type=click.FloatRange(1, 600), default=10.0, show_default=True, help="Of each latency.")
+@click.option("--peer", default="", metavar="PROGRAM", help="Tansu's program; by default that of ./.peers or PATH.")
 @pass_settings
-def kafka(settings: Settings, mib: int, seconds: float) -> None:
-    """A gateway under librdkafka, beside a bare server that keeps the bytes in memory; latencies as on S3."""
+def kafka(settings: Settings, mib: int, seconds: float, peer: str) -> None:
+    """A gateway under librdkafka, beside a bare server that keeps bytes in memory, and a peer; latencies as on S3."""
     from headwater.bench.kafka import bench
 
-    _show(settings, bench(mib, seconds))
+    _show(settings, bench(mib, seconds, peer))
 
 
 @click.command(cls=Command)
