@@ -10,7 +10,7 @@ from headwater.api.auth import digest_of, token_of
 from headwater.api.names import check_name, check_namespace_configs, check_number, check_principal, check_rule
 from headwater.api.service_base import ServiceBase, verb
 from headwater.api.verbs import AclRule, KeyInfo, NamespaceInfo, QuotaInfo
-from headwater.errors import Forbidden, InvalidRequest, NotFound
+from headwater.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from headwater.limits import ACLS_MAX, SCOPES_MAX
 from headwater.log import operations as ops
 from headwater.log.keys import fresh_name
@@ -132,6 +132,33 @@ class AdminVerbs(ServiceBase):
         self.check("alter", "cluster")
         op = ops.SetQuota(principal=principal, **bounds)
         await self._change(op, "set_quota", "cluster", CLUSTER, principal=principal, **bounds)
+
+    @verb
+    async def abort_producer(self, producer: int, epoch: int) -> None:
+        """Void what ``producer`` has reserved under ``epoch``, and fence it: its next request is refused (KIP-664).
+
+        Raises:
+            Forbidden: the principal may not alter the cluster.
+            NotFound: there is no such producer. Conflict: it has nothing open.
+            Fenced: it is at another epoch by now, so what was meant has ended already. Nothing was done.
+
+        Cost: 1 GET and 1 commit, which readers that wait for the transaction's end see.
+        """
+        check_number("producer id", producer)
+        check_number("epoch", epoch)
+        await self.enter(fresh=True)
+        self.check("alter", "cluster")
+        known = self._state.producers.get(producer)
+        if known is None:
+            raise NotFound(f"There is no producer {producer}.", producer=producer)
+        if known.epoch == epoch and not known.is_busy:
+            raise Conflict(
+                f"Producer {producer} has no transaction open that holds something; there is nothing to abort."
+            )
+        op = ops.EndReserve(pid=producer, epoch=epoch, commit=False, bump=True, after=known.steps)
+        await self._change(
+            op, "abort_transaction", "cluster", CLUSTER, producer=producer, epoch=epoch, transactional_id=known.tid
+        )
 
     @verb
     async def describe_namespace(self) -> NamespaceInfo:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from headwater import words
 from headwater.api.messages import Call, Response
 from headwater.api.verbs import GroupOffset, GroupOffsets
+from headwater.console import views
 from headwater.console.pages import Look
+from headwater.console.records import time_of
 from headwater.console.render import base_of, redirect
 from headwater.console.routing import form_at, whole
 from headwater.console.signing import check_guard, form_of
-from headwater.errors import InvalidRequest
+from headwater.errors import Conflict, InvalidRequest, NotFound
 from headwater.groups.describe import lag
+from headwater.limits import CONSOLE_TIMED_PARTITIONS
+from headwater.log.state import Topic
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,30 +99,78 @@ async def _reset(call: Call) -> Response:
     name, wanted = call.parts["group"], form.get("topic", "")
     topic = look.topic(wanted)
     look.service.check("read", "group", name)
-    to = form.get("to", "")
-    if to not in ("earliest", "latest", "offset"):
-        raise InvalidRequest(f"Offsets are reset to earliest, latest or an offset, not to {to[:20]!r}.")
-    rows = {row.partition: row for row in lag(look.state, name) if row.topic == topic.name}
-    places, table, again, skipped = {}, [], 0, 0
-    for number, part in enumerate(topic.partitions):
-        target = {"earliest": part.start, "latest": part.stable_end}.get(to)
-        if target is None:
-            target = min(max(whole("offset", form.get("offset", "")), part.start), part.stable_end)
-        known = rows[number].committed if number in rows else -1
-        places[topic.name, number] = GroupOffset(offset=target)
-        if known >= 0:
-            again, skipped = again + max(0, known - target), skipped + max(0, target - known)
-        table.append((f"partition {number}", f"{known:,}" if known >= 0 else "none", f"{target:,}"))
-    plan = Plan(
-        says=f"{again:,} records of topic {topic.name} will be read again by group {name}, and {skipped:,} will be "
-        "passed over.",
+    rows = {row.partition: row.committed for row in lag(look.state, name) if row.topic == topic.name}
+    targets = await _targets(look, topic, form)
+    plan = _reset_plan(name, topic, rows, targets)
+    if form.get("confirm") != "yes":
+        return _ask(look, plan, f"Reset group {name} in topic {topic.name}?", form, f"groups/{quote(name, safe='')}")
+    places = {(topic.name, number): GroupOffset(offset=target) for number, target in enumerate(targets)}
+    await look.service.commit_offsets(GroupOffsets(group=name, offsets=places))
+    return redirect(f"{base_of(call.request)}/groups/{quote(name, safe='')}")
+
+
+async def _targets(look: Look, topic: Topic, form: dict[str, str]) -> list[int]:
+    """Where each partition would be read from, within what it has. A time costs a search in each partition."""
+    to, parts = form.get("to", ""), topic.partitions
+    if to == "earliest":
+        return [part.start for part in parts]
+    if to == "latest":
+        return [part.stable_end for part in parts]
+    if to == "offset":
+        offset = whole("offset", form.get("offset", ""))
+        return [min(max(offset, part.start), part.stable_end) for part in parts]
+    if to != "time":
+        raise InvalidRequest(f"Offsets are reset to earliest, latest, an offset or a time, not to {to[:20]!r}.")
+    if len(parts) > CONSOLE_TIMED_PARTITIONS:
+        raise InvalidRequest(
+            f"Topic {topic.name} has more than {CONSOLE_TIMED_PARTITIONS} partitions, too many to search while a "
+            "browser waits: use `headwater group reset --to TIME`."
+        )
+    when = time_of(form.get("time", "").strip())
+    return [(await look.service.offset_of(topic.name, number, when)).offset for number in range(len(parts))]
+
+
+def _reset_plan(name: str, topic: Topic, known: dict[int, int], targets: Sequence[int]) -> Plan:
+    """Records are counted; bytes are those records at their partition's mean size, as stored."""
+    table, again, skipped, size = [], 0, 0, 0.0
+    for number, (part, target) in enumerate(zip(topic.partitions, targets, strict=True)):
+        at = known.get(number, -1)
+        if at >= 0:
+            back = max(0, at - max(target, part.start))
+            again, skipped = again + back, skipped + max(0, target - at)
+            size += back * part.bytes / max(1, part.next)
+        table.append((f"partition {number}", f"{at:,}" if at >= 0 else "none", f"{target:,}"))
+    return Plan(
+        says=f"{again:,} records of topic {topic.name}, about {words.size(round(size))} as stored, will be read again "
+        f"by group {name}, and {skipped:,} will be passed over.",
         button="Reset the offsets",
         table=tuple(table[:1_000]),
     )
+
+
+async def _abort(call: Call) -> Response:
+    look, form = await _believed(call)
+    pid, epoch = whole("producer", call.parts["producer"]), whole("epoch", form.get("epoch", ""))
+    look.service.check("alter", "cluster")
+    known = look.state.producers.get(pid)
+    if known is None:
+        raise NotFound(f"There is no producer {pid}.", producer=pid)
+    if known.epoch != epoch or not known.is_busy:
+        raise Conflict(f"The transaction of producer {pid}, epoch {epoch}, has ended meanwhile. Nothing was done.")
+    name = known.tid or f"producer {pid}"
+    held = views.held_by(look.state, pid)
+    says = (
+        f"{held.records:,} records of {name} in {len(held.places):,} partitions will never be visible; their offsets "
+        f"stay empty, and readers that wait there go on. The offsets that it meant to commit for "
+        f"{len(known.groups):,} groups stay where they are. {name} is fenced: its next request is refused, and it has "
+        "to begin anew."
+    )
+    table = tuple((place, f"{count:,} records wait", "void") for place, count in held.places[:1_000])
+    plan = Plan(says=says, button="Abort the transaction", table=table)
     if form.get("confirm") != "yes":
-        return _ask(look, plan, f"Reset group {name} in topic {topic.name}?", form, f"groups/{quote(name, safe='')}")
-    await look.service.commit_offsets(GroupOffsets(group=name, offsets=places))
-    return redirect(f"{base_of(call.request)}/groups/{quote(name, safe='')}")
+        return _ask(look, plan, f"Abort the transaction of {name}?", form, "transactions")
+    await look.service.abort_producer(pid, epoch)
+    return redirect(f"{base_of(call.request)}/transactions")
 
 
 async def _believed(call: Call) -> tuple[Look, dict[str, str]]:
@@ -133,6 +187,7 @@ def _ask(look: Look, plan: Plan, title: str, form: dict[str, str], back: str) ->
 ROUTES: Final = (
     form_at("/topics/{topic}/produce", _produce, "Append one record"),
     form_at("/topics/{topic}/delete", _delete_topic, "Delete a topic"),
+    form_at("/transactions/{producer}/abort", _abort, "Abort what a producer has open, and fence it"),
     form_at("/groups/{group}/delete", _delete_group, "Delete a group"),
     form_at("/groups/{group}/reset", _reset, "Reset a group's offsets"),
 )

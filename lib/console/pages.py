@@ -250,8 +250,14 @@ async def _transactions(call: Call) -> Response:
         here="transactions",
         title="Transactions and producers",
         open=rows,
-        producers=views.paged(producers, number_in(call, "page", 1)),
+        producers=_shown_producers(look, views.paged(producers, number_in(call, "page", 1))),
+        may_abort=look.service.may("alter", "cluster"),
     )
+
+
+def _shown_producers(look: Look, found: views.Paged[Any]) -> views.Paged[views.ProducerRow]:
+    rows = [views.producer_row(look.state, one) for one in found.rows]
+    return views.Paged(rows, found.total, found.number, found.pages)
 
 
 async def _streams(call: Call) -> Response:

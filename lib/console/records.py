@@ -130,10 +130,10 @@ async def _begin(service: Service, topic: Topic, query: Query) -> int:
         return max(place.start, place.stable_end - CONSOLE_RECORDS)
     if text.isascii() and text.isdecimal() and len(text) <= 18:
         return min(max(int(text), place.start), place.stable_end)
-    return (await service.offset_of(topic.name, query.partition, _time(text))).offset
+    return (await service.offset_of(topic.name, query.partition, time_of(text))).offset
 
 
-def _time(text: str) -> int:
+def time_of(text: str) -> int:
     """ISO 8601, without a zone in UTC, in ms since 1970. Raises ``InvalidRequest``."""
     try:
         when = datetime.fromisoformat(text)

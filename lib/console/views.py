@@ -14,7 +14,7 @@ from headwater.console.commits import Commit
 from headwater.groups.describe import lag, phase_of
 from headwater.limits import CONSOLE_ROWS
 from headwater.log.config import TopicConfig
-from headwater.log.state import Group, Partition, State, Topic
+from headwater.log.state import Group, Partition, Producer, State, Topic
 
 T = TypeVar("T")
 Sees = Callable[[str], bool]
@@ -287,3 +287,56 @@ def transactions(state: State, now_ms: int, sees: Sees) -> list[Transaction]:
         if producer.is_busy and sees(producer.tid)
     ]
     return sorted(found, key=lambda one: one.deadline_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRecords:
+    """Records that wait for a producer's end, by place."""
+
+    records: int
+    places: Sequence[tuple[str, int]]
+
+
+def held_by(state: State, pid: int) -> HeldRecords:
+    """What of the open transaction of ``pid`` nobody can read yet."""
+    found = []
+    for topic, number in state.producers[pid].open:
+        if (partition := state.partition(topic, number)) is not None:
+            count = sum(held.entry.count for held in partition.held if held.pid == pid)
+            found.append((f"{state.topics[topic].name}-{number}", count))
+    return HeldRecords(sum(count for _, count in found), found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerRow:
+    """A producer. ``last`` is the newest sequence and place that its present epoch has written, if any."""
+
+    id: int
+    tid: str
+    epoch: int
+    last_ms: int
+    partitions: int
+    last: Sequence[tuple[str, int]]
+    fenced: int  # epochs before this one: whoever still has one is refused
+    busy: bool
+
+
+def producer_row(state: State, producer: Producer) -> ProducerRow:
+    """One of a page's: the newest batch of each partition tells the last sequence."""
+    known = [
+        (f"{state.topics[topic].name}-{number}", written.batches[-1][0] + written.batches[-1][1] - 1, written.epoch)
+        for topic, places in producer.sequences.items()
+        if topic in state.topics
+        for number, written in places.items()
+        if written.batches
+    ]
+    return ProducerRow(
+        id=producer.id,
+        tid=producer.tid,
+        epoch=producer.epoch,
+        last_ms=producer.last_ms,
+        partitions=len(known),
+        last=[(place, sequence) for place, sequence, epoch in known if epoch == producer.epoch][:3],
+        fenced=producer.epoch,
+        busy=producer.is_busy,
+    )

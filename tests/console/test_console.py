@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import unescape
 from urllib.parse import urlencode
 
@@ -27,16 +27,19 @@ from headwater.console.process import process
 from headwater.console.render import POLICY, ago, dollars, moment, rate
 from headwater.console.signing import guard
 from headwater.console.views import lag_history, lags, paged
+from headwater.errors import Conflict, Fenced, InvalidRequest, NotFound
 from headwater.limits import CONSOLE_CELL_BYTES, CONSOLE_FETCH_BYTES, CONSOLE_RECORDS
-from headwater.log.batch import encode_arrow
+from headwater.log.batch import batch_of_records, encode_arrow
 from headwater.log.codec_schema import TIMESTAMP
 from headwater.log.namespace import Namespace
-from headwater.log.operations import CommitOffsets, CreateTopic, OffsetEntry
+from headwater.log.operations import CommitOffsets, CreateTopic, InitProducer, OffsetEntry, Reserve
+from headwater.log.writer import Append
 from headwater.meters import Meters, families
 from headwater.store.memory import MemoryStore
 from headwater.store.metered import MeteredStore
 from headwater.streams.plan import changelog_topic
 from headwater.streams.runner.job import JOB
+from headwater.types import Record
 from headwater.words import size
 from tests.log.helpers import Fold, chunk
 
@@ -277,7 +280,12 @@ def test_a_reset_says_what_it_will_do_and_waits_for_a_yes() -> None:
     async def test(browser: Browser) -> None:
         form = {"guard": await browser.guard("/console/groups/readers"), "topic": "greetings", "to": "earliest"}
         asked = (await browser.post("/console/groups/readers/reset", form)).body.decode()
-        assert "1 records of topic greetings will be read again" in asked
+        assert "1 records of topic greetings, about" in asked
+        for to, then in (("time", {"time": "1970-01-01T00:00:01.001"}), ("offset", {"offset": "99"})):
+            shown = (await browser.post("/console/groups/readers/reset", {**form, "to": to, **then})).body.decode()
+            assert f">{'1' if to == 'time' else '3'}</td>" in shown
+        wrong = await browser.post("/console/groups/readers/reset", {**form, "to": "time", "time": "soon"})
+        assert (400, True) == (wrong.status, "no place to begin" in wrong.body.decode())
         await browser.space.refresh()
         assert 1 == browser.space.state.groups["readers"].offsets[1][0].offset
         done = await browser.post("/console/groups/readers/reset", {**form, "confirm": "yes"})
@@ -297,6 +305,55 @@ def test_a_deletion_waits_for_a_yes(what: str, name: str) -> None:
         assert 200 == (await browser.get(path)).status
         assert 303 == (await browser.post(f"{path}/delete", {**form, "confirm": "yes"})).status
         assert 404 == (await browser.get(path)).status
+
+    browsing(test)
+
+
+async def reserved(space: Namespace) -> int:
+    """A transaction that is open, and holds one record of partition 1."""
+    pid = (await space.writer.commit(ops=[InitProducer(tid="shop")])).values["pid"]
+    batch = replace(batch_of_records([Record(key=b"k", value=b"v")], default_timestamp=1), producer_id=pid)
+    append = Append(topic=1, partition=1, batch=replace(batch, producer_epoch=0, sequence=0))
+    await space.writer.commit([append], [Reserve(pid=pid, epoch=0, timeout_ms=60_000)])
+    return int(pid)
+
+
+def test_a_transaction_is_aborted_once_after_a_yes_and_its_producer_is_fenced() -> None:
+    async def test(browser: Browser) -> None:
+        pid = await reserved(browser.space)
+        page = await browser.page("/console/transactions")
+        assert "greetings-1: 0" in page  # its last sequence
+        form = {"guard": await browser.guard("/console/transactions"), "epoch": "0"}
+        path = f"/console/transactions/{pid}/abort"
+        asked = unescape((await browser.post(path, form)).body.decode())
+        assert "1 records of shop in 1 partitions will never be visible" in asked
+        await browser.space.refresh()
+        assert browser.space.state.producers[pid].is_busy
+        assert 303 == (await browser.post(path, {**form, "confirm": "yes"})).status
+        await browser.space.refresh()
+        known = browser.space.state.producers[pid]
+        assert (False, 1, 1) == (known.is_busy, known.epoch, browser.space.topic("greetings").partitions[1].stable_end)
+        assert "epochs before 1" in await browser.page("/console/transactions")
+        again = await browser.post(path, {**form, "confirm": "yes"})
+        assert (409, True) == (again.status, "Nothing was done" in again.body.decode())
+
+    browsing(test)
+
+
+def test_what_is_not_open_is_not_aborted() -> None:
+    async def test(browser: Browser) -> None:
+        owner = Service(browser.space)
+        with pytest.raises(NotFound):
+            await owner.abort_producer(9, 0)
+        pid = (await browser.space.writer.commit(ops=[InitProducer(tid="idle")])).values["pid"]
+        with pytest.raises(Conflict):
+            await owner.abort_producer(pid, 0)
+        busy = await reserved(browser.space)
+        with pytest.raises(InvalidRequest):
+            await owner.abort_producer(busy, 5)  # an epoch that it has not reached
+        await owner.abort_producer(busy, 0)
+        with pytest.raises(Fenced):
+            await owner.abort_producer(busy, 0)
 
     browsing(test)
 
@@ -341,6 +398,7 @@ def test_strangers_are_asked_for_a_token_and_a_reader_may_not_delete() -> None:
         assert 403 == refused.status
         assert "You may not do this" in refused.body.decode()
         assert 403 == (await browser.get("/console/commits")).status
+        assert 403 == (await browser.post("/console/transactions/0/abort", {**form, "epoch": "0"})).status
         assert "/groups/readers" not in await browser.page("/console/groups")
 
     browsing(test, auth="token")
