@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def _long_form(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[st
 _Loader.add_multi_constructor("!", _long_form)  # type: ignore[no-untyped-call]
 
 
+@cache
 def source() -> dict[str, Any]:
-    """The template as it is written."""
+    """The template as it is written, for those who only read it."""
     document: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
     return document
 
