@@ -111,7 +111,8 @@ def _measured(server: Server, nbytes: int, records: int, work: Callable[[], obje
 
 def _warm_up(server: Server, topic: str, value: bytes) -> None:
     """The topic is made, and the first request of each kind compiles its codec."""
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.cimpl import NewTopic
 
     admin = AdminClient({"bootstrap.servers": server.url})
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(FLUSH_S)
