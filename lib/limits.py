@@ -345,11 +345,11 @@ CONSOLE_FILTERED = 5_000  # records that a filter looks at before it asks whethe
 CONSOLE_CELL_BYTES = 4 * KIB  # of a key, a value or a header: the rest is counted, not shown
 CONSOLE_DECODE_BYTES = 16 * KIB  # of a value that is decoded by a schema: its work and depth are bounded by its bytes
 CONSOLE_RECURSIVE_BYTES = KIB  # … by an Avro schema that contains itself: each byte may be a level of C's stack
-CONSOLE_ARROW_BYTES = MIB  # of a value that is an Arrow stream, also decoded
+CONSOLE_ARROW_BYTES = 8 * MIB  # of a value that is an Arrow stream, also decoded: one record at its largest
 CONSOLE_ARROW_ROWS = 20  # of a value that is an Arrow stream
 CONSOLE_TIMED_PARTITIONS = 256  # of a topic whose offsets are reset to a time: each is a search of 1 to 3 GETs
 CONSOLE_VERIFY_OBJECTS = 5_000  # up to which the storage page looks for orphans as `headwater verify` does …
-CONSOLE_VERIFY_BYTES = 256 * MIB  # … and bytes of manifests, which that reads
+CONSOLE_VERIFY_BYTES = 256 * MIB  # … and bytes, all of which that reads
 CONSOLE_FORM_FIELDS_MAX = 64  # fields of a form; the largest has a dozen
 CONSOLE_ORPHANS_MAX = 1_000_000  # objects that one search for orphans lists
 

@@ -20,6 +20,7 @@ from headwater.console.signing import guard
 from headwater.errors import HeadwaterError, InvalidRequest, NotFound
 from headwater.groups.describe import group_info, lag
 from headwater.limits import CONSOLE_COMMITS, CONSOLE_FLOW_COMMITS
+from headwater.log.config import NamespaceConfig
 from headwater.log.history import state_at
 from headwater.log.state import State, Topic
 
@@ -111,6 +112,9 @@ async def _overview(call: Call) -> Response:
         "flow": views.flow(state, commits, now_ms, look.sees_topic),
         "sees_all": sees_all,
         "span_ms": now_ms - since_ms,
+        "bar_ms": max(1_000, (now_ms - since_ms) // charts.BARS),
+        "peak_bytes": max(size for _, _, size in spans),
+        "peak_commits": max(count for count, _, _ in spans),
         "chart_bytes": charts.bars([size for _, _, size in spans]),
         "chart_commits": charts.bars([count for count, _, _ in spans]),
         "behind": views.groups(state, look.sees_group, part="", order="lag", number=1).rows[:8],
@@ -143,7 +147,7 @@ async def _topic(call: Call) -> Response:
     look = await Look.of(call)
     topic = look.topic(call.parts["topic"])
     parts = views.paged(list(enumerate(topic.partitions)), number_in(call, "page", 1))
-    rows = [(number, part, part.hot_bytes, views.archived_bytes(part)) for number, part in parts.rows]
+    rows = [(number, part, views.hot_bytes(part), views.archived_bytes(part)) for number, part in parts.rows]
     readers = [
         row
         for row in (lag_row for group in look.state.groups for lag_row in _lag_of(look, group, topic.id))
@@ -313,27 +317,34 @@ def _names(state: State) -> dict[int, str]:
 
 
 async def _storage(call: Call) -> Response:
-    from headwater.console.storage import kinds_of
+    from headwater.console.storage import checked, kinds_of, reach
 
     look = await Look.of(call)
     look.service.check("describe", "cluster")
-    counted = call.request.query.get("count", "") == "1"
+    wanted = {name: call.request.query.get(name, "") == "1" for name in ("count", "orphans")}
     return look.page(
         "storage.html",
         here="storage",
         title="Storage",
-        boundary=await call.namespace.chain.read_boundary(),
+        reach=await reach(call.namespace),
+        history_ms=NamespaceConfig.of(look.state.config).history_retention_ms,
         paged_upto=look.state.paged,
         pages=len(look.state.pages),
         origins=look.state.origins,
         tail_entries=look.state.tail_entries,
-        topics=views.topics(look.state, look.sees_topic, part="", order="bytes", number=1, internal=True),
-        kinds=await kinds_of(call.namespace) if counted else None,
+        topics=views.archiving(look.state, look.sees_topic, number_in(call, "page", 1)),
+        kinds=await kinds_of(call.namespace) if wanted["count"] or wanted["orphans"] else None,
+        checked=await checked(call.namespace) if wanted["orphans"] else None,
         config=sorted(look.state.config.items()),
     )
 
 
 _TAIL: Final = {**records.PARAMETERS, "offset": "where to begin"}
+_STORAGE: Final = {
+    "count": "`1`: list and count every object",
+    "orphans": "`1`: read them all, and say what nothing names",
+    "page": "of topics",
+}
 _SEARCH: Final = {"q": "part of a name", "sort": "the order", "page": "its number"}
 
 
@@ -349,5 +360,5 @@ ROUTES: Final = (
     page_at("/streams", _streams, "Jobs of stream processing"),
     page_at("/commits", _commits, "The chain of commits", {"upto": "the newest one to show"}),
     page_at("/commits/{commit}", _commit, "What a commit did, and what there was as of it"),
-    page_at("/storage", _storage, "Where bytes lie", {"count": "`1`: list and count every object"}),
+    page_at("/storage", _storage, "Where bytes lie", _STORAGE),
 )

@@ -64,12 +64,23 @@ def topic_row(topic: Topic) -> TopicRow:
         name=topic.name,
         partitions=len(parts),
         records=sum(part.stable_end - part.start for part in parts),
-        hot_bytes=sum(part.hot_bytes for part in parts),
+        hot_bytes=sum(hot_bytes(part) for part in parts),
         archived_bytes=sum(map(archived_bytes, parts)),
         policy=topic.config.get("cleanup.policy", "delete"),
         schema=topic.schema.format if topic.schema else "",
         stalled=sum(bool(part.held) for part in parts),
     )
+
+
+def hot_bytes(part: Partition) -> int:
+    """Stored bytes of the chunks that readers still need.
+
+    Those of chunks that an index page covers are not in the state: there they are as many records at the partition's
+    mean size, so the figure is an estimate for a partition that has spilled.
+    """
+    first = part.tail[0].base if part.tail else part.next
+    spilled = max(0, first - part.hot)
+    return part.hot_bytes + spilled * part.bytes // max(1, part.next)
 
 
 def archived_bytes(part: Partition) -> int:
@@ -223,29 +234,35 @@ class Flow:
     intents: float  # of each commit: more than one is company that shared a PUT
     usd_per_h: float
     usd_month: float
-    topics: Sequence[tuple[str, float, float, float]]  # name, records/s, bytes/s, dollars an hour
+    topics: Sequence[tuple[str, float, float, float, float]]  # name, records/s, bytes/s, PUTs/h, dollars an hour
 
 
 def flow(state: State, commits: Sequence[Commit], now_ms: int, sees: Sees) -> Flow:
-    """Rates over the last hour, or as far as ``commits`` reach back. Each commit is a PUT, each merged segment one."""
+    """Rates over the last hour, or as far as ``commits`` reach back. Each commit is a PUT, each merged segment one.
+
+    The PUTs of a commit are its topics', in proportion to the bytes that each has in it; those of a commit without
+    records are nobody's. A topic's dollars are its PUTs.
+    """
     recent = [commit for commit in commits if commit.time_ms > now_ms - HOUR_MS]
     span_ms = max(1_000, now_ms - min((commit.time_ms for commit in recent), default=now_ms))
     seconds = span_ms / 1_000
-    by_topic: dict[int, tuple[int, int]] = {}
+    by_topic: dict[int, tuple[int, int, float]] = {}
     puts = 0
     for commit in recent:
-        puts += 1 + commit.merged
+        own = 1 + commit.merged
+        puts += own
         for topic, (records, size) in commit.by_topic.items():
-            known = by_topic.get(topic, (0, 0))
-            by_topic[topic] = known[0] + records, known[1] + size
-    total = sum(size for _, size in by_topic.values()) or 1
-    usd_per_h = puts * PUT_USD * HOUR_MS / span_ms
+            known = by_topic.get(topic, (0, 0, 0.0))
+            share = own * size / max(1, commit.bytes)
+            by_topic[topic] = known[0] + records, known[1] + size, known[2] + share
+    hours = span_ms / HOUR_MS
+    usd_per_h = puts * PUT_USD / hours
     named = [
-        (state.topics[topic].name, records / seconds, size / seconds, usd_per_h * size / total)
-        for topic, (records, size) in by_topic.items()
+        (state.topics[topic].name, records / seconds, size / seconds, share / hours, share * PUT_USD / hours)
+        for topic, (records, size, share) in by_topic.items()
         if topic in state.topics and sees(state.topics[topic].name)
     ]
-    stored = sum(part.hot_bytes + archived_bytes(part) for topic in state.topics.values() for part in topic.partitions)
+    stored = sum(hot_bytes(part) + archived_bytes(part) for topic in state.topics.values() for part in topic.partitions)
     return Flow(
         span_ms=span_ms,
         commits_per_s=len(recent) / seconds,
@@ -339,4 +356,36 @@ def producer_row(state: State, producer: Producer) -> ProducerRow:
         last=[(place, sequence) for place, sequence, epoch in known if epoch == producer.epoch][:3],
         fenced=producer.epoch,
         busy=producer.is_busy,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveRow:
+    """How far the archiver has come in a topic. ``waiting`` records are in chunks alone."""
+
+    name: str
+    records: int
+    archived: int
+    waiting: int
+    hot_bytes: int
+    archived_bytes: int
+
+
+def archiving(state: State, sees: Sees, number: int) -> Paged[ArchiveRow]:
+    """A page of topics, those with the most hot bytes first."""
+    rows = [_archive_row(topic) for topic in state.topics.values() if sees(topic.name)]
+    return paged(sorted(rows, key=lambda row: (-row.hot_bytes, row.name)), number)
+
+
+def _archive_row(topic: Topic) -> ArchiveRow:
+    parts = topic.partitions
+    records = sum(part.stable_end - part.start for part in parts)
+    waiting = sum(max(0, part.stable_end - part.hot) for part in parts)
+    return ArchiveRow(
+        name=topic.name,
+        records=records,
+        archived=records - waiting,
+        waiting=waiting,
+        hot_bytes=sum(hot_bytes(part) for part in parts),
+        archived_bytes=sum(map(archived_bytes, parts)),
     )

@@ -18,6 +18,7 @@ from headwater.api.messages import Request, Response
 from headwater.api.runtime import Settings, app_for
 from headwater.api.service import Service
 from headwater.api.verbs import AclRule
+from headwater.console import storage
 from headwater.console.app import ConsoleApp
 from headwater.console.cells import LINE_MAX, cell
 from headwater.console.charts import bars, buckets
@@ -26,13 +27,15 @@ from headwater.console.jobs import jobs
 from headwater.console.process import process
 from headwater.console.render import POLICY, ago, dollars, moment, rate
 from headwater.console.signing import guard
-from headwater.console.views import lag_history, lags, paged
+from headwater.console.views import PUT_USD, archiving, flow, hot_bytes, lag_history, lags, paged
 from headwater.errors import Conflict, Fenced, InvalidRequest, NotFound
 from headwater.limits import CONSOLE_CELL_BYTES, CONSOLE_FETCH_BYTES, CONSOLE_RECORDS
 from headwater.log.batch import batch_of_records, encode_arrow
 from headwater.log.codec_schema import TIMESTAMP
+from headwater.log.keys import segment_key
 from headwater.log.namespace import Namespace
 from headwater.log.operations import CommitOffsets, CreateTopic, InitProducer, OffsetEntry, Reserve
+from headwater.log.state import Entry, Partition
 from headwater.log.writer import Append
 from headwater.meters import Meters, families
 from headwater.store.memory import MemoryStore
@@ -122,6 +125,7 @@ PAGES = [
     "/console/commits",
     "/console/commits/2",
     "/console/storage?count=1",
+    "/console/storage?orphans=1",
     "/namespaces/default/console/topics",
 ]
 
@@ -412,6 +416,51 @@ def test_what_is_no_token_is_said_to_be_none(token: str) -> None:
         assert "That is no token" in response.body.decode()
 
     browsing(test, auth="token")
+
+
+def test_orphans_are_found_as_verify_finds_them_and_not_where_that_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(browser: Browser) -> None:
+        assert "There are none" in await browser.page("/console/storage?orphans=1")
+        await browser.space.store.put(segment_key(browser.space.state.seq, "writer", 1), b"x" * 77)
+        text = await browser.page("/console/storage?orphans=1")
+        assert re.search(r"segments</td><td class=\"n\">1</td><td class=\"n\">77 B", text)
+        monkeypatch.setattr(storage, "CONSOLE_VERIFY_OBJECTS", 1)
+        refused = await browser.get("/console/storage?orphans=1")
+        assert (400, True) == (refused.status, "use `headwater verify`" in unescape(refused.body.decode()))
+
+    browsing(test)
+
+
+def test_the_puts_of_a_commit_are_its_topics_by_their_bytes() -> None:
+    fold = Fold()
+    one, two = fold.topic(name="one"), fold.topic(name="two")
+    commit = replace(
+        summary(fold.manifests[-1]), time_ms=1_000, merged=1, records=4, bytes=4, by_topic={one: (1, 1), two: (3, 3)}
+    )
+    found = flow(fold.state, [commit], 1_000 + 3_600_000 - 1, lambda _: True)
+    shares = {name: (round(puts, 3), round(usd / PUT_USD, 3)) for name, _, _, puts, usd in found.topics}
+    assert {"one": (0.5, 0.5), "two": (1.5, 1.5)} == shares
+    assert 2 == round(found.usd_per_h / PUT_USD, 3)
+
+
+def test_chunks_that_an_index_page_covers_are_counted_at_their_mean_size() -> None:
+    entry = Entry(base=6, count=4, codec="arrow", seq=2, obj="o", pos=0, len=40, crc=0, min=0, max=0)
+    part = Partition(next=10, bytes=100, tail=[entry])
+    assert 40 + 60 == hot_bytes(part)
+    assert 40 == hot_bytes(Partition(start=6, next=10, bytes=100, tail=[entry]))
+    assert 100 == hot_bytes(Partition(next=10, bytes=100))
+    assert 0 == hot_bytes(Partition())
+
+
+def test_the_archivers_progress_counts_what_can_be_read() -> None:
+    fold = Fold()
+    topic = fold.topic(name="t")
+    fold.done(chunk(topic=topic, count=5))
+    (row,) = archiving(fold.state, lambda _: True, 1).rows
+    assert (5, 0, 5) == (row.records, row.archived, row.waiting)
+    assert [] == archiving(fold.state, lambda _: False, 1).rows
 
 
 # -- files, numbers, charts ------------------------------------------------------------------------------------
