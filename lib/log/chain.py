@@ -41,6 +41,7 @@ from headwater.store.base import Blob, Body, ObjectStore, Stat
 from headwater.store.retry import retrying
 
 T = TypeVar("T")
+CHASE_ROUNDS = 8  # of fetches, about 80 manifests in all: who is not at the tip by then sets itself a last one to fold
 LOOK_AGAIN_MAX = 3  # how often a cold start looks for a snapshot that the collector does not take away under it
 Listener = Callable[[Manifest, list[Outcome]], None]
 
@@ -51,6 +52,14 @@ class _Fresh:
 
     state: State
     first: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """A number that no manifest had when it was asked for, at ``at``: what was acknowledged before lies below it."""
+
+    seq: int
+    at: tuple[int, float]
 
 
 class Chain:
@@ -137,11 +146,11 @@ class Chain:
         return data is not None
 
     async def refresh(self) -> None:
-        """Fold until a GET that began after this call has found no successor.
+        """Fold up to a number of which a request that began after this call has found no manifest.
 
-        What was acknowledged anywhere before the call is in the state after it. Callers at the same
-        time share the work. Cost: 1 GET at the tip; behind it, one GET a manifest, up to 16 at once
-        within ``options.catch_up_bytes_max``.
+        What was acknowledged anywhere before the call is in the state after it. It ends though others write faster
+        than this process reads. Callers at the same time share the work. Cost: 1 GET at the tip; behind it, one GET
+        a manifest, up to 16 at once within ``options.catch_up_bytes_max``; far behind it, also a few HEADs.
         """
         ticket = self._checks_started
         async with self._checking:
@@ -230,16 +239,21 @@ class Chain:
 
     async def _catch_up(self) -> None:
         fresh = await self._load() if self.is_stale() else None
-        parallel = 1
+        gap: _Gap | None = None
+        parallel, rounds = 1, 0
         while True:
             state = self.state if fresh is None else fresh.state
+            if gap is None and rounds == CHASE_ROUNDS:
+                gap = await self._gap_above(state.seq)
+            rounds += 1
             before, seq = self.now(), state.seq + 1
             found = await together(*(self.read_slot(seq + i) for i in range(parallel)))
             if fresh is None and self.is_stale():
-                fresh = await self._load()
+                fresh, gap, rounds = await self._load(), None, 0
                 continue
             for i, data in enumerate(found):
                 if data is None:
+                    gap = _Gap(seq + i, before)
                     break
                 if seq + i == state.seq + 1:
                     manifest = read_manifest(data, seq + i)
@@ -247,15 +261,31 @@ class Chain:
                         self.fold(manifest, len(data), data)
                     else:
                         self._apply(state, manifest, len(data), data)
-            if found[0] is None and seq == state.seq + 1:
+            if gap is not None and gap.seq <= state.seq + 1:
                 if fresh is None:
-                    self.known(before)
+                    self.known(gap.at)
                     return
                 if await self.read_boundary() <= fresh.first:
-                    self._start_from(fresh.state, fresh.first, before)
+                    self._start_from(fresh.state, fresh.first, gap.at)
                     return
-                fresh = await self._load()
+                fresh, gap, rounds = await self._load(), None, 0
             parallel = min(parallel * 2, self._parallel_max()) if found[-1] is not None else 1
+
+    async def _gap_above(self, seq: int) -> _Gap:
+        """A number above ``seq`` that has no manifest yet, at most twice as far away as the tip is.
+
+        For who reads more slowly than others write, and would follow the tip for ever: it has a last number to fold.
+
+        Cost: 1 HEAD for each doubling of the distance.
+        """
+        ahead = CATCH_UP_PARALLEL_MAX
+        while True:
+            before, key = self.now(), keys.manifest_key(seq + ahead)
+            try:
+                await self.retry(lambda key=key: self.store.head(key))  # type: ignore[misc]
+            except NotFound:
+                return _Gap(seq + ahead, before)
+            ahead *= 2
 
     def _parallel_max(self) -> int:
         return max(1, min(CATCH_UP_PARALLEL_MAX, self.options.catch_up_bytes_max // MANIFEST_BYTES_MAX))

@@ -22,7 +22,7 @@ from headwater.sim.loop import SimClock, sim_loop
 from headwater.store.base import ObjectStore
 from headwater.store.memory import MemoryStore
 from tests.log.helpers import Fold, chunk, manifest, memory, simulate, stored
-from tests.log.helpers_store import Gate, Scripted, after, away, ok, slow, then
+from tests.log.helpers_store import Act, Gate, Scripted, after, away, ok, slow, then
 
 
 class World:
@@ -338,6 +338,66 @@ def test_refresh_sees_what_was_there_before_the_call_and_steps_go_one_by_one() -
         await world.grow(40)
         await chain.refresh()
         world.same(chain)
+
+    simulate(main())
+
+
+def test_a_look_ends_at_the_first_number_without_a_manifest() -> None:
+    async def main() -> None:
+        world = World()
+        chain = world.chain()
+        await chain.refresh()
+        await world.grow(2)
+        world.store.calls.clear()
+        await chain.refresh()
+        world.same(chain)
+        assert {"get": 3} == world.store.calls
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("known", [0, 5])
+@pytest.mark.parametrize("each", [1, 3])
+def test_a_refresh_ends_though_others_write_faster_than_it_reads(each: int, known: int) -> None:
+    """A gateway whose store dawdled followed the tip for ever, and so never began to serve."""
+    grown_max = 3_000
+
+    async def main() -> None:
+        world = World()
+        chain = world.chain()
+        await world.grow(known)
+        if known:
+            await chain.refresh()
+        await world.grow(100)
+        before = world.fold.state.seq
+
+        async def outpaced(_: Scripted, act: Act) -> object:
+            if world.fold.state.seq < grown_max:
+                await world.grow(each)
+            return await act()
+
+        world.store.always["get"] = outpaced
+        await chain.refresh()
+        assert before <= chain.state.seq < world.fold.state.seq < grown_max
+        assert world.store.calls["head"] <= 8
+        world.store.always.clear()
+        await chain.refresh()
+        world.same(chain)
+
+    simulate(main())
+
+
+def test_who_is_set_a_last_manifest_and_sleeps_begins_again() -> None:
+    async def main() -> None:
+        world = World()
+        chain = world.chain()
+        await chain.refresh()
+        await world.grow(100)
+        world.store.will("head", slow(sim_loop(), STALE_AFTER_S + 1))
+        loads = chain.loads
+        await chain.refresh()
+        world.same(chain)
+        assert (loads + 1, 0.0) == (chain.loads, chain.age_s())
 
     simulate(main())
 
