@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,7 +113,8 @@ class Deployment:
     def deploy(self, **parameters: str) -> None:
         """``scripts/deploy``, as people call it."""
         given = [f"{name}={value}" for name, value in {"AuthMode": "token", **parameters}.items()]
-        out = command(ROOT / "scripts/deploy", "localstack", *given, environment=self.environment)
+        environment = {**self.environment, "CONSOLE": parameters.get("Console", "no")}
+        out = command(ROOT / "scripts/deploy", "localstack", *given, environment=environment)
         outputs = json.loads(out[out.rindex("\n[\n") :])
         self.outputs = {output["OutputKey"]: output["OutputValue"].rstrip("/") for output in outputs}
 
@@ -394,11 +396,16 @@ def bucket(to: Deployment, notes: list[str]) -> None:
     notes.append("its policy has arrived; LocalStack knows no lifecycle rules of CloudFormation, tests/deploy does")
 
 
+def megabytes(function: str) -> float:
+    """What a function ships, unzipped."""
+    folder = ROOT / f".aws-sam/build/{function.capitalize()}Function"
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
 def sizes(notes: list[str]) -> None:
     """What each function ships."""
     for function in FUNCTIONS:
-        folder = ROOT / f".aws-sam/build/{function.capitalize()}Function"
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+        size = megabytes(function)
         notes.append(f"{function} {size:.0f}")
         if size > UNZIPPED_MB_MAX:
             raise Failed(f"{function} has {size:.0f} MB; Lambda takes {UNZIPPED_MB_MAX}.")
@@ -429,6 +436,22 @@ async def redeployed(to: Deployment, before: list[Any], notes: list[str]) -> Non
     await until(known, "the new namespace is served")
     to.token = kept
     notes.append(f"{len(before)} records are there, one more was written, changed settings have arrived")
+
+
+def console(to: Deployment, notes: list[str]) -> None:
+    """Pages by the token of an API key; the form for whoever has none."""
+    url = to.outputs["ConsoleUrl"]
+    same(303, to.curl("GET", f"{url}/topics", token=False)[0], "the console without a key")
+    status, form = to.curl("GET", f"{url}/sign-in", token=False)
+    same((200, True), (status, 'name="token"' in form), "the form")
+    files = sorted(set(re.findall(r'"(/console/static/[^"]+)"', form)))
+    found = [to.curl("GET", url.removesuffix("/console") + file, token=False)[0] for file in files]
+    same([200, 200, 200], found, "its files")
+    # LocalStack lets a function set no cookie, so this is what a browser would send then.
+    cookie = f"cookie: headwater_token={to.token}"
+    status, page = to.curl("GET", f"{url}/topics/events/messages?from=earliest", "", cookie, token=False)
+    same((200, True), (status, "<article" in page), "a page of messages")
+    notes.append(f"the form, its files, messages by a key; {megabytes('console'):.0f} MB unzipped")
 
 
 async def deleted(to: Deployment, records: int, notes: list[str]) -> None:
@@ -477,9 +500,11 @@ async def run(emulator: Emulator, steps: Steps) -> None:
         bucket(to, notes)
     before = await read_all(to.url("groups"), "events", 4, token=to.token)
     with steps.step("scripts/deploy again, with other parameters"):
-        to.deploy(Namespaces="default,other", ControlMemory="768")
+        to.deploy(Namespaces="default,other", ControlMemory="768", Console="yes")
     with steps.step("after the redeployment") as notes:
         await redeployed(to, before, notes)
+    with steps.step("the console, by curl") as notes:
+        console(to, notes)
     with steps.step("sam delete") as notes:
         await deleted(to, len(before) + 1, notes)
 
