@@ -359,3 +359,5 @@ LINE_TEXT_MAX = 500  # characters of one field: names and messages are shorter, 
 LINE_INTENTS_MAX = 16  # intents of one request that its line lists; the rest is counted
 LINE_BYTES_MAX = 16 * KIB  # one line: a pipe keeps up to 4 KiB whole, CloudWatch takes 256 KiB
 REQUEST_ID_MAX = 128  # characters of an id that a client gives its request
+TRACE_LINKS_MAX = 32  # spans that one span is linked to; the specification's own bound is 128
+TRACE_HEADER_BYTES_MAX = 512  # W3C Trace Context: a tracestate that is longer need not be carried on

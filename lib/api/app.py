@@ -14,10 +14,11 @@ import asyncio
 import random
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from headwater import lines
+from headwater import lines, tracing
 from headwater.api import asking, media
 from headwater.api.errors_http import respond, too_late, unexpected
 from headwater.api.messages import Call, HttpError, Request, Response, Route
@@ -97,8 +98,10 @@ class App:
         began_s = self.clock.elapsed_s()
         if not request.id:
             request = replace(request, id=self.fresh_id())
-        with lines.listening() as heard:
+        with lines.listening() as heard, _span(request) if tracing.is_on() else nullcontext() as span:
             response, route = await self._served_by(request, budget_s)
+            if span is not None:
+                _ended(span, request, route, response, heard)
         # A path or a method without a route is of the client's choosing, and no label.
         labels = (route.pattern, route.method) if route is not None else ("none", "none")
         self._meters.counter(families.HTTP_REQUESTS, *labels, f"{response.status // 100}xx").add()
@@ -316,6 +319,29 @@ class App:
         self._namespaces.clear()
         if self._close is not None:
             await self._close()
+
+
+def _span(request: Request) -> AbstractContextManager[Any]:
+    """The span of a request: it goes on with the trace of its client."""
+    return tracing.span(
+        request.method[:16],
+        "SERVER",
+        parent=tracing.continued(request.headers),
+        http__request__method=request.method[:16],
+        headwater__request=request.id,
+        headwater__namespace=request.namespace,
+    )
+
+
+def _ended(span: Any, request: Request, route: Route | None, response: Response, heard: lines.Heard) -> None:
+    if route is not None:
+        span.update_name(f"{request.method[:16]} {route.pattern}")
+        span.set_attribute("http.route", route.pattern)
+    span.set_attribute("http.response.status_code", response.status)
+    if heard.error is not None:
+        span.set_attribute("error.type", type(heard.error).__name__)
+    if response.status >= 500:  # a refusal is no error of the server's
+        tracing.failed(span)
 
 
 def _heard(error: BaseException) -> None:

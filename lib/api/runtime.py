@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from headwater import limits, lines
+from headwater import limits, lines, tracing
 from headwater.api import http, routes
 from headwater.api.app import App
 from headwater.api.figures import Figures
@@ -160,6 +160,7 @@ class Function:
         self._clock = SystemClock()
         self._figures = Figures(environment, name, clock=self._clock)
         self._level = lines.level_of(environment, LOG_LEVEL)
+        self._said = lines.Lines(self._clock, level=self._level, always={"process": name})
         self._app: App | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
@@ -171,11 +172,13 @@ class Function:
         try:
             if self._process != os.getpid():
                 self.forget()
+            begin_tracing(self._environment, self.name, self._said)
             left_s = _left_s(context)
             answer = self._running().run_until_complete(self._within(event, left_s, id_of(context)))
         except Exception as error:
             answer = self._broken(error, id_of(context))
         self._figures.tell()
+        tracing.flush(MARGIN_S_MAX)  # the process may be frozen now
         return answer
 
     def forget(self) -> None:
@@ -261,8 +264,9 @@ class Function:
 
         name = request_id or f"{system_entropy().getrandbits(64):016x}"
         told = lines.error_of(error)
-        said = lines.Lines(self._clock, level=self._level, always={"process": self.name})
-        said.say("error", "broken", request=name, error=told if isinstance(error, InvalidRequest) else told["error"])
+        self._said.say(
+            "error", "broken", request=name, error=told if isinstance(error, InvalidRequest) else told["error"]
+        )
         return http.answer(unexpected(name, reads=False), "")
 
 
@@ -279,6 +283,19 @@ def _preload(name: str, environment: Mapping[str, str]) -> None:
 def _is_request(event: object) -> bool:
     context = event.get("requestContext") if isinstance(event, dict) else None
     return isinstance(context, dict) and "http" in context
+
+
+def begin_tracing(environment: Mapping[str, str], name: str, said: lines.Lines) -> None:
+    """Trace if the environment asks for it. Where that cannot be, a function serves all the same, and says so once."""
+    try:
+        tracing.start(environment, f"headwater-{name}")
+    except InvalidRequest as error:
+        if not _warned:
+            _warned.append(name)
+            said.say("error", "tracing", error=lines.error_of(error))
+
+
+_warned: list[str] = []  # by this process
 
 
 def id_of(context: object) -> str:

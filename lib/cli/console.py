@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.serving import address, friendly, log_option, metrics_at, metrics_option, until_stopped
+from headwater.cli.serving import address, friendly, log_option, metrics_at, metrics_option, traced, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def console(
 
     It needs nobody else: any number of consoles may look at one bucket. `headwater dev` has it too, at /console.
     """
-    with friendly(host, port):
+    with friendly(host, port), traced("console"):
         return asyncio.run(_serve(settings, host, port, auth, log_level, metrics))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headwater.cli.serving import address, friendly, is_loopback, log_option, until_stopped
+from headwater.cli.serving import address, friendly, is_loopback, log_option, traced, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def dev(
     if reload:
         return _reloading()
     served = tuple(name.strip() for name in (namespaces or settings.namespace).split(",") if name.strip())
-    with friendly(host, port):
+    with friendly(host, port), traced("dev"):
         return asyncio.run(_serve(settings, host, port, auth, served, log_level))
 
 

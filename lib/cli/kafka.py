@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.serving import log_option, metrics_at, metrics_option, until_stopped
+from headwater.cli.serving import log_option, metrics_at, metrics_option, traced, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 from headwater.errors import InvalidRequest
 from headwater.limits import KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX, KAFKA_REBALANCE_DELAY_MS
@@ -86,7 +86,7 @@ def kafka(settings: Settings, /, metrics: tuple[str, int] | None, **given: Any) 
     The gateway keeps nothing: run as many as you like over one store, and stop any of them at any time. Ctrl-C
     answers what is in flight. Needs the extra kafka: pip install 'headwater[kafka]'.
     """
-    with _friendly():
+    with _friendly(), traced("kafka"):
         gateway = _gateway(settings, given)
         from headwater.kafka.loop import run
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.serving import metrics_at, metrics_option
+from headwater.cli.serving import metrics_at, metrics_option, traced
 from headwater.cli.settings import Command, Settings, pass_settings, run
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def maintain(
         raise click.UsageError("--archive-now goes with --once: a loop would archive every few records by themselves.")
     if metrics is not None and once:
         raise click.UsageError("--metrics goes with the loop: a run with --once is over before anybody scrapes it.")
-    return run(_maintain(settings, once, every_s, everywhere, archive_now, metrics))
+    with traced("maintain"):
+        return run(_maintain(settings, once, every_s, everywhere, archive_now, metrics))
 
 
 async def _maintain(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,7 +58,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-# -- lines and metrics ------------------------------------------------------------------------------------------------
+# -- traces, lines and metrics ---------------------------------------------------------------------------------
 
 
 class Address(click.ParamType[tuple[str, int]]):
@@ -73,6 +74,18 @@ class Address(click.ParamType[tuple[str, int]]):
         if is_cut or not port.isascii() or not port.isdigit() or int(port) > 65_535:
             self.fail(f"{value!r} is no address; write HOST:PORT, as in 127.0.0.1:9464 or [::1]:9464.", param, ctx)
         return host.strip("[]") or "127.0.0.1", int(port)
+
+
+@contextlib.contextmanager
+def traced(command: str) -> Iterator[None]:
+    """Trace to where OTEL_EXPORTER_OTLP_ENDPOINT says, if it says so; at the end send what is left."""
+    from headwater import tracing
+
+    tracing.start(os.environ, f"headwater-{command}")
+    try:
+        yield
+    finally:
+        tracing.stop()
 
 
 def log_option(default: str) -> Callable[[F], F]:

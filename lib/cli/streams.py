@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headwater.cli.places import Start, StartType, resolve_all
-from headwater.cli.serving import metrics_at, metrics_option
+from headwater.cli.serving import metrics_at, metrics_option, traced
 from headwater.cli.settings import Group, Settings, answer, opened, pass_settings, run, with_namespace
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def run_(
                 await app.run(found, namespace, listen=listen, options=options, ready=said)
             return None
 
-    report = run(work())
+    with traced(found.job):
+        report = run(work())
     if report is not None:
         from dataclasses import asdict
 

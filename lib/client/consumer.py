@@ -15,8 +15,9 @@ import contextlib
 import random
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from headwater import tracing
 from headwater.client.assignment import Assignment
 from headwater.client.backoff import poked
 from headwater.client.connection import Connection, ConnectOptions, shown
@@ -34,7 +35,7 @@ from headwater.client.serializers import DeserializerLike, deserializer
 from headwater.client.subscription import RebalanceListener, Subscription, place
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, InvalidRequest
-from headwater.limits import BATCH_RECORDS_MAX, MIB, SESSION_MS
+from headwater.limits import BATCH_RECORDS_MAX, MIB, SESSION_MS, TRACE_LINKS_MAX
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -243,6 +244,8 @@ class Consumer:
         while True:
             await self._running().follow()
             found = self._collect(wanted, limit)
+            if found and tracing.is_on():
+                self._polled(found, [link for each in found.values() for link in tracing.links_of_records(each)])
             left_s = deadline_s - self.clock.elapsed_s()
             if found or left_s <= 0:
                 return found
@@ -285,10 +288,29 @@ class Consumer:
             ready = self._ready(wanted)
             self._in_work += ready
             found = {lane.tp: pa.Table.from_batches(lane.take_arrow()) for lane in ready}
+            if found and tracing.is_on():
+                self._polled(found, [link for each in found.values() for link in _links(each)])
             left_s = deadline_s - self.clock.elapsed_s()
             if found or left_s <= 0:
                 return found
             await poked(self._news, min(left_s, self._running().look_again_s()))
+
+    def _polled(self, found: Mapping[TopicPartition, Sequence[ConsumerRecord] | pa.Table], links: list[Any]) -> None:
+        """A span that says what was handed out, and whose senders it came from."""
+        topics, places = sorted({tp.topic for tp in found}), list(found)
+        with tracing.span(
+            f"poll {topics[0]}" if len(topics) == 1 else "poll",
+            "CLIENT",
+            links=links[:TRACE_LINKS_MAX],
+            messaging__system=tracing.SYSTEM,
+            messaging__operation__name="poll",
+            messaging__operation__type="receive",
+            messaging__destination__name=topics[0] if len(topics) == 1 else None,
+            messaging__destination__partition__id=str(places[0].partition) if len(places) == 1 else None,
+            messaging__batch__message_count=sum(map(len, found.values())),
+            messaging__consumer__group__name=self.group_id,
+        ):
+            pass
 
     # -- positions ----------------------------------------------------------------------------------------
 
@@ -486,3 +508,8 @@ class Consumer:
         if self._assignment is None:
             raise InvalidRequest("This consumer is not running: use it as `async with …`, or await start() first.")
         return self._assignment
+
+
+def _links(table: pa.Table) -> list[Any]:
+    """Links to the senders of records of each piece of a table."""
+    return [link for piece in table.column("headers").chunks for link in tracing.links_of_column(piece)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
+from headwater import tracing
 from headwater.client.gathering import RECORD_OVERHEAD_BYTES, Headers
 from headwater.client.serializers import Serializer, plain
 from headwater.clock import Clock
@@ -42,6 +43,8 @@ def row_of(
     key_bytes = _serialized(topic, "key", key, serializers[0])
     value_bytes = _serialized(topic, "value", value, serializers[1])
     pairs = headers_of(headers) if headers else ()
+    if tracing.is_on() and not any(name == tracing.PARENT for name, _ in pairs):
+        pairs += tracing.inject()
     size = (len(key_bytes) if key_bytes else 0) + (len(value_bytes) if value_bytes else 0)
     if pairs:
         size += sum(len(name) + len(data or b"") for name, data in pairs)

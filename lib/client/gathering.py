@@ -30,7 +30,9 @@ RECORD_OVERHEAD_BYTES = 32  # what a record takes beside its key, value and head
 
 
 class Told(asyncio.Future[T]):
-    """A future that tells whether somebody has looked at its failure."""
+    """A future that tells whether somebody has looked at its failure. ``trace`` is the context it was asked for in."""
+
+    trace: Any = None
 
     @property
     def unseen(self) -> bool:

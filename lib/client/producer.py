@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from headwater import tracing
 from headwater.client.connection import Connection, ConnectOptions, shown
 from headwater.client.encoding import HeadersLike, Partitioner, Topics, row_of
 from headwater.client.gathering import Delivery, Gathering, Item, Told, together
@@ -202,6 +203,8 @@ class Producer:
             await self._wait_for_room(row.nbytes)
         self._buffered += row.nbytes
         delivery: Delivery = Told()
+        if tracing.is_on():
+            delivery.trace = tracing.here()
         timestamp = self.clock.wall_ms() if timestamp_ms is None else timestamp_ms
         if sender.gathering.append(
             (topic, partition),
@@ -246,6 +249,8 @@ class Producer:
             await self._wait_for_room(item.nbytes)
             self._buffered += item.nbytes
             delivery: Delivery = Told()
+            if tracing.is_on():
+                delivery.trace = tracing.here()
             item.deliveries.append(delivery)
             sender.gathering.add(item)
             sender.poke()

@@ -12,13 +12,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
+from headwater import tracing
 from headwater.client.backoff import Backoff, poked
 from headwater.client.gathering import TP, Gathering, Item
 from headwater.clock import Clock
 from headwater.errors import Fenced, HeadwaterError, Indeterminate, StorageFull, Throttled, Unavailable
+from headwater.limits import TRACE_LINKS_MAX
 from headwater.log.outcomes import OutOfOrder, UnknownProducer
 
 if TYPE_CHECKING:
@@ -178,7 +182,8 @@ class Sender:
         ]
         attempt = _Attempt(self, batches, items)
         try:
-            appended = await attempt.run()
+            with _span(items) if tracing.is_on() else nullcontext():
+                appended = await attempt.run()
         except HeadwaterError as error:
             await self._refused(items, error, unknown=attempt.unknown)
         except BaseException as error:
@@ -252,6 +257,25 @@ class Sender:
         self.gathering.open.discard(item)
         item.fail(error)
         self._settled(item)
+
+
+def _span(items: list[Item]) -> AbstractContextManager[Any]:
+    """Around one request: a child of what its first record was sent in, with links to others of them."""
+    told = (delivery.trace for item in items for delivery in islice(item.deliveries, TRACE_LINKS_MAX))
+    traces = list(islice((each for each in told if each is not None), TRACE_LINKS_MAX))
+    topics = sorted({item.topic for item in items})
+    return tracing.span(
+        f"send {topics[0]}" if len(topics) == 1 else "send",
+        "PRODUCER",
+        parent=traces[0] if traces else None,
+        links=tracing.links_to(traces),
+        messaging__system=tracing.SYSTEM,
+        messaging__operation__name="send",
+        messaging__operation__type="send",
+        messaging__destination__name=topics[0] if len(topics) == 1 else None,
+        messaging__destination__partition__id=str(items[0].partition) if len(items) == 1 else None,
+        messaging__batch__message_count=sum(item.batch.count for item in items if item.batch is not None),
+    )
 
 
 class _Attempt:

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
+from headwater import tracing
 from headwater.api.messages import HttpError
 from headwater.client.backoff import Backoff
 from headwater.clock import Clock
@@ -110,7 +111,7 @@ class Transport:
             Indeterminate: a write got no answer and may not be repeated.
         """
         url = f"{base or self.url}{path}" + (f"?{urlencode(query)}" if query else "")
-        sent = {"accept": accept, **(headers or {})}
+        sent = {"accept": accept, **(headers or {}), **tracing.carried()}
         if body:
             sent["content-type"] = kind
         reads = method == "GET"

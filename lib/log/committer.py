@@ -17,6 +17,7 @@ from typing import Any
 
 from msgspec import structs
 
+from headwater import tracing
 from headwater.errors import Corrupt, HeadwaterError, Indeterminate, InvalidRequest, NotFound
 from headwater.limits import INLINE_BYTES_MAX, MANIFEST_INTENTS_MAX, WINDOW
 from headwater.log import frame, keys
@@ -48,6 +49,7 @@ class Pending:
     since_s: float = 0.0  # when it came
     tip: int = -1  # the tip under which it was last sent
     loads: int = 0  # ``chain.loads`` at that time
+    trace: object = None  # in which it came; the first one of a group has the requests of all of it
 
 
 class Committer:
@@ -88,6 +90,7 @@ class Committer:
             nbytes=sum(chunk.len for chunk in piece.intent.appends),
             caller=caller,
             since_s=self.chain.clock.elapsed_s(),
+            trace=tracing.here(),
         )
         if caller is not None:
             self.company.begin(caller)
@@ -125,7 +128,8 @@ class Committer:
                 await self._linger()
                 group = await self._take()
                 if group:
-                    await self._commit(group)
+                    with tracing.within(group[0].trace):
+                        await self._commit(group)
             except HeadwaterError as error:
                 self._fail(self._undecided(group), error)
             except Exception as error:

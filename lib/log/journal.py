@@ -55,6 +55,7 @@ class Journal:
         self.writer = writer
         self._clock: Clock = chain.clock
         self._rng: random.Random = chain.rng
+        self.lost = 0  # slots that were somebody else's, since the start
 
     async def put_next(self, draft: Draft, *, deadline_s: float) -> bool:
         """PUT the next manifest. True: it is committed and folded. False: the slot was someone else's, now folded.
@@ -86,6 +87,7 @@ class Journal:
             raise self._unknown(seq, error) from error
 
     def _count(self, manifest: Manifest, *, won: bool) -> None:
+        self.lost += not won
         meters, name = self.chain.options.meters, self.chain.name
         meters.counter(families.COMMITS if won else families.COMMITS_LOST, name).add()
         if won:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from headwater import lines
+from headwater import lines, tracing
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Unavailable
 from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, OBJECT_BYTES_MAX
 from headwater.log import frame, keys
@@ -117,8 +117,13 @@ class Writer:
 
     async def _settle(self, token: str, submit: Callable[[int | None], Awaitable[Outcome]], intent_id: str) -> Outcome:
         """Submit, or learn what became of an earlier submission; answer the outcome or raise what it means."""
+        lost = self.committer.journal.lost
         try:
-            outcome = await self._outcome(token, submit, intent_id)
+            with tracing.span("headwater commit", headwater__intent=intent_id) as span:
+                outcome = await self._outcome(token, submit, intent_id)
+                if span is not None:
+                    span.set_attribute("headwater.commit", outcome.seq)
+                    span.set_attribute("headwater.slots_lost", self.committer.journal.lost - lost)
         except Indeterminate:
             lines.committed(intent_id, None)
             raise

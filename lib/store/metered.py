@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final
+from types import TracebackType
+from typing import Any, Final
 
+from headwater import tracing
 from headwater.clock import stopwatch_s
 from headwater.errors import HeadwaterError
 from headwater.meters import Meters, families
@@ -131,11 +134,12 @@ class MeteredStore:
 class _Request:
     """One request on its way: its time, what became of it and what it costs, once it has ended."""
 
-    __slots__ = ("_bytes_out", "_key", "_kind", "_meters", "_start_s", "bytes_in")
+    __slots__ = ("_bytes_out", "_key", "_kind", "_meters", "_span", "_start_s", "bytes_in")
 
     def __init__(self, meters: Meters | None, kind: str, key: str, bytes_out: int = 0) -> None:
         self.bytes_in = 0
         self._meters, self._kind, self._key, self._bytes_out = meters, kind, key, bytes_out
+        self._span = _span(kind, key, bytes_out) if tracing.is_recording() else None
         self._start_s = stopwatch_s()
 
     def forget(self) -> None:
@@ -143,9 +147,15 @@ class _Request:
         self._meters = None
 
     def __enter__(self) -> _Request:
+        if self._span is not None:
+            self._span.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._span is not None:
+            self._span.__exit__(kind, error, trace)
         meters = self._meters
         if meters is None:
             return
@@ -157,6 +167,11 @@ class _Request:
         if self.bytes_in:
             meters.counter(families.STORE_RECEIVED, folder_name).add(self.bytes_in)
         meters.counter(families.STORE_DOLLARS, self._kind).add(USD[self._kind])
+
+
+def _span(kind: str, key: str, bytes_out: int) -> AbstractContextManager[Any]:
+    name = f"{kind} {_folder(key)}"
+    return tracing.span(name, "CLIENT", headwater__store__key=key, headwater__store__bytes_out=bytes_out or None)
 
 
 def _folder(key: str) -> str:

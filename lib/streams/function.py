@@ -27,9 +27,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from headwater import lines
+from headwater import lines, tracing
 from headwater.api.figures import Figures
-from headwater.api.runtime import LOG_LEVEL, Settings, id_of
+from headwater.api.runtime import LOG_LEVEL, Settings, begin_tracing, id_of
 from headwater.clock import Clock, SystemClock
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 DEADLINE_S: Final = 60.0  # where the platform does not say
 LEAVE_PART: Final = 0.2  # of the time stays for leaving the group and for what is under way, …
+FLUSH_S: Final = 1.0  # for sending spans, if any are made
 LEAVE_S_MAX: Final = 15.0  # … but no more than this
 RETRY_PART: Final = 0.1  # a request to the store is repeated for so long, and a commit is given up after twice this
 
@@ -95,6 +96,7 @@ class JobFunction:
         """
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+        begin_tracing(self._environment, self._topology.job, self._lines)
         name, begun_s = id_of(context), self._clock.elapsed_s()
         with lines.listening() as heard:
             try:
@@ -105,6 +107,7 @@ class JobFunction:
                 raise
             finally:
                 self._figures.tell()
+                tracing.flush(FLUSH_S)  # the process may be frozen now
         ms = (self._clock.elapsed_s() - begun_s) * 1_000
         self._lines.say("info", "job", request=name, ms=ms, **heard.fields(), **answer)
         return answer

@@ -14,6 +14,7 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
+from headwater import tracing
 from headwater.client.backoff import Backoff
 from headwater.errors import Indeterminate, StorageFull, Throttled, Unavailable
 from headwater.limits import STREAMS_APPEND_BYTES, WINDOW
@@ -54,14 +55,26 @@ class Output:
 
 
 def encode_step(
-    job: Job, number: int, step: Step, told: dict[str, Mark], dead: Sequence[pa.RecordBatch], *, time_ms: int
+    job: Job,
+    number: int,
+    step: Step,
+    told: dict[str, Mark],
+    dead: Sequence[pa.RecordBatch],
+    *,
+    time_ms: int,
+    carries: Sequence[tuple[str, bytes]] = (),
 ) -> Output:
-    """What a step appends to sinks, repartition topics and dead letters. ``told`` are the marks that were sent."""
+    """What a step appends to sinks, repartition topics and dead letters. ``told`` are the marks that were sent.
+
+    Records without headers, of sinks and of repartition topics, get ``carries`` as theirs.
+    """
     places: Places = {}
     for node, frames in step.sinks.items():
         _to_sink(job, number, node, frames, places)
     for node in step.marks:
         _to_repartition(job, number, node, step, told, places, time_ms)
+    if carries:
+        places = {place: [_carrying(part, carries) for part in parts] for place, parts in places.items()}
     for records in [*dead, *_refused(job, number, step, time_ms)]:
         places.setdefault((job.dead_letters, number % job.count(job.dead_letters)), []).append(records)
     output = Output()
@@ -70,6 +83,12 @@ def encode_step(
             output.rows += part.num_rows
             output.batches += [(topic, partition, made) for made in encoded(part)]
     return output
+
+
+def _carrying(records: pa.RecordBatch, carries: Sequence[tuple[str, bytes]]) -> pa.RecordBatch:
+    at = records.schema.get_field_index("headers")
+    made = tracing.header_column(records.num_rows, carries, records.schema.field(at).type)
+    return records.set_column(at, records.schema.field(at), made)
 
 
 def encoded(records: pa.RecordBatch) -> Iterable[Batch]:

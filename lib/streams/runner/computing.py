@@ -13,7 +13,9 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
+from headwater import tracing
 from headwater.errors import HeadwaterError
+from headwater.limits import TRACE_LINKS_MAX
 from headwater.log import batch
 from headwater.log.state import Schema
 from headwater.streams.failures import OperatorFailed
@@ -45,6 +47,7 @@ class Computed:
     rows_out: int
     changelog_bytes: int
     due_ms: int
+    links: Sequence[Any] = ()  # to the spans that records came from
 
 
 @dataclass(slots=True)
@@ -61,6 +64,7 @@ class Computer:
     idle: set[str] = field(default_factory=set)
     absent: list[Input] = field(default_factory=list)
     writes_topology: bool = False
+    carries: tuple[tuple[str, bytes], ...] = ()  # the context of this step, for headers of what it appends
     anchors: bool = False  # nothing was committed yet: where the job begins and when is to be remembered
 
     @property
@@ -101,12 +105,15 @@ class Computer:
         """
         inputs, self.absent = self.absent, []
         dead: list[pa.RecordBatch] = []
+        links: list[Any] = []
         records = nbytes = 0
         for part in taken:
             nbytes += part.nbytes
             for chunk in part.chunks:
                 placed = batch.slice_from(chunk.decode(), part.start)
                 records += placed.num_rows
+                if len(links) < TRACE_LINKS_MAX and tracing.is_on():
+                    links += tracing.links_of_column(placed.column("headers"))
                 if placed.num_rows:
                     self._decode(part, placed, inputs, dead)
         inputs += [Input(source=name, idle=True) for name in idle]
@@ -117,7 +124,9 @@ class Computer:
             for name in self.job.sources.get(part.topic, ()):
                 self.seen[name] = now_ms
                 self.idle.discard(name)
-        output = committing.encode_step(self.job, self.number, step, self.told, dead, time_ms=now_ms)
+        output = committing.encode_step(
+            self.job, self.number, step, self.told, dead, time_ms=now_ms, carries=self.carries
+        )
         offsets = {(part.topic, part.partition): part.next for part in taken if part.topic not in self.job.tables}
         self.offsets |= offsets
         unlogged = self.unlogged if self.job.tables else ()
@@ -135,6 +144,7 @@ class Computer:
             rows_out=output.rows,
             changelog_bytes=changelog.size_of(lines),
             due_ms=self.due_ms(),
+            links=links[:TRACE_LINKS_MAX],
         )
 
     def progress(self) -> dict[str, Any]:

@@ -16,7 +16,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from headwater import tracing
 from headwater.client.backoff import poked
 from headwater.clock import Clock
 from headwater.errors import Fenced, InvalidRequest
@@ -39,7 +41,7 @@ from headwater.streams.runner.committing import Fence, appends_of, offsets_op, s
 from headwater.streams.runner.computing import Computed, Computer
 from headwater.streams.runner.figures import SIZED_S, Figures, Seen
 from headwater.streams.runner.job import Job, committed, is_paused
-from headwater.streams.runner.reading import Budget, DataLost, Lane, Reading
+from headwater.streams.runner.reading import Budget, DataLost, Lane, Reading, Taken
 from headwater.streams.runner.restoring import Making, restore
 from headwater.upkeep.offload import Offload, in_thread
 
@@ -247,6 +249,22 @@ class TaskRunner:
         await self._settled()
 
     async def _step(self, idle: Sequence[str]) -> None:
+        if not tracing.is_on():
+            await self._stepped(idle, None)
+            return
+        with tracing.span(
+            f"process {self.job.name}",
+            "CONSUMER",
+            messaging__system=tracing.SYSTEM,
+            messaging__operation__name="process",
+            messaging__operation__type="process",
+            messaging__consumer__group__name=self.fence.group,
+            headwater__job=self.job.name,
+            headwater__task=self.number,
+        ) as span:
+            await self._stepped(idle, span)
+
+    async def _stepped(self, idle: Sequence[str], span: Any) -> None:
         setting, reading, computer = self.setting, self.reading, self.computer
         assert reading is not None
         assert computer is not None
@@ -259,9 +277,11 @@ class TaskRunner:
                 self._trimmed[part.topic] = self._trimmed.get(part.topic, 0) + part.nbytes
         async with setting.slots, self.lock:
             computer.schemas = self._schemas()
-            began_s = setting.clock.elapsed_s()
+            began_s, computer.carries = setting.clock.elapsed_s(), tracing.inject()
             computed: Computed = await setting.offload(computer.compute, taken, idle, setting.clock.wall_ms())
         self._count(computer, computed, began_s)
+        if span is not None:
+            _traced(span, taken, computed)
         await self._settled()
         self.counts.records += computed.records
         self.counts.bytes += computed.nbytes
@@ -429,6 +449,20 @@ class TaskRunner:
         batches = [(self.job.changelog, self.number, each) for each in made]
         offsets = self._fenced_offsets(self.computer.offsets, self.computer.due_ms())
         return await settle(self.setting.namespace, appends_of(self.job, batches), [offsets])
+
+
+def _traced(span: Any, taken: Sequence[Taken], computed: Computed) -> None:
+    """What a step was about: where its records come from, and who sent them."""
+    topics = sorted({part.topic for part in taken})
+    if len(topics) == 1:
+        span.update_name(f"process {topics[0]}")
+        span.set_attribute("messaging.destination.name", topics[0])
+    if len(taken) == 1:
+        span.set_attribute("messaging.destination.partition.id", str(taken[0].partition))
+        span.set_attribute("messaging.headwater.offset", taken[0].start)
+    span.set_attribute("messaging.batch.message_count", computed.records)
+    for link in computed.links:
+        span.add_link(link.context)
 
 
 def _fill(lines: list[Line], pieces: Iterator[Line]) -> bool:
