@@ -46,8 +46,9 @@ class Look:
     def sees_topic(self, name: str) -> bool:
         return self.service.may_all or self.service.may("describe", "topic", name)
 
-    def sees_group(self, name: str) -> bool:
-        return self.service.may_all or self.service.may("describe", "group", name)
+    @property
+    def sees_group(self) -> views.Sees:
+        return views.everything if self.service.may_all else lambda name: self.service.may("describe", "group", name)
 
     def sees_transaction(self, tid: str) -> bool:
         return self.service.may("describe", "transactional_id", tid) if tid else self.service.may("describe", "cluster")
@@ -148,11 +149,6 @@ async def _topic(call: Call) -> Response:
     topic = look.topic(call.parts["topic"])
     parts = views.paged(list(enumerate(topic.partitions)), number_in(call, "page", 1))
     rows = [(number, part, views.hot_bytes(part), views.archived_bytes(part)) for number, part in parts.rows]
-    readers = [
-        row
-        for row in (lag_row for group in look.state.groups for lag_row in _lag_of(look, group, topic.id))
-        if look.sees_group(row.group)
-    ]
     return look.page(
         "topic.html",
         here="topics",
@@ -162,17 +158,10 @@ async def _topic(call: Call) -> Response:
         parts=parts,
         rows=rows,
         settings=views.settings(topic),
-        readers=sorted(readers, key=lambda row: -row.lag)[:100],
+        readers=views.readers(look.state, topic, look.sees_group),
         may_write=look.service.may("write", "topic", topic.name),
         may_delete=look.service.may("delete", "topic", topic.name),
     )
-
-
-def _lag_of(look: Look, group: str, topic: int) -> list[Any]:
-    if topic not in look.state.groups[group].offsets:
-        return []
-    name = look.state.topics[topic].name
-    return [row for row in lag(look.state, group) if row.topic == name]
 
 
 async def _messages(call: Call) -> Response:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Any, Final, Generic, TypeVar
 
 from headwater.api.access import INTERNAL
@@ -18,6 +19,13 @@ from headwater.log.state import Group, Partition, Producer, State, Topic
 
 T = TypeVar("T")
 Sees = Callable[[str], bool]
+
+
+def everything(name: str) -> bool:
+    """What the owner sees: lists that are given this very function ask it nothing."""
+    return True
+
+
 PUT_USD: Final = 0.005 / 1_000  # S3 Standard, us-east-1
 STORAGE_USD_GIB_MONTH: Final = 0.023
 HOUR_MS: Final = 3_600_000
@@ -143,14 +151,20 @@ class GroupRow:
 
 def groups(state: State, sees: Sees, *, part: str, order: str, number: int) -> Paged[GroupRow]:
     """A page of groups whose name holds ``part``: the furthest behind first, or by name."""
-    names = [name for name in state.groups if part in name and sees(name)]
+    names = list(state.groups) if sees is everything else list(filter(sees, state.groups))
+    if part:
+        names = [name for name in names if part in name]
     if order == "name":
         names.sort()
     elif order == "members":
         names.sort(key=lambda name: (-len(state.groups[name].members), name))
     else:
+        # Of 65,000 groups a page needs the first hundred: a heap finds them without sorting the rest.
         behind = lags(state)
-        names.sort(key=lambda name: (-behind[name], name))
+        shown = paged(range(len(names)), number)
+        first = nsmallest(shown.number * CONSOLE_ROWS, ((-behind[name], name) for name in names))
+        rows = [_group_row(state, state.groups[name]) for _, name in first[(shown.number - 1) * CONSOLE_ROWS :]]
+        return Paged(rows, shown.total, shown.number, shown.pages)
     cut = paged(names, number)
     return Paged([_group_row(state, state.groups[name]) for name in cut.rows], cut.total, cut.number, cut.pages)
 
@@ -158,9 +172,12 @@ def groups(state: State, sees: Sees, *, part: str, order: str, number: int) -> P
 def lags(state: State) -> dict[str, int]:
     """Lag of every group over its committed offsets: what groups are ordered by.
 
-    Cost: 0.3 us for each committed offset and each partition, so 65,000 groups take some 50 ms.
+    Cost: 0.2 us for each committed offset and each partition, so 65,000 groups with 4 offsets take some 60 ms.
     """
-    bounds = {topic.id: [(part.start, part.stable_end) for part in topic.partitions] for topic in state.topics.values()}
+    bounds = {
+        topic.id: [(part.start, part.stable_end if part.held else part.next) for part in topic.partitions]
+        for topic in state.topics.values()
+    }
     found = {}
     for name, group in state.groups.items():
         behind = 0
@@ -168,7 +185,11 @@ def lags(state: State) -> dict[str, int]:
             if (parts := bounds.get(topic)) is not None:
                 for number, committed in places.items():
                     start, end = parts[number]
-                    behind += max(0, end - max(committed.offset, start))
+                    at = committed.offset
+                    if at < start:  # two comparisons are a third of what two calls of max() take
+                        at = start
+                    if at < end:
+                        behind += end - at
         found[name] = behind
     return found
 
@@ -389,3 +410,37 @@ def _archive_row(topic: Topic) -> ArchiveRow:
         hot_bytes=sum(hot_bytes(part) for part in parts),
         archived_bytes=sum(map(archived_bytes, parts)),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderRow:
+    """A group that has committed offsets in a topic: in how many partitions, and its lag there."""
+
+    group: str
+    state: str
+    members: int
+    partitions: int
+    lag: int
+
+
+def readers(state: State, topic: Topic, sees: Sees) -> Paged[ReaderRow]:
+    """The groups that read a topic, the furthest behind first: the first page of them."""
+    bounds = [(part.start, part.stable_end) for part in topic.partitions]
+    found = []
+    for name, group in state.groups.items():
+        places = group.offsets.get(topic.id)
+        if places and sees(name):
+            behind = sum(max(0, bounds[at][1] - max(one.offset, bounds[at][0])) for at, one in places.items())
+            found.append((-behind, name))
+    cut = paged(sorted(found), 1)
+    rows = [
+        ReaderRow(
+            group=name,
+            state=phase_of(state.groups[name]),
+            members=len(state.groups[name].members),
+            partitions=len(state.groups[name].offsets[topic.id]),
+            lag=-behind,
+        )
+        for behind, name in cut.rows
+    ]
+    return Paged(rows, cut.total, cut.number, cut.pages)
