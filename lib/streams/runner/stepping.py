@@ -249,7 +249,8 @@ class TaskRunner:
         await self._settled()
 
     async def _step(self, idle: Sequence[str]) -> None:
-        if not tracing.is_on():
+        assert self.reading is not None
+        if not (tracing.is_on() and self.reading.has_batch):  # time that passes is nobody's message
             await self._stepped(idle, None)
             return
         with tracing.span(
