@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from kio.schema.errors import ErrorCode
 
 from headwater.kafka.handlers import table
@@ -17,7 +18,7 @@ from tests.kafka.helpers_peer import ask, peer
 PRODUCE, INIT_PRODUCER_ID = 0, 22
 
 
-def batch(producer: int, sequence: int, count: int = 1) -> bytes:
+def batch(producer: int, sequence: int, count: int = 1, epoch: int = 0) -> bytes:
     records = b"".join(b"\x10\x00\x00" + bytes([2 * n]) + b"\x01\x02v\x00" for n in range(count))
     return kafka2.pack(
         records,
@@ -25,7 +26,7 @@ def batch(producer: int, sequence: int, count: int = 1) -> bytes:
         first_timestamp=1,
         max_timestamp=1,
         producer_id=producer,
-        producer_epoch=0 if producer >= 0 else -1,
+        producer_epoch=epoch if producer >= 0 else -1,
         sequence=sequence if producer >= 0 else -1,
     )
 
@@ -104,5 +105,66 @@ def test_an_unknown_topic_or_partition_is_an_error_of_its_own() -> None:
         assert [(0, ErrorCode.unknown_topic_or_partition, -1)] == codes(answer)
         answer = await handler(known, wanted({9: batch(-1, -1)}))
         assert [(9, ErrorCode.unknown_topic_or_partition, -1)] == codes(answer)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 1_000])
+def test_an_idempotent_producer_gives_itself_its_next_epoch(epoch: int) -> None:
+    """After a batch that it has given up, without asking anybody; it was refused for ever."""
+
+    async def main() -> None:
+        namespace, known, producer = await opened()
+        await (await begun(known, wanted({0: batch(producer, 0)})))
+        first = await begun(known, wanted({0: batch(producer, 0, epoch=epoch), 1: batch(producer, 0, epoch=epoch)}))
+        second = await begun(known, wanted({0: batch(producer, 1, epoch=epoch)}))
+        assert [(0, ErrorCode.none, 1), (1, ErrorCode.none, 0)] == codes(await first)
+        assert [(0, ErrorCode.none, 2)] == codes(await second)
+        again = await (await begun(known, wanted({0: batch(producer, 0, epoch=epoch)})))
+        assert [(0, ErrorCode.none, 1)] == codes(again)
+        late = await (await begun(known, wanted({0: batch(producer, 1)})))
+        assert [(0, ErrorCode.invalid_producer_epoch, -1)] == codes(late)
+        assert [3, 1] == [part.next for part in namespace.state.topics[1].partitions]
+        await namespace.close()
+
+    asyncio.run(main())
+
+
+def test_requests_that_begin_an_epoch_at_once_and_at_two_gateways_are_all_taken() -> None:
+    async def main() -> None:
+        namespace, known, producer = await opened()
+        other = peer(await Namespace.open(namespace.bucket))
+        under_way = [
+            await begun(known, wanted({0: batch(producer, 0, epoch=1)})),
+            await begun(known, wanted({1: batch(producer, 0, epoch=1)})),
+            await begun(known, wanted({0: batch(producer, 1, epoch=1)})),
+        ]
+        answers = [codes(await each) for each in under_way]
+        ok = ErrorCode.none
+        assert [[(0, ok, 0)], [(1, ok, 0)], [(0, ok, 1)]] == answers
+        elsewhere = await (await begun(other, wanted({1: batch(producer, 0, epoch=2)})))
+        assert [(1, ok, 1)] == codes(elsewhere)
+        behind = await (await begun(known, wanted({0: batch(producer, 0, epoch=2)})))
+        assert [(0, ok, 2)] == codes(behind)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("epoch", "sequence"), [(1_001, 0), (32_767, 0), (1, 5)])
+def test_an_epoch_that_is_too_far_ahead_or_does_not_begin_is_refused(epoch: int, sequence: int) -> None:
+    async def main() -> None:
+        _, known, producer = await opened()
+        answer = await (await begun(known, wanted({0: batch(producer, sequence, epoch=epoch)})))
+        assert [(0, ErrorCode.invalid_producer_epoch, -1)] == codes(answer)
+
+    asyncio.run(main())
+
+
+def test_a_transactional_producer_does_not_give_itself_epochs() -> None:
+    async def main() -> None:
+        _, known, _ = await opened()
+        producer = (await ask(known, INIT_PRODUCER_ID, transactional_id="t", transaction_timeout=1_000))["producer_id"]
+        answer = await (await begun(known, wanted({0: batch(producer, 0, epoch=1)})))
+        assert [(0, ErrorCode.invalid_producer_epoch, -1)] == codes(answer)
 
     asyncio.run(main())

@@ -6,18 +6,22 @@ The handler returns once the intent waits in the writer's queue, so that the nex
 it; the writer gathers the intents of all clients for ``linger_ms``. If the fold refuses the intent, nothing of it was
 applied, and each partition is tried by itself, so that one bad batch fails alone, as in Kafka. Batches of a transaction
 take their offsets now and become visible at its end (``Reserve``).
+
+An idempotent producer without a transactional id that has given up a batch gives itself its next epoch and begins
+again with sequence 0 (KIP-360): nobody is asked, so the first batch of such an epoch tells the fold of it, in the same
+intent. The epochs before are fenced by that, and what of them is still under way can never be a duplicate.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kio.schema.errors import ErrorCode
 
-from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Throttled, Unavailable
+from headwater.errors import Fenced, HeadwaterError, Indeterminate, InvalidRequest, Throttled, Unavailable
 from headwater.kafka import schema
 from headwater.kafka.deferring import Deferring
 from headwater.kafka.errors import code_of
@@ -33,8 +37,11 @@ from headwater.log.config import MAX_MESSAGE_BYTES, TopicConfig
 from headwater.log.outcomes import OutOfOrder, UnknownProducer
 from headwater.log.reserving import timeout_ms
 from headwater.log.state import Outcome, Topic
+from headwater.log.state.producers import EPOCH_LAST
 from headwater.log.surely import commit_surely
 from headwater.log.writer import Append
+
+EPOCHS_AHEAD_MAX: Final = 1_000  # that a producer may have given itself unheard: one a minute, in an outage of hours
 
 
 @dataclass(slots=True)
@@ -224,9 +231,39 @@ class _Sending:
         return task
 
     async def _commit(self, parts: list[_Part]) -> Outcome:
+        if parts[0].transactional:
+            return await self._append(parts, [self._reserve(parts[0])])
+        renewals = self._renewals(parts)
+        try:
+            return await self._append(parts, renewals)
+        except (Fenced, InvalidRequest):
+            # Nothing was applied, and by now all is folded that another gateway, or a request before, has done.
+            now = self._renewals(parts)
+            if now == renewals:
+                raise
+            return await self._append(parts, now)
+
+    async def _append(self, parts: list[_Part], wishes: Sequence[ops.AnyOp]) -> Outcome:
         appends = [part.append for part in parts if part.append is not None]
-        wishes = [self._reserve(parts[0])] if parts[0].transactional else []
         return await commit_surely(self._peer.namespace, wishes, appends, caller=self._peer)
+
+    def _renewals(self, parts: list[_Part]) -> list[ops.InitProducer]:
+        """The steps to the epochs that producers have given themselves, as far as this gateway knows of them."""
+        ahead: dict[int, int] = {}
+        for part in parts:
+            assert part.append is not None
+            batch = part.append.batch
+            known = self._peer.namespace.state.producers.get(batch.producer_id)
+            if known is None or known.tid or batch.sequence != 0:
+                continue
+            if known.epoch < batch.producer_epoch <= min(known.epoch + EPOCHS_AHEAD_MAX, EPOCH_LAST):
+                ahead[known.id] = max(ahead.get(known.id, 0), batch.producer_epoch)
+        producers = self._peer.namespace.state.producers
+        return [
+            ops.InitProducer(pid=pid, epoch=step)
+            for pid, epoch in ahead.items()
+            for step in range(producers[pid].epoch, epoch)
+        ]
 
     def _reserve(self, part: _Part) -> ops.Reserve:
         assert part.append is not None
