@@ -236,3 +236,24 @@ def test_a_header_of_the_program_s_own_is_left_alone(told: InMemorySpanExporter)
                 return tuple(found.headers)
 
     assert (("traceparent", PARENT.encode()),) == asyncio.run(main())
+
+
+def test_a_transaction_is_one_request_below_what_is_active_and_arrow_readers_link_to_it(
+    told: InMemorySpanExporter,
+) -> None:
+    async def main() -> None:
+        async with connect("memory://moved") as verbs:
+            await verbs.create_topic("t")
+            async with Producer(verbs, transactional_id="mover") as producer:
+                with tracing.span("shop"):
+                    async with producer.transaction() as transaction:
+                        await transaction.send("t", b"x")
+                        await transaction.send("t", b"y")
+            async with Consumer(verbs, "t", auto_offset_reset="earliest") as consumer:
+                (table,) = (await consumer.poll_arrow(timeout_ms=20_000)).values()
+                assert 2 == table.num_rows
+
+    asyncio.run(main())
+    shop, send = only(told, "shop"), only(told, "send t")
+    assert (shop.context.span_id, 2) == (parent_of(send), (send.attributes or {})["messaging.batch.message_count"])
+    assert [ids(shop)] == links(only(told, "poll t"))

@@ -182,7 +182,7 @@ class Sender:
         ]
         attempt = _Attempt(self, batches, items)
         try:
-            with _span(items) if tracing.is_on() else nullcontext():
+            with request_span(items) if tracing.is_on() else nullcontext():
                 appended = await attempt.run()
         except HeadwaterError as error:
             await self._refused(items, error, unknown=attempt.unknown)
@@ -259,7 +259,7 @@ class Sender:
         self._settled(item)
 
 
-def _span(items: list[Item]) -> AbstractContextManager[Any]:
+def request_span(items: Sequence[Item]) -> AbstractContextManager[Any]:
     """Around one request: a child of what its first record was sent in, with links to others of them."""
     told = (delivery.trace for item in items for delivery in islice(item.deliveries, TRACE_LINKS_MAX))
     traces = list(islice((each for each in told if each is not None), TRACE_LINKS_MAX))

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from headwater import tracing
 from headwater.client.backoff import Backoff
 from headwater.client.encoding import HeadersLike, Topics, row_of
 from headwater.client.gathering import Delivery, Item, Told, together
 from headwater.client.records import GroupMetadata, OffsetAndMetadata, RecordMetadata
+from headwater.client.sender import request_span
 from headwater.errors import Fenced, HeadwaterError, Indeterminate, InvalidRequest, StorageFull, Throttled, Unavailable
 from headwater.log.outcomes import UnknownProducer
 
@@ -240,9 +243,10 @@ class Transaction:
             await self._spill(0)
             return await self._persist(lambda token: self._all.verbs.commit(self._server_side))
         batches = [(item.topic, item.partition, _batch(item)) for item in self._items]
-        return await self._persist(
-            lambda token: self._all.verbs.transact(identity, batches, self._offsets, token=token)
-        )
+        with request_span(self._items) if self._items and tracing.is_on() else nullcontext():
+            return await self._persist(
+                lambda token: self._all.verbs.transact(identity, batches, self._offsets, token=token)
+            )
 
     async def _persist(self, call: Any) -> Written:
         """The commit, sent again under its token while its fate is unknown or it is turned away."""
