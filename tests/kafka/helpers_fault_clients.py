@@ -23,6 +23,7 @@ WORKED = 1_000_000  # transaction t turns n into n + t * WORKED, so that each at
 PATIENCE_S = 60.0  # a call that may be repeated is repeated for so long
 STILL_S = 60.0  # three times the transactions' timeout, six times the sessions': what stands still for longer is stuck
 BACKLOG_MAX = 2_000  # orders that are not worked yet: producers wait for the workers, so that a long run ends, too
+STALLED_S = 240.0  # the same while gateways die: orders wait for the workers, and starts take long on a busy machine
 DRAIN_S = 300.0  # the bound of a drain that does go on
 CLASSIC, NEXT = "readers", "readers-next"  # groups: the classic protocol, and that of KIP-848
 KINDS = ("ordered", "worked", f"read by {CLASSIC}", f"read by {NEXT}")

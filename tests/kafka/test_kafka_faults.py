@@ -28,7 +28,7 @@ from headwater.clock import stopwatch_s
 from headwater.log.namespace import Namespace
 from headwater.store import open_store
 from tests.kafka.helpers_checker import History, check
-from tests.kafka.helpers_fault_clients import CLASSIC, DRAIN_S, KINDS, NEXT, PARTITIONS, STILL_S, WORKED, Clients
+from tests.kafka.helpers_fault_clients import CLASSIC, DRAIN_S, KINDS, NEXT, PARTITIONS, STALLED_S, WORKED, Clients
 from tests.kafka.helpers_fault_diary import cluster, stacks
 
 FAULT_S = float(os.environ.get("HEADWATER_FAULT_S", "20"))
@@ -57,8 +57,7 @@ def test_no_anomaly_shows_while_gateways_die_and_the_store_fails(tmp_path: Path)
     print(f"\n{len(orders)} orders, {done.total()} results, {gateways.kills} kills, {gateways.faults()}")
     print(f"the slowest start took {gateways.start_s_max:.1f} s; {gateways.given_up} starts were given up")
     print(f"transactions: {dict(Counter(history.ends.values()))}\n{rates}", *clients.diary.lines(), sep="\n")
-    assert [] == clients.errors + stuck
-    assert [] == check(history)
+    assert [] == (clients.errors + stuck + check(history))[:20]
     assert [] == sorted(orders - set(done))[:10]
     assert [] == sorted((Counter(done) - Counter(orders)).items())[:10]
     assert len(orders) > FAULT_S
@@ -89,7 +88,7 @@ def _drive(clients: Clients, gateways: _Gateways) -> str:
         ]
         before, during, after = (f"{each:.1f}" for each in phases)
         lines.append(f"{kind}: {before}/s before, {during}/s during, {after}/s after; none for {still[kind]:.1f} s")
-        if still[kind] > STILL_S:
+        if still[kind] > STALLED_S:
             clients.errors.append(f"{kind}: nothing for {still[kind]:.0f} s while there was work")
     return "\n".join(lines)
 
