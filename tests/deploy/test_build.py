@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from headwater.api.service import Service
@@ -121,7 +122,11 @@ def test_the_console_draws_its_pages_with_what_it_ships(tmp_path: Path) -> None:
             ("/console/storage", "count=1"),
         )
     ]
-    absent = json.dumps([*NOT_SHIPPED, "polars", *own])
+    kept = re.findall(r"(_\w+)\.\*", build)
+    arrow = {path.name.partition(".")[0] for path in Path(pa.__file__).parent.glob("_*.so")}
+    assert {"_compute", "_dataset", "_parquet"} <= arrow & set(kept)
+    cut = [f"pyarrow.{name}" for name in sorted(arrow - set(kept))]
+    absent = json.dumps([*NOT_SHIPPED, "polars", *own, *cut])
     done = subprocess.run(
         [sys.executable, "-c", SERVE_ALL, app_of("console"), absent, json.dumps(events)],
         capture_output=True,
