@@ -199,3 +199,13 @@ def test_a_reset_shows_what_it_will_do_before_it_does_it(page: Page, served: tup
     behind = page.locator(".tile b").first.inner_text()
     page.goto(served[0] + "/topics/flights")
     assert behind == page.locator(".tile b").first.inner_text()
+
+
+def test_the_value_of_a_record_is_copied_by_a_key(page: Page, served: tuple[str, Any, Any]) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(served[0] + "/topics/flights/messages?from=earliest")
+    value = page.locator("article [data-value] pre").first
+    value.focus()
+    page.keyboard.press("c")
+    page.locator("article button", has_text="Copied").wait_for()
+    assert value.inner_text() == page.evaluate("navigator.clipboard.readText()")
