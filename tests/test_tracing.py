@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from headwater import tracing
+from headwater.api import runtime
 from headwater.api.runtime import Settings, app_for
 from headwater.api.server import Server
 from headwater.client import Consumer, Producer, connect
@@ -29,7 +31,7 @@ from headwater.store.memory import MemoryStore
 from headwater.store.metered import MeteredStore
 from headwater.streams import Topology
 from headwater.streams.runner.app import run_once
-from tests.api.helpers_http import Client, app_over
+from tests.api.helpers_http import Client, app_over, event
 from tests.log.helpers import memory, simulate
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -162,6 +164,24 @@ def test_an_endpoint_without_the_extra_is_a_sentence(monkeypatch: pytest.MonkeyP
     with pytest.raises(InvalidRequest, match=r"pip install 'headwater\[otel\]'"):
         tracing.start({tracing.ENDPOINTS[0]: "http://127.0.0.1:9"}, "x")
     assert not tracing.is_on()
+
+
+def test_a_function_without_the_extra_serves_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    monkeypatch.setattr(runtime, "_warned", [])
+    environment = {
+        "HEADWATER_STORE": "memory://x",
+        "HEADWATER_AUTH": "none",
+        tracing.ENDPOINTS[0]: "http://127.0.0.1:9",
+    }
+    handler = runtime.function("fetch", environment=environment, store=MemoryStore("f"))
+    for _ in range(2):
+        assert 200 == handler(event("GET", "/healthz"), None)["statusCode"]
+    handler._loop.close()  # type: ignore[union-attr]
+    (line,) = [json.loads(each) for each in capsys.readouterr().err.splitlines()]
+    assert ("error", "tracing", "no") == (line["level"], line["event"], line["error"]["applied"])
 
 
 @pytest.mark.parametrize("parent", MALFORMED)
