@@ -251,7 +251,7 @@ def test_clients_that_ask_again_never_lose_or_double_anything_while_the_store_fa
         await calm.create_topic("orders", 2)
         faults = Faults.swarm(rng, timeout_s=1.0, late_s=(0.5, 5.0))
         stores = [network(bucket, seed=seed * 10 + number) for number in (1, 2)]
-        gateways = [deferred(await opened(store, seed=number)) for number, store in enumerate(stores)]
+        gateways = [deferred(await opened(store, seed=100 + number)) for number, store in enumerate(stores)]
         client = Deferred(gateways[0], version=version)
         await client.init()
         for store in stores:
