@@ -185,6 +185,7 @@ CLIENT_ROWS_MAX = 1 << 18  # rows of a table that a producer puts into one batch
 CLIENT_KEYS_CACHED_MAX = 1 << 14  # keys of one topic whose partition a producer remembers
 CLIENT_UNSEEN_MAX = 1_024  # failures that nobody has looked at and that a producer's flush remembers
 CLIENT_METADATA_AGE_S = 300.0  # a producer looks a topic up again after this, as in Kafka
+CLIENT_BLOCK_S = 60.0  # how long a send waits to learn of its topic from a silent or throttling service (max.block.ms)
 CLIENT_COMMIT_S = 60.0  # how long a consumer tries to commit offsets against a silent or throttling service
 
 # -- replay ------------------------------------------------------------------------------------------------

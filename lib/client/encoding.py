@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 
 from headwater import tracing
+from headwater.client.backoff import Backoff
 from headwater.client.gathering import RECORD_OVERHEAD_BYTES, Headers
 from headwater.client.serializers import Serializer, plain
 from headwater.clock import Clock
-from headwater.errors import HeadwaterError, InvalidRequest
-from headwater.limits import CLIENT_KEYS_CACHED_MAX, CLIENT_METADATA_AGE_S, RECORD_BYTES_MAX
+from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Throttled, Unavailable
+from headwater.limits import CLIENT_BLOCK_S, CLIENT_KEYS_CACHED_MAX, CLIENT_METADATA_AGE_S, RECORD_BYTES_MAX
 from headwater.types import Header
 
 if TYPE_CHECKING:
@@ -107,7 +108,10 @@ class Topics:
         return count if now_s < until_s else 0
 
     async def count(self, topic: str) -> int:
-        """The partitions of a topic. Raises ``NotFound``, and what else the verb raises."""
+        """The partitions of a topic; a service that is away for a while is asked again.
+
+        Raises ``NotFound``, and what else the verb raises; ``Unavailable`` after ``CLIENT_BLOCK_S``.
+        """
         if found := self.known(topic, self.clock.elapsed_s()):
             return found
         task = self._asking.get(topic)
@@ -119,7 +123,14 @@ class Topics:
         return len(info.partitions)
 
     async def _ask(self, topic: str) -> TopicInfo:
-        info = await self.verbs.topic(topic)
+        backoff, deadline_s = Backoff(self.clock, self.rng), self.clock.elapsed_s() + CLIENT_BLOCK_S
+        while True:
+            try:
+                info = await self.verbs.topic(topic)
+                break
+            except (Throttled, Unavailable, Indeterminate) as error:
+                if not await backoff.pause(error, deadline_s):
+                    raise
         self._known[topic] = (len(info.partitions), self.clock.elapsed_s() + CLIENT_METADATA_AGE_S)
         self.commit = max(self.commit, info.commit)
         return info

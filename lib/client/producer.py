@@ -179,10 +179,12 @@ class Producer:
     ) -> asyncio.Future[RecordMetadata]:
         """Give a record its place in a batch; returns the future of its place in the log.
 
-        Waits while the buffer is full. Records of one partition are in the order of the calls.
+        Waits while the buffer is full, and up to a minute to learn of a topic from a service that is away. Records of
+        one partition are in the order of the calls.
 
         Raises:
             InvalidRequest, NotFound: not sent: the record, the topic or the partition is wrong.
+            Unavailable: not sent: nobody said how many partitions the topic has.
             (by the future) Unavailable: not in the log; Indeterminate: perhaps in the log; and what the service said.
 
         Cost: about 5 us; 1 request for all that gathers within ``linger_ms``.
