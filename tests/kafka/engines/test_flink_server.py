@@ -1,0 +1,67 @@
+"""A Flink job through a gateway, exactly once though it fails between two checkpoints.
+
+HEADWATER_FLINK_JARS names a folder with Flink 2, its Kafka connector, and what they need.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+import pytest
+from confluent_kafka import KafkaError, TopicPartition
+
+JOB = Path(__file__).with_name("FlinkJob.java")
+JARS = os.environ.get("HEADWATER_FLINK_JARS", "")
+KEYS, COUNT, PARTITIONS = 5, 600, 2
+OPENS = ("java.lang", "java.util", "java.time", "java.net", "java.io")
+
+
+def fill(bootstrap: str) -> dict[str, list[str]]:
+    """Write the numbers; what a job that counts each once makes of them, in order, per key."""
+    expected: dict[str, list[str]] = defaultdict(list)
+    totals: dict[str, int] = defaultdict(int)
+    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, "linger.ms": 50})
+    for n in range(COUNT + 1):
+        key = f"k{n % KEYS}"
+        totals[key] += n
+        expected[key].append(f"{key} {n} {totals[key]}")
+        producer.produce("numbers", f"{key} {n}", partition=n % KEYS % PARTITIONS)
+    assert 0 == producer.flush(20)
+    return dict(expected)
+
+
+def committed(bootstrap: str) -> dict[str, list[str]]:
+    """All that a reader of committed records sees of the sums, in order, per key."""
+    config = {"bootstrap.servers": bootstrap, "group.id": "check", "enable.partition.eof": True}
+    consumer = confluent_kafka.Consumer({**config, "isolation.level": "read_committed"})
+    consumer.assign([TopicPartition("sums", 0, 0)])
+    found: dict[str, list[str]] = defaultdict(list)
+    while (message := consumer.poll(20)) is not None and message.error() is None:
+        line = (message.value() or b"").decode()
+        found[line.split()[0]].append(line)
+    assert message is not None, "the sums came to no end"
+    assert KafkaError._PARTITION_EOF == message.error().code(), message.error()
+    consumer.close()
+    return dict(found)
+
+
+@pytest.mark.skipif(not JARS, reason="HEADWATER_FLINK_JARS names no folder with Flink and its Kafka connector")
+@pytest.mark.timeout(300)
+def test_flink_sums_each_number_once_though_it_fails_between_two_checkpoints(kafka: Any, tmp_path: Path) -> None:
+    kafka.create_topic("numbers", PARTITIONS)
+    kafka.create_topic("sums")
+    expected = fill(kafka.bootstrap)
+    opens = [word for name in OPENS for word in ("--add-opens", f"java.base/{name}=ALL-UNNAMED")]
+    built = tmp_path / "classes"  # Flink's own threads load the job's classes by name: a single source file has none
+    subprocess.run(["javac", "-cp", f"{JARS}/*", "-d", str(built), str(JOB)], check=True, timeout=120)
+    words = ["java", *opens, "-cp", f"{built}:{JARS}/*", JOB.stem, kafka.bootstrap, str(tmp_path / "c"), str(COUNT)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=240)
+    said = done.stdout[-4_000:] + done.stderr[-4_000:]
+    assert 0 == done.returncode, said
+    assert "done in ms" in done.stdout, said
+    assert expected == committed(kafka.bootstrap)
