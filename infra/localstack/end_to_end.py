@@ -24,6 +24,8 @@ from headwater.client import Admin, Consumer, Producer
 
 FUNCTIONS = ("produce", "fetch", "groups", "admin", "maintain")
 SCHEDULE = "rate(1 minute)"  # the shortest there is: it fires while other steps run
+# There from the first deployment on: LocalStack fails where an update makes the condition of a resource true.
+OPTIONAL = {"Console": "yes", "ProcessTopology": "lengths:lengths", "ProcessSchedule": "rate(1 day)"}
 RECORDS = 500
 BIG_BYTES = 7_000_000  # more than a request to a function may have: goes by a presigned PUT
 UNZIPPED_MB_MAX = 250  # Lambda's own bound
@@ -108,6 +110,7 @@ class Deployment:
             **emulator.environment,
             "PATH": f"{sam}{os.pathsep}{os.environ['PATH']}",
             "SAM_CLI_TELEMETRY": "0",
+            "JOBS": str(ROOT / "infra/localstack/jobs"),
         }
 
     def deploy(self, **parameters: str) -> None:
@@ -438,6 +441,39 @@ async def redeployed(to: Deployment, before: list[Any], notes: list[str]) -> Non
     notes.append(f"{len(before)} records are there, one more was written, changed settings have arrived")
 
 
+def work(to: Deployment) -> dict[str, Any]:
+    """A run of the job as its schedule makes it: the report."""
+    answer = to.emulator.client("lambda").invoke(
+        FunctionName=to.function_arn("process"),
+        Payload=json.dumps({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}),
+    )
+    report: dict[str, Any] = json.loads(answer["Payload"].read())
+    if "FunctionError" in answer:
+        raise Failed(f"the job failed: {report}")
+    return report
+
+
+async def processed(to: Deployment, notes: list[str]) -> None:
+    """A job counts what is there, and what comes later once more and not twice, each time in a new process."""
+    url, token = to.url("groups"), to.token
+
+    async def counted() -> dict[int, int]:
+        for _ in range(10):
+            if (await asyncio.to_thread(work, to))["done"]:
+                break
+        changes = await read_all(url, "lengths", 1, token=token)
+        return {value["length"]: value["events"] for value in changes if value is not None}
+
+    texts = [v["text"] for v in await read_all(url, "events", 4, token=token) if v.get("text") is not None]
+    expected = {length: sum(len(text) == length for text in texts) for length in map(len, texts)}
+    same(expected, await counted(), "events by length of text")
+    async with Producer(url, token=token, value_serializer="json") as producer:
+        await asyncio.gather(*[await producer.send("events", {"n": -2, "text": "four"}) for _ in range(100)])
+    expected[4] += 100
+    same(expected, await counted(), "events by length of text after 100 more")
+    notes.append(f"{sum(expected.values())} events in {len(expected)} groups, by two runs of the function")
+
+
 def console(to: Deployment, notes: list[str]) -> None:
     """Pages by the token of an API key; the form for whoever has none."""
     url = to.outputs["ConsoleUrl"]
@@ -470,7 +506,7 @@ async def run(emulator: Emulator, steps: Steps) -> None:
     with steps.step("sam validate, sam validate --lint, translator output through cfn-lint"):
         validate(to)
     with steps.step("scripts/deploy localstack: sam build, sam deploy"):
-        to.deploy(MaintenanceSchedule=SCHEDULE)
+        to.deploy(MaintenanceSchedule=SCHEDULE, **OPTIONAL)
     with steps.step("sizes, MB unzipped") as notes:
         sizes(notes)
     with steps.step("scripts/smoke with curl") as notes:
@@ -499,14 +535,18 @@ async def run(emulator: Emulator, steps: Steps) -> None:
     with steps.step("the bucket") as notes:
         bucket(to, notes)
     before = await read_all(to.url("groups"), "events", 4, token=to.token)
+    async with Admin(to.url("groups"), token=to.token, admin_url=to.url("admin")) as administration:
+        await administration.create_topics({"lengths": 1})
     with steps.step("scripts/deploy again, with other parameters"):
-        to.deploy(Namespaces="default,other", ControlMemory="768", Console="yes")
+        to.deploy(Namespaces="default,other", ControlMemory="768", **OPTIONAL)
     with steps.step("after the redeployment") as notes:
         await redeployed(to, before, notes)
+    with steps.step("a job of stream processing, by its schedule's event") as notes:
+        await processed(to, notes)
     with steps.step("the console, by curl") as notes:
         console(to, notes)
     with steps.step("sam delete") as notes:
-        await deleted(to, len(before) + 1, notes)
+        await deleted(to, len(before) + 101, notes)
 
 
 def main(python: str) -> int:
