@@ -174,7 +174,7 @@ def _base(shelved: Shelved) -> int:
 
 
 def _gap(start: int, end: int) -> Shelved:
-    return Shelved.of(start, end, (kafka2.empty(start, end),))
+    return Shelved.of(start, end, (kafka2.passage(start, end),))
 
 
 def _own(data: Buffer) -> Buffer:

@@ -30,6 +30,9 @@ HEADER_BYTES = 61
 MAGIC = 2
 CODECS: tuple[Codec, ...] = ("none", "gzip", "snappy", "lz4", "zstd")  # attributes, bits 0 to 2
 LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 0x08, 0x10, 0x20  # attributes, bits 3 to 5
+_BYTES = [bytes([byte]) for byte in range(0x80)]
+# Key (version 0, type 1: a commit) and value (version 0, the coordinator's epoch 0) of a control record; no headers.
+_MARK = b"\x08" + struct.pack(">hh", 0, 1) + b"\x0c" + struct.pack(">hi", 0, 0) + b"\0"
 SEQUENCES = 1 << 31  # a sequence is an int32 that wraps to 0
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
@@ -138,13 +141,40 @@ def pack(
     return b"".join((front, checked, records))
 
 
-def empty(start: int, end: int) -> bytes:
-    """Batches without records that take a reader from ``start`` to ``end``, as Kafka's compaction leaves them."""
+def passage(start: int, end: int) -> bytes:
+    """Batches that take a reader from ``start`` to ``end``, where there are no records for it.
+
+    Each is a control batch with one record, the mark of a commit, at its last offset: clients pass over it without a
+    word. Of a batch without any record, as Kafka's compaction may leave it, kafkajs asks again for ever, and librdkafka
+    warns of an abort that it has heard nothing of.
+    """
     if end - start >= SEQUENCES:  # an offset delta has 31 bits: a larger gap takes more than one
         middle = start + SEQUENCES // 2
-        return empty(start, middle) + empty(middle, end)
+        return passage(start, middle) + passage(middle, end)
     delta = end - start - 1
-    return pack(b"", count=0, first_timestamp=-1, max_timestamp=-1, base_offset=start, last_offset_delta=delta)
+    record = b"\0\0" + varint(delta) + _MARK
+    return pack(
+        varint(len(record)) + record,
+        count=1,
+        first_timestamp=-1,
+        max_timestamp=-1,
+        base_offset=start,
+        last_offset_delta=delta,
+        attributes=CONTROL,
+    )
+
+
+def varint(number: int) -> bytes:
+    """A number as records have it: a zig-zag varint. They are lengths and distances, so it is mostly one byte."""
+    value = number << 1 if number >= 0 else (-number << 1) - 1
+    if value < 0x80:
+        return _BYTES[value]
+    parts = bytearray()
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
 
 
 def is_transactional(data: Bytes) -> bool:

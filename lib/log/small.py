@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from headwater import limits
 from headwater.errors import Corrupt, InvalidRequest
 from headwater.log import kafka2
+from headwater.log.kafka2 import varint
 from headwater.types import Batch, Buffer, Header, Record
 
 __all__ = ["batch_of", "murmur2", "partition_of", "records_in"]
@@ -143,14 +144,14 @@ def partition_of(key: bytes | None, partitions: int, sticky: int = 0) -> int:
 
 def _record(record: Record, delta: int, first: int) -> bytes:
     key, value = record.key, record.value
-    parts = [b"\x00", _varint(record.timestamp - first), _varint(delta), _sized(key), _sized(value)]
-    parts.append(_varint(len(record.headers)))
+    parts = [b"\x00", varint(record.timestamp - first), varint(delta), _sized(key), _sized(value)]
+    parts.append(varint(len(record.headers)))
     for name, content in record.headers:
         parts += (_sized(_utf8(name)), _sized(content))
     body = b"".join(parts)
     if len(body) > limits.RECORD_BYTES_MAX:
         _refuse_large(record, delta)
-    return _varint(len(body)) + body
+    return varint(len(body)) + body
 
 
 def _record_at(header: kafka2.BatchHeader, data: bytes, at: int, end: int, delta: int) -> Record:
@@ -232,20 +233,4 @@ def _utf8(name: str) -> bytes:
 
 
 def _sized(data: bytes | None) -> bytes:
-    return b"\x01" if data is None else _varint(len(data)) + data
-
-
-def _varint(number: int) -> bytes:
-    """A zig-zag varint; as the numbers here are lengths and distances, mostly one byte."""
-    value = number << 1 if number >= 0 else (-number << 1) - 1
-    if value < 0x80:
-        return _BYTES[value]
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
-_BYTES = [bytes([byte]) for byte in range(0x80)]
+    return b"\x01" if data is None else varint(len(data)) + data

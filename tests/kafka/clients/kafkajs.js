@@ -19,6 +19,8 @@ async function main(bootstrap) {
   }
 
   const values = []
+  let late
+  const arrived = new Promise((resolve) => (late = resolve))
   await consumer.subscribe({ topics: ['js'], fromBeginning: true })
   await new Promise((resolve, reject) => {
     setTimeout(() => reject(new Error(`only ${values.length} of 51 records came`)), 20000).unref()
@@ -26,9 +28,19 @@ async function main(bootstrap) {
       eachMessage: async ({ message }) => {
         values.push(message.value.toString())
         if (values.length === 51) resolve()
+        if (values.length === 52) late()
       },
     })
   })
+  // A reader at the end, between an aborted transaction and a committed one, must get over the first to the second.
+  for (const end of ['abort', 'commit']) {
+    const transaction = await transactional.transaction()
+    await transaction.send({ topic: 'js', messages: [{ partition: 0, value: `late ${end}` }] })
+    await transaction[end]()
+    await new Promise((resolve) => setTimeout(resolve, 500))
+  }
+  setTimeout(() => console.error('the reader is stuck behind an aborted transaction') || process.exit(1), 20000).unref()
+  await arrived
   const groups = (await admin.listGroups()).groups.map((group) => group.groupId)
   await Promise.all([consumer, producer, transactional, admin].map((each) => each.disconnect()))
   console.log(JSON.stringify({ created, values: values.sort(), groups }))
