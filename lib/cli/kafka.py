@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, KAFKA_LINGER_MS_MAX),
     default=KAFKA_LINGER_MS,
     show_default=True,
-    help="How long a commit waits for batches of other clients: fewer requests to the store, later acks.",
+    help="How long a commit waits at most for batches of other clients: fewer requests to the store, later acks.",
 )
 @click.option("--auto-create", is_flag=True, help="Make topics that clients ask for (auto.create.topics.enable).")
 @click.option("--partitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="… with so many.")
