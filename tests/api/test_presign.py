@@ -107,7 +107,7 @@ def test_the_region_may_come_from_the_profile(tmp_path: Path, monkeypatch: pytes
     config.write_text("[profile far]\nregion = ap-south-1\n")
     secrets.write_text("[far]\naws_access_key_id = AKFAR\naws_secret_access_key = s\n")
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name)
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(secrets))
     url, _ = made(open_store("s3://bucket?profile=far", clock=Noon())).get("k", 0, 1)

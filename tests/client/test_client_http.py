@@ -356,7 +356,7 @@ def test_the_region_is_that_of_the_function_url(monkeypatch: pytest.MonkeyPatch)
     assert "eu-central-1" == region_of("https://abc123.lambda-url.eu-central-1.on.aws/")
     assert "ap-south-1" == region_of("http://abc.lambda-url.ap-south-1.localhost:4566")
     assert "us-east-1" == region_of("https://example.com")
-    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("AWS_REGION", raising=False)
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     with pytest.raises(InvalidRequest):
         region_of("https://example.com")
