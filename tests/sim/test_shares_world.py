@@ -130,7 +130,7 @@ def free_what_is_done(patch: pytest.MonkeyPatch) -> None:
 PLANTS: dict[Plant, range] = {  # from where a world was seen to notice, since each costs half a second
     answer_before_the_commit: range(6, 60),
     trust_a_lease_for_ever: range(16, 60),
-    hand_out_what_was_freed: range(172, 200),
+    hand_out_what_was_freed: range(172, 500),
     take_the_living_for_dead: range(17, 60),
     claim_what_is_claimed: range(10),
     deliver_without_a_limit: range(1, 10),

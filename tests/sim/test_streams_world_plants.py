@@ -255,7 +255,7 @@ PLANTS: dict[Plant, int] = {
     let_two_commits_fly: 60,
     work_on_in_a_pause: 60,
     reset_offsets_alone: 60,
-    restart_offsets_alone: 60,
+    restart_offsets_alone: 240,
     forget_what_lay_in_repartition_topics: 60,
     lose_pages_that_were_changed_after_they_were_spilled: 60,
 }

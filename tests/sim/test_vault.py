@@ -333,7 +333,7 @@ PLANTS: dict[Plant, int] = {
     compact_away_the_newest_value: 60,
     close_the_gaps_that_compaction_leaves: 60,
     forget_tombstones_at_once: 100,
-    forget_tombstones_before_what_they_hide: 60,
+    forget_tombstones_before_what_they_hide: 240,
     trim_what_is_young: 60,
 }
 
