@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from headwater.errors import NotFound
-from headwater.log.state import Group, Member, Partition, Share, State
+from headwater.log.state import Group, Member, Partition, Share, State, Topic
 
 TP: TypeAlias = tuple[str, int]
 Places: TypeAlias = Mapping[int, Mapping[int, int]]
@@ -86,25 +86,10 @@ def lag_by_topic(state: State, name: str) -> dict[str, tuple[int, int]]:
     Raises what ``lag`` raises. Cost: 1 us a partition.
     """
     group = _group(state, name)
-    subscribed = {topic for member in group.members.values() for topic in member.topics}
-    wanted = {state.names[topic] for topic in subscribed if topic in state.names}
-    found = {}
-    for number in wanted | group.offsets.keys() | group.shares.keys():
-        topic = state.topics.get(number)
-        if topic is None:
-            continue
-        known, shares = group.offsets.get(number, {}), group.shares.get(number, {})
-        places = range(len(topic.partitions)) if number in wanted else known.keys() | shares.keys()
-        behind = 0
-        for place in places:
-            partition = topic.partitions[place]
-            if place in shares:
-                behind += share_lag(shares[place], partition)
-            else:
-                committed = known[place].offset if place in known else -1
-                behind += max(0, partition.stable_end - max(committed, partition.start))
-        found[topic.name] = behind, len(places)
-    return found
+    return {
+        topic.name: (sum(_behind(group, topic, number)[2] for number in numbers), len(numbers))
+        for topic, numbers in _read_by(state, group)
+    }
 
 
 def share_lag(share: Share, partition: Partition) -> int:
@@ -169,20 +154,9 @@ def _lags(state: State, group: Group) -> Iterator[Lag]:
         for topic, places in held.items()
         for partition in places
     }
-    subscribed = {name for member in group.members.values() for name in member.topics}
-    wanted = (
-        {state.names[name] for name in subscribed if name in state.names} | group.offsets.keys() | group.shares.keys()
-    )
-    for topic in sorted((state.topics[topic] for topic in wanted if topic in state.topics), key=lambda t: t.name):
-        known, shares = group.offsets.get(topic.id, {}), group.shares.get(topic.id, {})
-        for number, partition in enumerate(topic.partitions):
-            if number not in known and number not in shares and topic.name not in subscribed:
-                continue
-            committed = known[number].offset if number in known else -1
-            end = partition.stable_end
-            behind = max(0, end - max(committed, partition.start))
-            if number in shares:
-                committed, behind = shares[number].start, share_lag(shares[number], partition)
+    for topic, numbers in _read_by(state, group):
+        for number in numbers:
+            committed, end, behind = _behind(group, topic, number)
             yield Lag(
                 group=group.name,
                 topic=topic.name,
@@ -192,3 +166,26 @@ def _lags(state: State, group: Group) -> Iterator[Lag]:
                 lag=behind,
                 member=owners.get((topic.id, number), ""),
             )
+
+
+def _read_by(state: State, group: Group) -> Iterator[tuple[Topic, Sequence[int]]]:
+    """The topics that the group reads or has read, by name, and which of their partitions."""
+    subscribed = {
+        state.names[name] for member in group.members.values() for name in member.topics if name in state.names
+    }
+    wanted = subscribed | group.offsets.keys() | group.shares.keys()
+    for topic in sorted((state.topics[number] for number in wanted if number in state.topics), key=lambda t: t.name):
+        if topic.id in subscribed:
+            yield topic, range(len(topic.partitions))
+        else:
+            yield topic, sorted(group.offsets.get(topic.id, {}).keys() | group.shares.get(topic.id, {}).keys())
+
+
+def _behind(group: Group, topic: Topic, number: int) -> tuple[int, int, int]:
+    """Of a partition: what is committed (-1: nothing; of a share group its start), where readers stop, and the lag."""
+    partition, share = topic.partitions[number], group.shares.get(topic.id, {}).get(number)
+    if share is not None:
+        return share.start, partition.stable_end, share_lag(share, partition)
+    known, end = group.offsets.get(topic.id, {}).get(number), partition.stable_end
+    committed = -1 if known is None else known.offset
+    return committed, end, max(0, end - max(committed, partition.start))
