@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import jsonschema_rs
 
@@ -27,6 +27,8 @@ from headwater.limits import HTTP_FETCH_BYTES_MAX
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.store.base import ObjectStore
+
+S = TypeVar("S", bound=ObjectStore)
 
 NATIVE: tuple[Route, ...] = (
     *routes._open_routes(),
@@ -227,3 +229,15 @@ class Client:
         answer = await self(method, path, body, **how)
         assert answer.status < 300, (answer.status, answer.body)
         return answer
+
+
+def with_topic(store: S) -> S:
+    """The store, with a topic ``t``. Not for those who are in an event loop already."""
+
+    async def fill() -> None:
+        client = Client(app_over(store))
+        await client.done("POST", "/admin/topics", {"name": "t"})
+        await client.app.close()
+
+    asyncio.run(fill())
+    return store

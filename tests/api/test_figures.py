@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from headwater.api.runtime import Function, function
 from headwater.clock import SystemClock
 from headwater.meters import Meters, families
 from headwater.store.memory import MemoryStore
-from tests.api.helpers_http import Client, app_over, event
+from tests.api.helpers_http import event, with_topic
 
 RECORDS = "/topics/t/partitions/0/records"
 ENVIRONMENT = {
@@ -28,15 +27,7 @@ ENVIRONMENT = {
 @pytest.fixture
 def store() -> MemoryStore:
     """A bucket with a topic ``t``."""
-    made = MemoryStore()
-
-    async def fill() -> None:
-        client = Client(app_over(made))
-        await client.done("POST", "/admin/topics", {"name": "t"})
-        await client.app.close()
-
-    asyncio.run(fill())
-    return made
+    return with_topic(MemoryStore())
 
 
 @pytest.fixture

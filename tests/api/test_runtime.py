@@ -23,7 +23,7 @@ from headwater.log.options import Options
 from headwater.store.base import Body, Stat
 from headwater.store.memory import MemoryStore
 from headwater.store.metered import MeteredStore
-from tests.api.helpers_http import NATIVE, Client, Log, app_over, event
+from tests.api.helpers_http import NATIVE, Client, Log, app_over, event, with_topic
 from tests.log.helpers import memory, simulate
 
 RECORDS = "/topics/t/partitions/0/records"
@@ -58,15 +58,7 @@ class SilentStore(MemoryStore):
 @pytest.fixture
 def store() -> SilentStore:
     """A bucket with a topic ``t``."""
-    made = SilentStore()
-
-    async def fill() -> None:
-        client = Client(app_over(made))
-        await client.done("POST", "/admin/topics", {"name": "t"})
-        await client.app.close()
-
-    asyncio.run(fill())
-    return made
+    return with_topic(SilentStore())
 
 
 def ask(handler: Function, *what: Any, context: object = None, **how: Any) -> tuple[int, Any]:
