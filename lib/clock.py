@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import time
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -28,6 +30,10 @@ class Clock(Protocol):
         ...
 
 
+# CLOCK_BOOTTIME goes on while a laptop or a frozen function sleeps; the monotonic clock of other systems does not.
+_elapsed_s: Final = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic
+
+
 class SystemClock:
     """The machine's own clocks."""
 
@@ -35,8 +41,7 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def elapsed_s(self) -> float:
-        # CLOCK_BOOTTIME goes on while a laptop or a frozen function sleeps; CLOCK_MONOTONIC does not.
-        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+        return _elapsed_s()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -39,6 +39,7 @@ from headwater.log.state import Outcome, State, apply
 from headwater.log.together import together
 from headwater.store.base import Blob, Body, ObjectStore, Stat
 from headwater.store.retry import retrying
+from headwater.types import Buffer
 
 T = TypeVar("T")
 CHASE_ROUNDS = 8  # of fetches, about 80 manifests in all: who is not at the tip by then sets itself a last one to fold
@@ -116,12 +117,12 @@ class Chain:
 
     # -- folding ---------------------------------------------------------------------------------
 
-    def fold(self, manifest: Manifest, size: int, data: bytes | None = None) -> bool:
-        """Fold ``manifest`` if it is the next one, and tell the listeners. False if it is not the next one."""
+    def fold(self, manifest: Manifest, size: int, parts: Sequence[Buffer] = ()) -> bool:
+        """Fold ``manifest``, of these bytes, if it is the next one, and tell the listeners. False if it is not."""
         if manifest.seq != self.state.seq + 1:
             return False
         try:
-            outcomes = self._apply(self.state, manifest, size, data)
+            outcomes = self._apply(self.state, manifest, size, parts)
         except BaseException:
             # The state may be half changed: build nothing on it, and start again from a snapshot.
             self._known_at = None
@@ -142,7 +143,7 @@ class Chain:
             if data is None:
                 self.known(before)
             else:
-                self.fold(read_manifest(data, seq), len(data), data)
+                self.fold(read_manifest(data, seq), len(data), [data])
         return data is not None
 
     async def refresh(self) -> None:
@@ -258,9 +259,9 @@ class Chain:
                 if seq + i == state.seq + 1:
                     manifest = read_manifest(data, seq + i)
                     if fresh is None:
-                        self.fold(manifest, len(data), data)
+                        self.fold(manifest, len(data), [data])
                     else:
-                        self._apply(state, manifest, len(data), data)
+                        self._apply(state, manifest, len(data), [data])
             if gap is not None and gap.seq <= state.seq + 1:
                 if fresh is None:
                     self.known(gap.at)
@@ -290,11 +291,11 @@ class Chain:
     def _parallel_max(self) -> int:
         return max(1, min(CATCH_UP_PARALLEL_MAX, self.options.catch_up_bytes_max // MANIFEST_BYTES_MAX))
 
-    def _apply(self, state: State, manifest: Manifest, size: int, data: bytes | None) -> list[Outcome]:
+    def _apply(self, state: State, manifest: Manifest, size: int, parts: Sequence[Buffer]) -> list[Outcome]:
         outcomes = apply(state, manifest)
         self.bytes_folded += size
-        if data is not None and any(not chunk.obj for intent in manifest.intents for chunk in intent.appends):
-            self.inline.put(keys.manifest_key(manifest.seq), data)
+        if parts and any(not chunk.obj for intent in manifest.intents for chunk in intent.appends):
+            self.inline.put(keys.manifest_key(manifest.seq), parts)
         return outcomes
 
     def _start_from(self, state: State, first: int, known_at: tuple[int, float]) -> None:

@@ -79,7 +79,7 @@ class Journal:
             if self.chain.is_stale():
                 await self._slept(seq)
             elif seq == self.chain.state.seq + 1:
-                self.chain.fold(read_manifest(found, seq), len(found), found)
+                self.chain.fold(read_manifest(found, seq), len(found), [found])
             return False
         except Indeterminate:
             raise
@@ -99,7 +99,7 @@ class Journal:
         if self.chain.is_stale() and seq < await self.chain.read_boundary():
             await self._slept(seq)
             return False
-        if self.chain.fold(manifest, size, b"".join(parts)):
+        if self.chain.fold(manifest, size, parts):
             self.chain.known(before)
         elif self.chain.state.seq < seq:
             await self.chain.refresh()  # another task has started again from a snapshot meanwhile
