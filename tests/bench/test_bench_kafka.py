@@ -16,9 +16,11 @@ def test_it_measures_throughput_latency_and_idle_connections() -> None:
     assert found["fetch"]["ratio_to_ceiling"] > 0
     for name in ("ceiling", "memory", "file", "s3"):
         assert list(SIZES) == [row["value_bytes"] for row in found[name]]
-    latency = found["latency_s3_standard"]
-    assert 0 < latency["ack_p50_ms"] <= latency["ack_p99_ms"]
-    assert 0 < latency["end_to_end_p50_ms"] <= latency["end_to_end_p99_ms"]
+    for name, linger_ms in (("latency_s3_standard", 25), ("latency_s3_standard_at_75_ms", 75)):
+        latency = found[name]
+        assert linger_ms == latency["linger_ms"]
+        assert 0 < latency["ack_p50_ms"] <= latency["ack_p99_ms"]
+        assert 0 < latency["end_to_end_p50_ms"] <= latency["end_to_end_p99_ms"]
     assert IDLE_CONNECTIONS == found["idle"]["connections"]
 
 
