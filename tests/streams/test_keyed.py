@@ -117,3 +117,17 @@ def test_levels_merge_by_key_even_where_keys_share_a_hash() -> None:
     assert [(2, 20), (1, 11), (3, 30), (4, 41)] == merged(old, new, ["k"]).select("k", "v").rows()
     alone = new.head(1)
     assert [(1, 11), (3, 30)] == merged(old.filter(pl.col("k") != 2), alone, ["k"]).select("k", "v").rows()
+
+
+def test_an_empty_frame_finds_nothing_in_a_store_of_many_pages(tmp_path: Path) -> None:
+    """Seed 60730 of the simulation: a table whose new rows were all late asked for none of them."""
+    store = Keyed(("k",), {"k": pl.Int64(), "v": pl.Int64()}, memory_max=1 << 20, spill=str(tmp_path))
+    count = 200_000
+    rows = pl.DataFrame({"k": range(count), "v": range(count)})
+    store.put(rows.with_columns(pl.lit(value=False).alias(DEAD)), count)
+    assert len(list(store.all())) > 1
+    for least in (0, 1):  # with no recent rows, and with some
+        found = store.find(rows.clear())
+        assert (["v", FOUND], 0) == (found.columns, found.height)
+        assert [(7, True)] == store.find(rows.slice(7, 1)).rows()
+        store.put(rows.slice(least, 1).with_columns(pl.lit(value=False).alias(DEAD)), 0)

@@ -72,10 +72,11 @@ class Keyed:
         on = tuple(on) or self.keys
         hashes = hashed(frame, on, self._bits)
         in_recent = self._search(self._recent, hashes, frame, on)
-        if in_recent.null_count() == frame.height:
+        missing = in_recent.null_count()
+        if missing and missing == frame.height:
             return self._in_pages(hashes, frame, on)
         new = self._taken(self._recent, in_recent)
-        if in_recent.null_count() == 0:
+        if not missing:
             return new
         old = self._in_pages(hashes, frame, on)
         hit = in_recent.is_not_null()
@@ -171,6 +172,7 @@ class Keyed:
         return pl.DataFrame([*(level.get_column(name)[indices] for name in self._values), found.alias(FOUND)])
 
     def _in_pages(self, hashes: pl.Series, frame: pl.DataFrame, on: Sequence[str]) -> pl.DataFrame:
+        """As ``find``, for at least one row, among what is not recent."""
         if len(self._pages) == 1:
             page = self._pages.get(0)
             return self._taken(page, self._search(page, hashes, frame, on))
