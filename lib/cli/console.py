@@ -56,11 +56,9 @@ async def _serve(
 
 
 def _pages_only(routes: object, **options: Any) -> App:
-    try:
-        from headwater.console.app import ConsoleApp
-        from headwater.console.render import check_installed
-    except ImportError as error:
-        raise click.ClickException("The console needs Jinja: pip install 'headwater[console]'") from error
+    from headwater.console.app import ConsoleApp
+    from headwater.console.render import check_installed
+
     check_installed()
     return ConsoleApp((), **options)
 

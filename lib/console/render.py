@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from headwater.api.messages import Request, Response
 from headwater.console.static import address
-from headwater.errors import HeadwaterError
+from headwater.replay.extras import extra
 from headwater.words import amount, size, span
 
 BASE: Final = "/console"
@@ -42,7 +42,7 @@ def page(template: str, *, status: int = 200, **values: Any) -> Response:
 
 
 def check_installed() -> None:
-    """Raises ``HeadwaterError`` if what draws pages is not installed."""
+    """Raises ``ExtraMissing`` if what draws pages is not installed."""
     _environment()
 
 
@@ -58,14 +58,11 @@ def redirect(where: str, headers: Mapping[str, str] | None = None) -> Response:
 
 @cache
 def _environment() -> Any:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise HeadwaterError("The console needs Jinja: pip install 'headwater[console]'") from error
-    made = Environment(
-        loader=PackageLoader("headwater.console"),
+    jinja = extra("jinja2", "console")
+    made = jinja.Environment(
+        loader=jinja.PackageLoader("headwater.console"),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )

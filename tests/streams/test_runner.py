@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from headwater.errors import Conflict, InvalidRequest, NotFound
+from headwater.groups.describe import lag
 from headwater.log import batch
 from headwater.log.namespace import Namespace
 from headwater.sim.loop import SimClock, sim_loop
@@ -58,6 +59,17 @@ def test_a_run_that_ends_processes_what_is_there_and_leaves_the_group() -> None:
         assert {} == namespace.state.groups["job"].members
         assert report.records > len(rows), "and what went through the repartition"
         assert 0 == (await h.once(namespace)).records
+
+    simulate(main())
+
+
+def test_a_job_that_has_read_all_has_no_lag_nor_has_its_own_state() -> None:
+    async def main() -> None:
+        namespace, _ = await filled(random.Random(1))
+        await h.once(namespace)
+        behind = {(row.topic, row.partition): row.lag for row in lag(namespace.state, "job")}
+        assert set(behind.values()) == {0}
+        assert ("job-changelog", 0) in behind, "a group that owns its state's partitions shows them"
 
     simulate(main())
 

@@ -43,6 +43,7 @@ from headwater.streams.runner.figures import SIZED_S, Figures, Seen
 from headwater.streams.runner.job import Job, committed, is_paused
 from headwater.streams.runner.reading import Budget, DataLost, Lane, Reading, Taken
 from headwater.streams.runner.restoring import Making, restore
+from headwater.types import Batch
 from headwater.upkeep.offload import Offload, in_thread
 
 TIMINGS = 512  # commits whose latency is remembered
@@ -109,7 +110,6 @@ class TaskRunner:
         self.looked = False  # a run that ends has given time a chance to pass
         self._copy = copy
         self._weight = Weight()
-        self._base = 0  # where the changelog begins
         self._trimmed: dict[str, int] = {}  # consumed bytes of repartition topics since their last trim
         self._quiet_s: dict[str, float] = {}  # when each source last brought something, by the clock that never jumps
         self._has_timers = any(isinstance(node, Process) for node in setting.job.nodes.values())
@@ -174,7 +174,6 @@ class TaskRunner:
         copy = await restore(setting.namespace, setting.making, self.number, copy, offload=setting.offload)
         await setting.offload(copy.task.restored, copy.progress)
         state = setting.namespace.state
-        self._base = setting.namespace.reader.place(self.job.changelog, self.number)[1].start
         self._weight = copy.weight
         self.counts.restored_rows = copy.rows - before
         self.counts.restore_s = clock.elapsed_s() - began_s
@@ -376,7 +375,7 @@ class TaskRunner:
     def _send(self, computed: Computed) -> None:
         """Commit a step in the background; ``_settled`` brings what became of it."""
         partition, batches = self.number, computed.batches
-        changes: list[ops.AnyOp] = [self._fenced_offsets(computed.offsets, computed.due_ms)]
+        changes: list[ops.AnyOp] = [self._fenced_offsets(computed.offsets, computed.due_ms, batches)]
         for topic, nbytes in self._trimmed.items():
             if nbytes >= STREAMS_TRIM_BYTES:
                 before = computed.offsets[topic, partition]
@@ -398,12 +397,17 @@ class TaskRunner:
         self.counts.commits += 1
         return outcome
 
-    def _fenced_offsets(self, offsets: dict[tuple[str, int], int], due_ms: int) -> ops.CommitOffsets:
+    def _fenced_offsets(
+        self, offsets: dict[tuple[str, int], int], due_ms: int, batches: Sequence[tuple[str, int, Batch]] = ()
+    ) -> ops.CommitOffsets:
         """Always with the changelog's own offset, so that a step without input is fenced, too.
 
-        Its metadata say when time alone makes something due, for a run that ends and may not have to begin.
+        It is the changelog's end with ``batches`` in it, since nobody else writes there: a job is never behind its own
+        state. Its metadata say when time alone makes something due, for a run that ends and may not have to begin.
         """
-        places = {**offsets, (self.job.changelog, self.number): self._base}
+        now = self.setting.namespace.state.partition(self.job.topics[self.job.changelog].id, self.number)
+        written = sum(made.count for topic, _, made in batches if topic == self.job.changelog)
+        places = {**offsets, (self.job.changelog, self.number): written + (now.next if now is not None else 0)}
         return offsets_op(self.job, self.fence, places, metadata=str(due_ms))
 
     async def _settled(self) -> None:
@@ -436,7 +440,6 @@ class TaskRunner:
             base = outcome.bases[0] if base < 0 else base
             total += changelog.size_of(lines)
             lines = []
-        self._base = base
         trim = ops.TrimLog(topic=self.job.topics[self.job.changelog].id, partition=self.number, before=base)
         await settle(
             self.setting.namespace, (), [self._fenced_offsets(self.computer.offsets, self.computer.due_ms()), trim]
@@ -448,7 +451,7 @@ class TaskRunner:
         assert self.computer is not None
         made = changelog.batches_of(lines, self.setting.clock.wall_ms())
         batches = [(self.job.changelog, self.number, each) for each in made]
-        offsets = self._fenced_offsets(self.computer.offsets, self.computer.due_ms())
+        offsets = self._fenced_offsets(self.computer.offsets, self.computer.due_ms(), batches)
         return await settle(self.setting.namespace, appends_of(self.job, batches), [offsets])
 
 
