@@ -4,25 +4,30 @@
 
 Each process has the real ``groups.shares.Shares`` over its own handle, and a few consumers that ask it alone, as
 clients of a gateway do. Processes crash, freeze beyond their leases and come back as zombies, close in good order, and
-are cut off; writers append, and now and then the log's start moves. ``shares_judge`` sees every delivery and answer.
+are cut off; some freeze while a claim of theirs is on its way, and their connections are broken when they wake. Writers
+append, and now and then the log's start moves. ``shares_judge`` sees every delivery and answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from headwater.errors import HeadwaterError
+from headwater.groups import shares as claiming
 from headwater.groups.share_partition import ACCEPT, REJECT, RELEASE, RENEW, Said
 from headwater.groups.shares import Place, Shares
+from headwater.limits import SHARE_CLAIM_MIN
 from headwater.log import operations_shares as share_ops
 from headwater.log.namespace import Namespace
-from headwater.sim import members
+from headwater.sim import faults, members
 from headwater.sim.actors import Act, alarm, busybody, names_of, rest, rng_of, sweeper
 from headwater.sim.checker import Violation
-from headwater.sim.faults import Process
+from headwater.sim.faults import Process, SimStore
 from headwater.sim.loop import Deadlock, Overrun, run, sim_loop
 from headwater.sim.shares_judge import Judge
 from headwater.sim.world import DAY_S, Plan, Verdict, World, keep_running, small_window
@@ -30,11 +35,52 @@ from headwater.sim.world import DAY_S, Plan, Verdict, World, keep_running, small
 GROUP, TOPIC, PARTITIONS = "queue", "in", 2
 LIMIT, LOCK_MS = 3, 15_000
 SLEEP_S = 20.0
+DROWSY_RATE = 0.2  # of worlds in which processes fall asleep at commits …
+NAP_RATE = 0.3  # … which is so many of their claims' …
+NAP_S = 25.0  # long enough that another one has taken it for dead, freed its claims and handed out what they held
 CALM_S = 900.0  # how long the rest of the records may take once nothing goes wrong any more
+
+
+class DrowsyStore(SimStore):
+    """A process's store that can let it fall asleep at its next commit.
+
+    The commit is in the log then, and when the process wakes, its connections are broken: it must ask again for all
+    that was on its way, while others have long taken it for dead.
+    """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._under_way: dict[asyncio.Future[Any], str] = {}
+        self._sleeps: Callable[[], None] | None = None
+
+    def serves(self, process: Process) -> bool:
+        """Whether this is that process's."""
+        return self._process is process
+
+    def nap_at_the_next_commit(self, began: Callable[[], None]) -> None:
+        """Call ``began``, break all connections and let the process sleep once a conditional write has landed."""
+        self._sleeps = began
+
+    def _send(self, op: str, answer: asyncio.Future[Any], *asked: Any) -> None:
+        super()._send(op, answer, *asked)
+        self._under_way[answer] = op
+        answer.add_done_callback(lambda done: self._under_way.pop(done, None))
+
+    def _land(self, answer: asyncio.Future[Any], back_s: float, apply: Callable[..., Any], *asked: Any) -> None:
+        super()._land(answer, back_s, apply, *asked)
+        if self._sleeps is None or self._under_way.get(answer) != "put_if_absent" or not self._process.alive:
+            return
+        self._sleeps()
+        self._sleeps = None
+        self._process.pause(NAP_S)
+        for answer, op in list(self._under_way.items()):
+            faults._settle(answer, faults._silence(op, NAP_S))
 
 
 class Shared(World):
     """A world with a share group, what a seed decides about it, and a judge."""
+
+    store_type = DrowsyStore
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan, sim_loop())
@@ -46,6 +92,13 @@ class Shared(World):
         self.think_s = rng.choice([0.3, 1.0, 8.0])
         self.trimmers = rng.choice([0, 0, 1])
         self.sleepy = rng.random() < 0.5
+        self.naps = random.Random(f"naps-{plan.seed}")
+        self.claim_min = SHARE_CLAIM_MIN
+        self.nap_rate = 0.0
+        if self.naps.random() < DROWSY_RATE:
+            self.nap_rate, self.claim_min = NAP_RATE, self.naps.choice([1, 5])
+            self.gateways, self.consumers = self.naps.randint(2, 3), self.naps.randint(3, 4)
+            self.think_s = self.naps.choice([0.3, 1.0])
         self.topic = 0
 
     def fate(self, name: str, *, mortal: bool = True) -> dict[str, Any]:
@@ -73,6 +126,24 @@ def simulate(seed: int) -> Verdict:
 
 async def _play(plan: Plan) -> Verdict:
     world = Shared(plan)
+    with claims_of_at_least(world.claim_min):
+        return await _played(world)
+
+
+@contextmanager
+def claims_of_at_least(records: int) -> Iterator[None]:
+    """Make claims so small that there are many."""
+    module = vars(claiming)
+    before = module["SHARE_CLAIM_MIN"]
+    module["SHARE_CLAIM_MIN"] = records
+    try:
+        yield
+    finally:
+        module["SHARE_CLAIM_MIN"] = before
+
+
+async def _played(world: Shared) -> Verdict:
+    plan = world.plan
     opener = await world.handle(None, calm=True)
     world.topic = (await opener.create_topic(TOPIC, PARTITIONS)).id
     config = {
@@ -160,6 +231,8 @@ async def take(
     """Acquire what there is, at most so many offsets: as a gateway does, the bytes first and then the locks."""
     await shares.namespace.refresh()
     if shares.available(place) is None and shares.may_claim(place):
+        if world.naps.random() < world.nap_rate and not world.over():
+            _nap(world, process)
         await shares.claim(place, most)
     found = shares.available(place)
     if found is None:
@@ -170,6 +243,17 @@ async def take(
     for each in acquired:
         world.judge.delivered(process, place, each.base, each.end, each.count)
     return [(each.base, each.end) for each in acquired]
+
+
+def _nap(world: Shared, process: Process) -> None:
+    """Let the process fall asleep at its next commit."""
+
+    def began() -> None:
+        world.judge.deeds["naps"] += 1
+
+    for store in world.stores:
+        if isinstance(store, DrowsyStore) and store.serves(process):
+            store.nap_at_the_next_commit(began)
 
 
 async def say(

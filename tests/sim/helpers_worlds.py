@@ -28,10 +28,8 @@ def missing(world: str, seeds: Iterable[int], wanted: Iterable[str]) -> set[str]
     return {deed for deed in wanted if not deeds[deed]}
 
 
-def expect_notice(world: str, plant: Plant, seeds: int, patch: pytest.MonkeyPatch) -> None:
-    """Plant a bug, and fail unless one of so many worlds is judged wrong for it."""
+def expect_notice(world: str, plant: Plant, seeds: Iterable[int], patch: pytest.MonkeyPatch) -> None:
+    """Plant a bug, and fail unless one of these worlds is judged wrong for it."""
     plant(patch)
-    for seed in range(seeds):
-        if judge(seed, world)["violations"]:
-            return
-    pytest.fail(f"{seeds} seeds did not notice: {plant.__doc__}")
+    if not any(judge(seed, world)["violations"] for seed in seeds):
+        pytest.fail(f"{seeds} did not notice: {plant.__doc__}")

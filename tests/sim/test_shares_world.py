@@ -12,6 +12,7 @@ from headwater.groups.shares import Shares
 from headwater.log.state import fold
 from headwater.log.state import shares as state_of
 from headwater.log.state.model import Span
+from headwater.sim import shares as world
 from headwater.sim.sweep import judge
 from tests.sim.helpers_worlds import Plant, missing, played
 
@@ -130,7 +131,7 @@ def free_what_is_done(patch: pytest.MonkeyPatch) -> None:
 PLANTS: dict[Plant, range] = {  # from where a world was seen to notice, since each costs half a second
     answer_before_the_commit: range(6, 60),
     trust_a_lease_for_ever: range(16, 60),
-    hand_out_what_was_freed: range(172, 500),
+    hand_out_what_was_freed: range(15, 75),
     take_the_living_for_dead: range(17, 60),
     claim_what_is_claimed: range(10),
     deliver_without_a_limit: range(1, 10),
@@ -140,15 +141,17 @@ PLANTS: dict[Plant, range] = {  # from where a world was seen to notice, since e
 }
 
 
-# Since looks at the tip end earlier, no seed was found in which this one shows: an open question, not a bound.
-_UNSEEN = pytest.mark.xfail(run=False, reason="no seed of 300 shows it since looks at the tip end earlier")
-
-
-@pytest.mark.parametrize(
-    "plant",
-    [pytest.param(plant, marks=_UNSEEN if plant is hand_out_what_was_freed else ()) for plant in PLANTS],
-    ids=lambda plant: plant.__name__,
-)
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_noticed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    if plant is hand_out_what_was_freed:
+        monkeypatch.setattr(world, "DROWSY_RATE", 1.0)
     plant(monkeypatch)
     assert any(judge(seed, "shares")["violations"] for seed in PLANTS[plant]), plant.__doc__
+
+
+@pytest.mark.parametrize("seed", [15, 38])
+def test_a_world_of_drowsy_processes_keeps_its_promises(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "DROWSY_RATE", 1.0)
+    verdict = judge(seed, "shares")
+    assert [] == verdict["violations"]
+    assert verdict["deeds"]["naps"]
