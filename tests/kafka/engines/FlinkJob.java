@@ -16,10 +16,16 @@ import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
 import org.apache.flink.util.Collector;
 
 public class FlinkJob {
-    /** Lines are "key n"; it answers "key n sum". The first attempt fails at a number, between two checkpoints. */
+    /**
+     * Lines are "key n"; it answers "key n sum". The first attempt fails at a number, between two checkpoints.
+     *
+     * No subtask is at the end of its input by then: Flink 2.0 would commit what such a one has written since the last
+     * checkpoint as soon as it hears that this checkpoint is complete (FLINK-37605), and then write it once more.
+     */
     public static class Sum extends KeyedProcessFunction<String, String, String> {
         private final int failAt;
         private transient ValueState<Long> sum;
+        private int seen;
 
         Sum(int failAt) {
             this.failAt = failAt;
@@ -37,10 +43,10 @@ public class FlinkJob {
             long total = n + (sum.value() == null ? 0 : sum.value());
             sum.update(total);
             out.collect(words[0] + " " + n + " " + total);
-            if (n % 10 == 0) Thread.sleep(40); // so that several checkpoints fall into the run
-            if (n == failAt && getRuntimeContext().getTaskInfo().getAttemptNumber() == 0) {
-                throw new IllegalStateException("the failure that was asked for");
-            }
+            if (++seen % 5 == 0) Thread.sleep(40); // so that several checkpoints fall into the run, at each subtask
+            boolean isFirst = getRuntimeContext().getTaskInfo().getAttemptNumber() == 0;
+            if (isFirst && n == failAt) throw new IllegalStateException("the failure that was asked for");
+            if (isFirst && n > failAt + failAt / 2) Thread.sleep(Long.MAX_VALUE); // till the failure interrupts it
         }
     }
 
