@@ -76,7 +76,10 @@ class FreeShare(Op, frozen=True):
 
 
 class ResetShares(Op, frozen=True):
-    """Begin share-partitions anew: (topic, partition, start offset) each. Refused while the group has members."""
+    """Begin share-partitions anew: (topic, partition, start offset) each. Refused while the group has members.
+
+    A group that does not exist is made, so that it can be told where to begin before anybody joins.
+    """
 
     group: Name
     starts: Annotated[list[tuple[Count, Count, Count]], Meta(max_length=INTENT_OPS_MAX)]

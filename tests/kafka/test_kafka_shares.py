@@ -539,10 +539,12 @@ def test_admins_see_groups_their_offsets_and_lag_and_begin_them_anew() -> None:
         assert (-1, -1) == await offsets(peer)
         (deleted,) = (await ask(peer, DELETE, groups_names=["g"]))["results"]
         assert E.none is E(deleted["error_code"])
-        missing = await ask(peer, ALTER_OFFSETS, group_id="g", topics=starts)
+        missing = await ask(peer, DELETE_OFFSETS, group_id="g", topics=[{"topic_name": "t"}])
         assert E.group_id_not_found is E(missing["error_code"])
+        assert E.none is E((await ask(peer, ALTER_OFFSETS, group_id="g", topics=starts))["error_code"])
+        assert starts[0]["partitions"][0]["start_offset"] == (await offsets(peer))[0], "and the group is there"
         trail = await peer.namespace.reader.fetch("__audit", 0, 0)
-        assert 3 == trail.next_offset
+        assert 4 == trail.next_offset
 
     simulate(main())
 

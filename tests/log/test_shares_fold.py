@@ -309,6 +309,29 @@ def test_beginning_anew_fences_old_claims_and_waits_until_members_are_gone() -> 
     assert {} == made.state.groups[GROUP].shares
 
 
+def test_a_group_can_be_told_where_to_begin_before_anybody_joins() -> None:
+    """As franz-go's suite does it, and `kafka-share-groups.sh --reset-offsets`."""
+    made = fold(6)
+    made.done(share_ops.ResetShares(group="new", starts=[(1, 0, 2)]))
+    assert ("share", {}, 2) == (
+        made.state.groups["new"].kind,
+        made.state.groups["new"].members,
+        made.state.groups["new"].shares[1][0].start,
+    )
+    made.done(share_ops.JoinShare(group="new", member="m", topics=["t"]))
+    begun = share_ops.ClaimShare(group="new", topic=1, partition=0, holder="a", records=1, locks=9)
+    assert 1 == made.done(begun).values["records"]
+    assert (2, 3) == (made.state.groups["new"].shares[1][0].start, made.state.groups["new"].shares[1][0].next)
+    made.done(ops.CommitOffsets(group="consumers", offsets=[ops.OffsetEntry(1, 0, 1, "")]))
+    assert "group_kind" == made.do(share_ops.ResetShares(group="consumers", starts=[(1, 0, 2)])).error
+
+
+def test_a_group_is_not_made_where_its_reset_is_refused() -> None:
+    made = fold(1)
+    made.do(share_ops.ResetShares(group="new", starts=[(1, 99, 0)]))
+    assert "new" not in made.state.groups
+
+
 def test_idle_groups_are_forgotten_but_not_what_they_have_shared() -> None:
     made = fold(1)
     made.done(claim("a", 1))

@@ -97,7 +97,10 @@ def _place(share: Share | None, number: int, topic: Topic) -> Fields:
 
 
 async def alter_share_group_offsets(peer: Peer, request: Request) -> Answer:
-    """Begin share-partitions anew at an offset; the group has no members meanwhile. Cost: 1 commit."""
+    """Begin share-partitions anew at an offset; the group has no members meanwhile, and need not exist yet.
+
+    Cost: 1 commit.
+    """
     asked = request.fields
     starts: list[tuple[int, int, int]] = []
 
@@ -147,7 +150,8 @@ async def _changed(
     try:
         await enter(peer, asked["group_id"], operation, fresh=True)
         await bury_in(peer, [asked["group_id"]])
-        _share_group(peer, asked["group_id"])
+        if action != "reset_shares" or asked["group_id"] in peer.namespace.state.groups:
+            _share_group(peer, asked["group_id"])
         responses = []
         for wanted in asked["topics"]:
             name = wanted["topic_name"]

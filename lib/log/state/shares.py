@@ -86,10 +86,7 @@ def _owned(group: Group, member: str) -> dict[int, dict[int, int]]:
 
 def _join(change: Change, op: JoinShare) -> None:
     check_not_departed(change, op.group, op.member, op.as_of)
-    before = change.state.groups.get(op.group)
-    if before is not None and before.kind != "share" and (before.offsets or before.pending):
-        raise Refused("group_kind", f"Group {op.group!r} has committed offsets; delete it before it can share.")
-    group = found_or_new(change, op.group, "share")
+    group = _share_group_or_new(change, op.group)
     known = group.members.get(op.member)
     if known is None and len(group.members) >= MEMBERS_MAX:
         raise Refused("group_full", f"Group {op.group!r} has {MEMBERS_MAX} members, as many as a group may have.")
@@ -107,6 +104,13 @@ def _join(change: Change, op: JoinShare) -> None:
 
 
 # -- records ---------------------------------------------------------------------------------------------
+
+
+def _share_group_or_new(change: Change, name: str) -> Group:
+    before = change.state.groups.get(name)
+    if before is not None and before.kind != "share" and (before.offsets or before.pending):
+        raise Refused("group_kind", f"Group {name!r} has committed offsets; delete it before it can share.")
+    return found_or_new(change, name, "share")
 
 
 def _share_group(change: Change, name: str, *, empty: bool = False) -> Group:
@@ -249,6 +253,7 @@ def _keep(change: Change, share: Share, spans: list[Span], following: int) -> No
 
 
 def _reset(change: Change, op: ResetShares) -> None:
+    _share_group_or_new(change, op.group)
     group = _share_group(change, op.group, empty=True)
     for topic, partition, start in op.starts:
         partition_of(change.state, topic, partition)
