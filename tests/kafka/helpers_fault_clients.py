@@ -1,7 +1,11 @@
 """The clients of a fault run: producers, transactional workers, and groups of readers of both protocols.
 
 Each goes on as an application would: it repeats what may be repeated for as long as ``PATIENCE_S``, aborts what must be
-aborted, and begins a new life (which fences the old one) where the client says that it cannot go on.
+aborted, and begins a new life (which fences the old one) where the client says that it cannot go on, or says nothing.
+
+The latter is librdkafka's (2.16.0): a TxnOffsetCommit that waits at a coordinator which the client gives up, because it
+is gone from the metadata or because the client begins anew from ``bootstrap.servers``, ends unheard, and no timer ends
+``send_offsets_to_transaction`` (librdkafka's issues 5511 and 5456). No gateway can; who supervises an application does.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import itertools
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -20,13 +25,26 @@ from tests.kafka.helpers_fault_diary import Diary
 
 PARTITIONS = 2
 WORKED = 1_000_000  # transaction t turns n into n + t * WORKED, so that each attempt has values of its own
+TRANSACTION_S = 20.0  # of the workers' transactions, and their messages
+SESSION_S = 10.0  # of members of the classic protocol
+CALL_S = 20.0  # how long a transactional call may take, if the client keeps to it
+HUNG_S = 2 * CALL_S  # one that has not come back after so long never will
 PATIENCE_S = 60.0  # a call that may be repeated is repeated for so long
-STILL_S = 60.0  # three times the transactions' timeout, six times the sessions': what stands still for longer is stuck
 BACKLOG_MAX = 2_000  # orders that are not worked yet: producers wait for the workers, so that a long run ends, too
-STALLED_S = 240.0  # the same while gateways die: orders wait for the workers, and starts take long on a busy machine
+# While gateways die, a transaction may move its offsets at the end of patience, be refused its commit at the end of
+# patience, and be aborted at the end of patience: each is patience and one last call. Its member lives meanwhile, so
+# the group waits for it with the other worker's partition as well, and orders wait for the workers (BACKLOG_MAX).
+STALLED_S = 3 * (PATIENCE_S + CALL_S)
+# While none dies: a call that hangs, then the transaction that it leaves open and the member that it leaves behind,
+# each up to its time-out, and as much again as those two on a machine that runs other tests.
+STILL_S = HUNG_S + 2 * (TRANSACTION_S + SESSION_S)
 DRAIN_S = 300.0  # the bound of a drain that does go on
 CLASSIC, NEXT = "readers", "readers-next"  # groups: the classic protocol, and that of KIP-848
 KINDS = ("ordered", "worked", f"read by {CLASSIC}", f"read by {NEXT}")
+
+
+class Hung(Exception):
+    """A call of a client has not come back long after its time."""
 
 
 class Clients:
@@ -149,21 +167,22 @@ class Clients:
                         "enable.auto.commit": False,
                         "auto.offset.reset": "earliest",
                         "isolation.level": "read_committed",
-                        "session.timeout.ms": 10_000,
+                        "session.timeout.ms": int(SESSION_S * 1_000),
                     }
                 )
             )
-            producer = Producer(self._config(**{"transactional.id": name, "transaction.timeout.ms": 20_000}))
+            timeout_ms = int(TRANSACTION_S * 1_000)
+            producer = Producer(self._config(**{"transactional.id": name, "transaction.timeout.ms": timeout_ms}))
             try:
                 self._live_to_work(name, life, consumer, producer)
-            except KafkaException as error:
+            except (KafkaException, Hung) as error:
                 self.diary.met(name, error)  # begin again, with a new life that fences this one
             finally:
                 self.diary.step(name, f"closes, life {life}")
                 consumer.close()
 
     def _live_to_work(self, name: str, life: int, consumer: Consumer, producer: Producer) -> None:
-        self._repeated(name, f"init_transactions, life {life}", lambda: producer.init_transactions(20))
+        self._repeated(name, f"init_transactions, life {life}", lambda: producer.init_transactions(CALL_S))
         consumer.subscribe(["orders"])
         while self._running.is_set():
             self._transaction(name, f"{name}.{life}", consumer, producer)
@@ -189,15 +208,15 @@ class Clients:
         try:
             member = consumer.consumer_group_metadata()
             move = f"send_offsets of {transaction}"
-            self._repeated(worker, move, lambda: producer.send_offsets_to_transaction(offsets, member, 20))
-            self._repeated(worker, f"commit of {transaction}", lambda: producer.commit_transaction(20))
+            self._repeated(worker, move, lambda: producer.send_offsets_to_transaction(offsets, member, CALL_S))
+            self._repeated(worker, f"commit of {transaction}", lambda: producer.commit_transaction(CALL_S))
             self.history.ends[transaction] = "commit"
             self.diary.did("worked", len(messages))
         except KafkaException as error:
             if not error.args[0].txn_requires_abort():
                 raise
             self.diary.met(worker, error)
-            self._repeated(worker, f"abort of {transaction}", lambda: producer.abort_transaction(20))
+            self._repeated(worker, f"abort of {transaction}", lambda: producer.abort_transaction(CALL_S))
             self.history.ends[transaction] = "abort"
             raise  # what was read is read again, from the committed offsets
 
@@ -207,7 +226,7 @@ class Clients:
         end_s = stopwatch_s() + PATIENCE_S
         while True:
             try:
-                call()
+                _done_in_time(what, call)
                 return
             except KafkaException as error:
                 if not error.args[0].retriable() or stopwatch_s() > end_s:
@@ -243,7 +262,7 @@ class Clients:
             for each in partitions:
                 mine.pop((each.topic, each.partition), None)
 
-        protocol = {"group.protocol": "consumer"} if group == NEXT else {"session.timeout.ms": 10_000}
+        protocol = {"group.protocol": "consumer"} if group == NEXT else {"session.timeout.ms": int(SESSION_S * 1_000)}
         consumer = Consumer(
             self._config(
                 **{
@@ -307,6 +326,26 @@ class Clients:
 
         self.diary.step("drain", "waits for the readers")
         return _drained("records to read", left)
+
+
+def _done_in_time(what: str, call: Callable[[], Any]) -> None:
+    """What ``call`` does; it is left behind if it does not come back. Raises ``Hung``, or what it raises."""
+    ended: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+            ended.set_result(None)
+        except Exception as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=run, name=what, daemon=True).start()
+    try:
+        ended.result(HUNG_S)
+    except TimeoutError:
+        raise Hung(
+            f"{what.split()[0]} has not come back after {HUNG_S:.0f} s, though it was given {CALL_S:.0f}"
+        ) from None
 
 
 def _drained(what: str, left: Callable[[], int]) -> str:

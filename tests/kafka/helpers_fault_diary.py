@@ -109,9 +109,8 @@ def cluster(bootstrap: str, groups: Iterable[str], topics: Iterable[str], partit
         return [f"{group}: {admin.describe_groups([group])}" for group in groups]
 
     def transactions() -> list[str]:
-        listed = admin.list_transactions()
-        names = [getattr(each, "transactional_id", str(each)) for each in listed]
-        return [*map(str, listed), *(str(admin.describe_transactions([name])) for name in names)]
+        listed = [each for rows in admin.list_transactions().values() for each in rows]
+        return [str(admin.describe_transactions([each.transactional_id])) for each in listed]
 
     try:
         return [line for ask in (ends, producers, committed, members, transactions) for line in _asked(ask)]

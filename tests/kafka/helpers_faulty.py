@@ -1,25 +1,33 @@
 """A gateway in a process of its own, over a directory whose answers get lost, late or refused.
 
-``python -m tests.kafka.helpers_faulty PORT NODE DIRECTORY SEED`` serves DIRECTORY/store until it is killed; with seed 0
-nothing fails. Each planted fault is a word in DIRECTORY/faults. SIGUSR1: it prints where each of its tasks is.
+``run`` serves DIRECTORY/store until its process is killed; with seed 0 nothing fails. Each planted fault is a word in
+DIRECTORY/faults. SIGUSR1: it prints where each of its tasks is. ``AFRESH`` makes such processes from one that has
+imported everything: a start is then what a gateway reads, and not a second of Python's CPU for each kill.
 """
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import random
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from headwater.clock import SystemClock
 from headwater.errors import HeadwaterError, Indeterminate, Throttled, Unavailable
+from headwater.kafka.gateway import Gateway, Listener, Settings, serve
 from headwater.store import open_store
 from headwater.store.base import Blob, Body, ObjectStore, Stat
 
 T = TypeVar("T")
+
+AFRESH = multiprocessing.get_context("forkserver")
+AFRESH.set_forkserver_preload(["pytest", __name__])
 
 REFUSED, LOST, SLOW = 0.03, 0.02, 0.03  # parts of all requests
 OUTAGE_EVERY_S, OUTAGE_S = 12.0, 1.5  # now and then the store turns everybody away
@@ -87,10 +95,12 @@ class FaultyStore:
         return answer
 
 
-async def main(port: int, node: int, folder: str, seed: int) -> None:
-    """Serve until the process is killed."""
-    from headwater.kafka.gateway import Gateway, Listener, Settings, serve
+def run(port: int, node: int, folder: str, seed: int, ready: Connection) -> None:
+    """Serve until the process is killed; once it does, ``ready`` gets the seconds of CPU that this took."""
+    asyncio.run(_run(port, node, folder, seed, ready))
 
+
+async def _run(port: int, node: int, folder: str, seed: int, ready: Connection) -> None:
     clock = SystemClock()
     store: ObjectStore = open_store(f"file://{folder}/store", clock=clock)
     if seed:
@@ -99,13 +109,9 @@ async def main(port: int, node: int, folder: str, seed: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell)
     settings = Settings(node_id=node, zone=f"zone-{node}", linger_ms=5.0)
     gateway = Gateway(store, [Listener(port=port)], settings, clock=clock)
-    await serve(gateway, ready=lambda _: print("ready", flush=True))
+    await serve(gateway, ready=lambda _: ready.send(time.process_time()))
 
 
 def _tell() -> None:
     for task in asyncio.all_tasks():
         task.print_stack(limit=4, file=sys.stderr)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])))

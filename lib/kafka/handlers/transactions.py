@@ -42,7 +42,8 @@ class _Begun:
     """Producers that have told this gateway of a transaction since the last one ended; the newest of them.
 
     Nothing depends on it but one case: a client older than KIP-890 that begins a transaction, reserves nothing and
-    aborts. It asks the same as one that takes its last commit back, and is told apart by having begun.
+    aborts. It asks the same as one that takes its last commit back, and is told apart by having begun. If the gateway
+    that heard of the beginning is gone, it is told INVALID_TXN_STATE, and needs a new instance: nothing was lost.
     """
 
     def __init__(self, namespace: Namespace) -> None:

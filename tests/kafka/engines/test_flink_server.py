@@ -1,12 +1,14 @@
-"""A Flink job through a gateway, exactly once though it fails between two checkpoints.
+"""A Flink job through gateways, exactly once though it fails between two checkpoints and gateways die.
 
 HEADWATER_FLINK_JARS names a folder with Flink 2, its Kafka connector, and what they need.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
+import threading
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,26 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
+from headwater.log.namespace import Namespace
+from headwater.store import open_store
+from tests.kafka.helpers_fault_gateways import running
+
 JOB = Path(__file__).with_name("FlinkJob.java")
 JARS = os.environ.get("HEADWATER_FLINK_JARS", "")
 KEYS, COUNT, PARTITIONS = 5, 600, 2
 OPENS = ("java.lang", "java.util", "java.time", "java.net", "java.io")
+
+
+needs_flink = pytest.mark.skipif(
+    not JARS, reason="HEADWATER_FLINK_JARS names no folder with Flink and its Kafka connector"
+)
+
+
+async def make_topics(folder: Path) -> None:
+    """The topics of the job, made without any gateway."""
+    async with await Namespace.open(open_store(f"file://{folder}"), owns_store=True) as namespace:
+        await namespace.create_topic("numbers", PARTITIONS)
+        await namespace.create_topic("sums", 1)
 
 
 def fill(bootstrap: str) -> dict[str, list[str]]:
@@ -65,18 +83,42 @@ def differences(expected: dict[str, list[str]], found: dict[str, list[str]]) -> 
     return made
 
 
-@pytest.mark.skipif(not JARS, reason="HEADWATER_FLINK_JARS names no folder with Flink and its Kafka connector")
+def run_job(bootstrap: str, folder: Path) -> None:
+    """Compile the job and run it to its end."""
+    opens = [word for name in OPENS for word in ("--add-opens", f"java.base/{name}=ALL-UNNAMED")]
+    built = folder / "classes"  # Flink's own threads load the job's classes by name: a single source file has none
+    subprocess.run(["javac", "-cp", f"{JARS}/*", "-d", str(built), str(JOB)], check=True, timeout=120)
+    words = ["java", *opens, "-cp", f"{built}:{JARS}/*", JOB.stem, bootstrap, str(folder / "c"), str(COUNT)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=240)
+    said = done.stdout[-4_000:] + done.stderr[-4_000:]
+    assert 0 == done.returncode, said
+    assert "done in ms" in done.stdout, said
+
+
+@needs_flink
 @pytest.mark.timeout(300)
 def test_flink_sums_each_number_once_though_it_fails_between_two_checkpoints(kafka: Any, tmp_path: Path) -> None:
     kafka.create_topic("numbers", PARTITIONS)
     kafka.create_topic("sums")
     expected = fill(kafka.bootstrap)
-    opens = [word for name in OPENS for word in ("--add-opens", f"java.base/{name}=ALL-UNNAMED")]
-    built = tmp_path / "classes"  # Flink's own threads load the job's classes by name: a single source file has none
-    subprocess.run(["javac", "-cp", f"{JARS}/*", "-d", str(built), str(JOB)], check=True, timeout=120)
-    words = ["java", *opens, "-cp", f"{built}:{JARS}/*", JOB.stem, kafka.bootstrap, str(tmp_path / "c"), str(COUNT)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=240)
-    said = done.stdout[-4_000:] + done.stderr[-4_000:]
-    assert 0 == done.returncode, said
-    assert "done in ms" in done.stdout, said
+    run_job(kafka.bootstrap, tmp_path)
     assert {} == differences(expected, committed(kafka.bootstrap))
+
+
+@needs_flink
+@pytest.mark.timeout(400)
+def test_flink_sums_each_number_once_though_gateways_die_as_well(tmp_path: Path) -> None:
+    asyncio.run(make_topics(tmp_path / "store"))
+    stop = threading.Event()
+    with running(tmp_path) as gateways:
+        expected = fill(gateways.bootstrap)
+        killer = threading.Thread(target=gateways.kill_for, args=(240.0, stop))
+        killer.start()
+        try:
+            run_job(gateways.bootstrap, tmp_path)
+        finally:
+            stop.set()
+            killer.join()
+        print(f"{gateways.kills} kills")
+        assert gateways.kills
+        assert {} == differences(expected, committed(gateways.bootstrap))
