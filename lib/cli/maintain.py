@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.serving import metrics_at, metrics_option, traced
+from headwater.cli.serving import log_option, metrics_at, metrics_option, traced, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings, run
 
 if TYPE_CHECKING:
     from headwater.api.upkeep import Report
+    from headwater.lines import Lines
     from headwater.log.namespace import Namespace
     from headwater.store.base import ObjectStore
+
+STOPPED = 143  # as a shell has it for a program that SIGTERM has ended: the run was not completed
 
 
 @click.command(cls=Command)
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--every", "every_s", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS")
 @click.option("--all", "everywhere", is_flag=True, help="Every namespace of the store.")
 @click.option("--archive-now", is_flag=True, help="Archive every chunk, however young; with --once.")
+@log_option("off", "what rounds have done; with debug all rounds")
 @metrics_option
 @pass_settings
 def maintain(
@@ -32,22 +36,32 @@ def maintain(
     every_s: float,
     everywhere: bool,
     archive_now: bool,
+    log_level: str,
     metrics: tuple[str, int] | None,
 ) -> int:
-    """Archive, retain, compact, collect and tidy up, until Ctrl-C.
+    """Archive, retain, compact, collect and tidy up, until Ctrl-C or SIGTERM.
 
     Old chunks become Parquet files, records leave by retention or compaction, objects that nobody can read any more are
     deleted, members and transactions that died are cleared away. Any number of processes may do this at once. A
     namespace in which nothing happens costs one GET a round.
 
-    Exit code 1 with --once if a chore failed; what failed is tried again in the next run.
+    SIGTERM breaks off what is under way, which the next run does again, and waits for commits that are on their way.
+
+    Exit code 1 with --once if a chore failed, which is tried again in the next run, and 143 if SIGTERM came first.
     """
     if archive_now and not once:
         raise click.UsageError("--archive-now goes with --once: a loop would archive every few records by themselves.")
     if metrics is not None and once:
         raise click.UsageError("--metrics goes with the loop: a run with --once is over before anybody scrapes it.")
+    from headwater.clock import SystemClock
+    from headwater.lines import Lines
+
+    told = Lines(SystemClock(), level=log_level, always={"process": "maintain"})
     with traced("maintain"):
-        return run(_maintain(settings, once, every_s, everywhere, archive_now, metrics))
+        status = run(until_stopped(_maintain(settings, once, every_s, everywhere, archive_now, metrics, told)))
+    if status is None:
+        return STOPPED if once else 0
+    return status
 
 
 async def _maintain(
@@ -57,6 +71,7 @@ async def _maintain(
     everywhere: bool,
     archive_now: bool,
     metrics: tuple[str, int] | None,
+    told: Lines,
 ) -> int:
     from headwater.clock import SystemClock
     from headwater.meters import PROCESS
@@ -72,9 +87,11 @@ async def _maintain(
             while True:
                 failed = 0
                 async for name in _names(store, settings, everywhere):
+                    begun_s = clock.elapsed_s()
                     report = await _round(store, spaces, name, archive_now=archive_now, cold=once)
                     failed += bool(report.get("failed"))
                     _tell(settings, report, once=once)
+                    _log(told, report, clock.elapsed_s() - begun_s)
                 if once:
                     return 1 if failed else 0
                 await clock.sleep(every_s)
@@ -146,6 +163,13 @@ def _tell(settings: Settings, report: dict[str, Any], *, once: bool) -> None:
     done = _summary(report)
     if done or once:
         click.echo(f"{report['namespace']}: {done or 'nothing to do'}")
+
+
+def _log(told: Lines, report: dict[str, Any], seconds: float) -> None:
+    """One line for a round, with what is not nothing."""
+    level = "error" if report.get("failed") else "info" if _summary(report) else "debug"
+    if told.wants(level):
+        told.say(level, "upkeep", **{name: value for name, value in report.items() if value}, ms=seconds * 1_000)
 
 
 # field of the report → what it counts, and what became of it

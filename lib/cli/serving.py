@@ -17,19 +17,21 @@ if TYPE_CHECKING:
     from headwater.meters import Sample
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
-async def until_stopped(work: Coroutine[Any, Any, object]) -> None:
-    """Run ``work`` to its end, or until SIGTERM cancels it. Ctrl-C comes out as ``KeyboardInterrupt``."""
+async def until_stopped(work: Coroutine[Any, Any, T]) -> T | None:
+    """What ``work`` returns; None if SIGTERM has cancelled it. Ctrl-C comes out as ``KeyboardInterrupt``."""
     task = asyncio.ensure_future(work)
     with contextlib.suppress(NotImplementedError):  # as on Windows
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        await task
+        return await task
     except asyncio.CancelledError:
         current = asyncio.current_task()
         if current is None or current.cancelling():
             raise
+        return None
 
 
 def address(port: int) -> Callable[[F], F]:
@@ -88,14 +90,14 @@ def traced(command: str) -> Iterator[None]:
         tracing.stop()
 
 
-def log_option(default: str) -> Callable[[F], F]:
-    """The option ``--log-level``."""
+OF_REQUESTS = "requests that changed the log or were refused, with their id and the commits; with debug all requests"
+
+
+def log_option(default: str, says: str = OF_REQUESTS) -> Callable[[F], F]:
+    """The option ``--log-level``; ``says`` what is told beside errors."""
     from headwater.lines import LEVELS, VARIABLE
 
-    says = (
-        "Which lines to write on stderr, one JSON object each: errors; with info also requests that changed the log "
-        "or were refused, with their id and the commits; with debug all requests."
-    )
+    says = f"Which lines to write on stderr, one JSON object each: errors; with info also {says}."
     kind = click.Choice(LEVELS, case_sensitive=False)
     return click.option("--log-level", type=kind, default=default, show_default=True, envvar=VARIABLE, help=says)
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from headwater.cli import output
+from headwater.types import Progress
 from tests.cli.conftest import Headwater
 
 LINES = "".join(f"k{n % 10}:{n}\n" for n in range(1_000)).encode()
@@ -72,6 +79,51 @@ def test_a_chore_that_fails_is_told_and_the_exit_code_says_so(hw: Headwater, sto
 def test_archiving_everything_in_a_loop_is_refused(hw: Headwater) -> None:
     ran = hw("maintain", "--archive-now")
     assert (ran.code, "--once" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("--once", "--archive-now"), 143)])
+def test_sigterm_breaks_a_round_off_and_the_next_one_does_it_all(
+    hw: Headwater, store: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int
+) -> None:
+    """It comes at every place at which the archiver tells how far it is, one after another."""
+    filled(hw, "--config", "archive.bytes=1")
+    seen = 0
+
+    @contextmanager
+    def phases(_: str) -> Iterator[Progress]:
+        nonlocal seen
+        seen = 0
+
+        def stop(*_: object) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == place:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        yield stop
+
+    for place in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(output, "phases", phases)
+            ran = hw("maintain", *words)
+        assert (code, "") == (ran.code, ran.err)
+        assert place <= seen
+        assert 0 == hw("verify").code
+    assert 0 == hw("maintain", "--once", "--archive-now").code
+    assert list(range(1_000)) == values(hw)
+    assert 2 == len(list(store.rglob("*.parquet")))
+
+
+def test_rounds_are_lines_if_they_are_asked_for(hw: Headwater) -> None:
+    filled(hw)
+    assert "" == hw("maintain", "--once", "--log-level", "info").err
+    (line,) = map(json.loads, hw("maintain", "--once", "--log-level", "debug").err.splitlines())
+    assert ("debug", "upkeep", "maintain", "default") == tuple(
+        line[name] for name in ("level", "event", "process", "namespace")
+    )
+    (line,) = map(json.loads, hw("maintain", "--once", "--archive-now", "--log-level", "info").err.splitlines())
+    assert ("info", 2) == (line["level"], line["files_archived"])
+    assert 0 < line["ms"]
 
 
 # -- branch -----------------------------------------------------------------------------------------------
