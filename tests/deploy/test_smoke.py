@@ -62,6 +62,54 @@ def test_deploy_explains_itself_before_it_does_anything(arguments: tuple[str, ..
     assert ("NAME=VALUE" if status == 1 else "scripts/deploy aws") in done.stdout + done.stderr
 
 
+def test_deploy_refuses_a_job_without_its_code_before_it_does_anything() -> None:
+    done = run(str(ROOT / "scripts/deploy"), "aws", "ProcessTopology=mine:topology", JOBS="")
+    assert 1 == done.returncode
+    assert "the job mine:topology of the stack headwater has its code from the folder JOBS" in done.stderr
+    assert "Nothing was deployed" in done.stderr
+
+
+RUNS = "echo mine:topology"
+NO_JOB = "echo"
+NO_ANSWER = "echo 'no credentials' >&2; exit 1"
+
+
+@pytest.mark.parametrize(
+    ("stack", "words", "jobs", "said"),
+    [
+        (RUNS, [], "", "the job mine:topology of the stack headwater"),
+        (RUNS, [], "jobs", ""),
+        (RUNS, ["ProcessTopology="], "", ""),  # the job is to end
+        (NO_JOB, [], "", ""),
+        (NO_ANSWER, [], "", "could not be asked whether it runs a job"),
+        (NO_ANSWER, [], "jobs", ""),
+    ],
+)
+def test_an_update_never_takes_the_code_from_under_a_job(
+    tmp_path: Path, stack: str, words: list[str], jobs: str, said: str
+) -> None:
+    """The real script over a SAM that notes how it was called, and a stack that answers so."""
+    for name in ("scripts/deploy", "infra/tools.sh", "infra/sam-requirements.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    tools = tmp_path / ".localstack/sam/bin"
+    tools.mkdir(parents=True)
+    python = 'case "$*" in -V) echo Python 3.13.0 ;; *version*) echo 3.13 ;; *) echo "$0" ;; esac'
+    scripts = {tools / "python": stack, tools / "sam": 'echo "sam $1" >>called', tmp_path / "python": python}
+    for path, body in scripts.items():
+        path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+        path.chmod(0o755)
+    # As infra/tools.sh stamps an environment that is complete.
+    stamp = 'cd "$0"; ./python -V; cat infra/sam-requirements.txt | sha256sum; pwd'
+    (tools.parent / "stamp").write_text(run("bash", "-c", stamp, str(tmp_path)).stdout.rstrip("\n"))
+    given = {"JOBS": jobs, "PYTHON_3_13": str(tmp_path / "python")}
+    done = run(str(tmp_path / "scripts/deploy"), "aws", *words, **given)
+    called = tmp_path / "called"
+    assert ("" if said else "sam build") == (called.read_text().splitlines()[0] if called.exists() else "")
+    assert bool(said) == bool(done.returncode)
+    assert said in done.stderr
+
+
 def test_without_python_3_13_the_localstack_test_fails_and_says_why(tmp_path: Path) -> None:
     for tool in ("bash", "dirname", "sed", "cat", "sha256sum"):
         found = shutil.which(tool)
