@@ -285,6 +285,7 @@ KAFKA_CARD_RENEW_S = 5.0  # a gateway's card is renewed, and looked for by other
 KAFKA_CARD_DEAD_MS = 16_000  # … and no client is sent to one that has not been for so long: two renewals may fail
 KAFKA_CARD_KEEP_MS = 600_000  # a card of somebody who died goes after this
 KAFKA_CARD_BYTES_MAX = 64 * KIB  # a gateway's listeners, with the namespaces that they lead to
+KAFKA_LED_MAX = 256  # coordinators in other zones that one connection was told; beyond it the oldest is forgotten
 KAFKA_LONELY_LOOK_S = 60.0  # a gateway that knows of no other looks for one this often
 KAFKA_GATEWAYS_MAX = 1_000  # that know of each other: one page of a LIST
 KAFKA_EXPIRE_MAX = 100  # overdue transactions that a gateway ends at each tick, by 1 commit each

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headwater.kafka.messages import Fields, Request
@@ -55,6 +55,7 @@ class Peer:
     sends_tokens: bool = False  # bare tokens of SASL follow, without a request around them
     sasl: Any = None  # the exchange under way
     appending: Any = None  # a future: done once the last Produce has its outcome
+    led: dict[str, float] = field(default_factory=dict)  # when it was told another coordinator, by group or transaction
 
 
 Handler: TypeAlias = Callable[[Peer, Request], Awaitable[Answer]]

@@ -15,7 +15,13 @@ from headwater.kafka.gateway import Auth, Gateway, Listener, Listening, Settings
 from headwater.kafka.model import Address, Fields, Peer
 from headwater.kafka.placing import Node, Places, zone_in
 from headwater.kafka.routes import namespace_for, parse_route
-from headwater.limits import KAFKA_CARD_DEAD_MS, KAFKA_CARD_KEEP_MS, KAFKA_CARD_RENEW_S, KAFKA_LONELY_LOOK_S
+from headwater.limits import (
+    KAFKA_CARD_DEAD_MS,
+    KAFKA_CARD_KEEP_MS,
+    KAFKA_CARD_RENEW_S,
+    KAFKA_LED_MAX,
+    KAFKA_LONELY_LOOK_S,
+)
 from headwater.log.namespace import Namespace
 from headwater.sim.faults import Faults, SimStore
 from tests.kafka.helpers_peer import ask, peer
@@ -295,6 +301,41 @@ def test_the_coordinator_is_the_gateway_that_is_asked_or_one_in_the_clients_zone
         for client, node in (("app", 1), ("zone=eu-1a", 1), ("zone=eu-1b", 2), ("zone=eu-1c", 1)):
             answer = await ask(known, FIND, client=client, key_type=0, coordinator_keys=["g"])
             assert [node] == [each["node_id"] for each in answer["coordinators"]]
+
+    simulate(main())
+
+
+async def coordinators(known: Peer, *keys: str) -> list[int]:
+    answer = await ask(known, FIND, client="zone=eu-1b", key_type=0, coordinator_keys=keys)
+    return [each["node_id"] for each in answer["coordinators"]]
+
+
+def test_who_asks_again_has_not_reached_its_coordinator_and_stays() -> None:
+    """A gateway is shown for 16 s after its death, and a session may end after 10."""
+
+    async def main() -> None:
+        namespace, known = await two_zones()
+        sleep = namespace.chain.clock.sleep
+        assert [2, 2] == await coordinators(known, "g", "h")
+        await sleep(0.5)
+        assert [1, 2] == await coordinators(known, "g", "i")
+        assert [1, 1] == await coordinators(known, "g", "i")
+        assert [2] == await coordinators(peer(namespace, gateway=known.gateway), "g")  # another connection
+        await sleep(DEAD_S + 1)
+        await a_fleet(namespace.bucket, 9).enter(card(2, "eu-1b"))
+        await sleep(5)
+        assert [2] == await coordinators(known, "h")
+
+    simulate(main())
+
+
+def test_a_connection_remembers_so_many_coordinators() -> None:
+    async def main() -> None:
+        _, known = await two_zones()
+        keys = [f"g{n}" for n in range(KAFKA_LED_MAX + 1)]
+        assert {2} == set(await coordinators(known, *keys))
+        assert [2, 1, 1] == await coordinators(known, "g0", "g2", keys[-1])  # g1 went for g0
+        assert KAFKA_LED_MAX >= len(known.led)
 
     simulate(main())
 

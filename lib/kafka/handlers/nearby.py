@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from headwater.kafka.model import Fields, Peer, Request
 from headwater.kafka.placing import Node, Places, zone_in
+from headwater.limits import KAFKA_CARD_DEAD_MS, KAFKA_LED_MAX
 from headwater.log.state import Topic
 
 
 def places_of(peer: Peer) -> Places:
     """The gateways that serve the client's namespace through its listener."""
+    return peer.gateway.fleet.places(peer.name, peer.namespace.name, _myself(peer))
+
+
+def _myself(peer: Peer) -> Node:
     gateway = peer.gateway
-    myself = Node(gateway.node_id, peer.address.host, peer.address.port, gateway.settings.zone)
-    return gateway.fleet.places(peer.name, peer.namespace.name, myself)
+    return Node(gateway.node_id, peer.address.host, peer.address.port, gateway.settings.zone)
 
 
 def zone_of(peer: Peer, request: Request) -> str:
@@ -25,10 +29,27 @@ def partition_place(peer: Peer, topic: int, partition: int) -> str:
 
 
 def coordinator(peer: Peer, request: Request, key: str) -> Node:
-    """Who coordinates a group or a transaction: this gateway, which lives, unless the client's zone is elsewhere."""
+    """Who coordinates a group or a transaction: this gateway, which lives, unless the client's zone is elsewhere.
+
+    A client that asks again before a dead gateway would be forgotten has not reached the one that it was led to. It
+    stays here: any gateway coordinates everything, and its session would end before the card does.
+    """
     places, zone = places_of(peer), zone_of(peer, request)
-    near = [node for node in places.near(zone) if node.id == peer.gateway.node_id]
-    return near[0] if near else places.leader(key, zone)
+    if any(node.id == peer.gateway.node_id for node in places.near(zone)) or _was_led(peer, key):
+        return _myself(peer)
+    return places.leader(key, zone)
+
+
+def _was_led(peer: Peer, key: str) -> bool:
+    """Whether this connection was led elsewhere for ``key`` a moment ago; if not, it is now."""
+    now_s = peer.gateway.now_s()
+    if now_s - peer.led.get(key, float("-inf")) < KAFKA_CARD_DEAD_MS / 1_000:
+        return True
+    peer.led.pop(key, None)  # the oldest comes first
+    peer.led[key] = now_s
+    if len(peer.led) > KAFKA_LED_MAX:
+        del peer.led[next(iter(peer.led))]
+    return False
 
 
 def lists(peer: Peer, name: str) -> bool:
