@@ -5,6 +5,8 @@
     headwater commit    INTERNAL   an intent: its id, the manifest that holds it, slots that were lost on the way
     {kind} {object}     CLIENT     a request to the store
     poll {topic}        CLIENT     records handed out; links to the spans that were active when they were sent
+    produce {topic}     SERVER     a Produce at the Kafka gateway: a root, since Kafka's requests carry no context
+    fetch {topic}       SERVER     a Fetch at the Kafka gateway that asks the bucket
     process {topic}     CONSUMER   records worked on: ``processing``, and a micro-batch of a stream job
 
 A record carries the context of its sender as the header ``traceparent`` (and ``tracestate``) of W3C Trace Context, as
@@ -129,12 +131,11 @@ def _span(
 ) -> Iterator[Span]:
     from opentelemetry.trace import SpanKind, Status, StatusCode
 
-    told = {key.replace("__", "."): value for key, value in attributes.items() if value not in (None, "")}
     with tracer.start_as_current_span(
         name,
         context=parent,
         kind=SpanKind[kind],
-        attributes=told,
+        attributes=_named(attributes),
         links=links,
         record_exception=False,
         set_status_on_exception=False,
@@ -146,6 +147,35 @@ def _span(
             # A message of others may quote what a client sent.
             made.set_status(Status(StatusCode.ERROR, error.message if isinstance(error, HeadwaterError) else None))
             raise
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A span that begins in one task and ends in another. ``context`` is for ``within``: what is done below it."""
+
+    span: Span
+    context: Context
+
+    def end(self, error: str = "") -> None:
+        """It is over; with an ``error`` it has failed, for that reason."""
+        if error:
+            self.span.set_attribute("error.type", error)
+            failed(self.span)
+        self.span.end()
+
+
+def opened(name: str, kind: str, **attributes: Any) -> Opened | None:
+    """As ``span``, but for one that is current nowhere and that the caller ends. None if off."""
+    if _on.tracer is None:
+        return None
+    from opentelemetry.trace import SpanKind, set_span_in_context
+
+    made = _on.tracer.start_span(name, kind=SpanKind[kind], attributes=_named(attributes))
+    return Opened(made, set_span_in_context(made))
+
+
+def _named(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("__", "."): value for key, value in attributes.items() if value not in (None, "")}
 
 
 def failed(span: Span) -> None:

@@ -7,11 +7,13 @@ What readers see ends at the last stable offset for everybody: ``read_uncommitte
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from kio.schema.errors import ErrorCode
 
+from headwater import tracing
 from headwater.errors import HeadwaterError, Throttled
 from headwater.kafka import schema
 from headwater.kafka.errors import Refusal, code_of
@@ -20,6 +22,7 @@ from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.nearby import point, preferred
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import LEADER_EPOCH, topic_for
+from headwater.kafka.shelf import Shelved
 from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX
 from headwater.log.polling import POLL_S_MAX, LongPoll
 from headwater.log.state import Topic
@@ -129,7 +132,8 @@ async def _records(peer: Peer, wanted: _Wanted, end: int, bytes_max: int, *, fir
         if found is None:
             if size:
                 break  # what is there goes out now; the next fetch reads on
-            found = await shelf.read(wanted.topic.name, key, position)
+            reading = shelf.read(wanted.topic.name, key, position)
+            found = await (reading if not tracing.is_on() else _traced(reading, wanted, position))
             if found is None:
                 break
         if size + found.size > bytes_max and not (first and not size):
@@ -139,6 +143,22 @@ async def _records(peer: Peer, wanted: _Wanted, end: int, bytes_max: int, *, fir
     if position >= end:
         shelf.follow(key)
     return parts, size
+
+
+async def _traced(reading: Coroutine[Any, Any, Shelved | None], wanted: _Wanted, offset: int) -> Shelved | None:
+    """As ``reading``, with a span: a poll that finds nothing, or finds all in memory, has no story."""
+    topic = wanted.topic.name
+    with tracing.span(
+        f"fetch {topic}",
+        "SERVER",
+        messaging__system=tracing.SYSTEM,
+        messaging__operation__name="fetch",
+        messaging__operation__type="receive",
+        messaging__destination__name=topic,
+        messaging__destination__partition__id=str(wanted.partition),
+        messaging__headwater__offset=offset,
+    ):
+        return await reading
 
 
 async def _pay(peer: Peer, size: int) -> None:

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kio.schema.errors import ErrorCode
 
+from headwater import tracing
 from headwater.errors import Fenced, HeadwaterError, Indeterminate, InvalidRequest, Throttled, Unavailable
 from headwater.kafka import schema
 from headwater.kafka.deferring import Deferring
@@ -29,7 +31,7 @@ from headwater.kafka.figures import PRODUCE
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import topic_for
-from headwater.limits import INTENT_APPENDS_MAX
+from headwater.limits import INTENT_APPENDS_MAX, TRACE_HEADER_BYTES_MAX
 from headwater.log import kafka2
 from headwater.log import operations as ops
 from headwater.log.batch import batch_of_kafka2
@@ -74,8 +76,10 @@ async def produce(peer: Peer, request: Request) -> Answer:
         return None if asked["acks"] == 0 else answers
     await _paid(peer, sum(part.nbytes for part in wanted))
     sending = [_sending(peer, tid, group) for group in _groups(wanted)]
-    for each in sending:
-        each.begin()
+    span = _span(request, wanted) if tracing.is_on() else None
+    with tracing.within(span.context) if span is not None else nullcontext():
+        for each in sending:
+            each.begin()
     # Until it has begun the writer does not know of it, and the next request must come behind it.
     await peer.gateway.clock.sleep(0)
 
@@ -88,12 +92,32 @@ async def produce(peer: Peer, request: Request) -> Answer:
                 await each.finish(before)
         finally:
             done.set_result(None)
+            if span is not None:
+                span.end(next((code.name for part in wanted if (code := part.answer["error_code"])), ""))
         return answers
 
     if asked["acks"] == 0:
         peer.gateway.keep(finished())
         return None
     return Later(finished())
+
+
+def _span(request: Request, parts: list[_Part]) -> tracing.Opened | None:
+    """The request's own trace. The records' headers may name their senders': they are opaque here, and stay so."""
+    topics = {part.topic.name for part in parts if part.topic is not None}
+    topic = topics.pop() if len(topics) == 1 else ""
+    return tracing.opened(
+        f"produce {topic}".strip(),
+        "SERVER",
+        messaging__system=tracing.SYSTEM,
+        messaging__operation__name="produce",
+        messaging__operation__type="send",
+        messaging__destination__name=topic,
+        messaging__destination__partition__id=str(parts[0].index) if len(parts) == 1 else None,
+        messaging__client__id=request.client[:TRACE_HEADER_BYTES_MAX],
+        messaging__batch__message_count=sum(part.append.batch.count for part in parts if part.append is not None),
+        messaging__message__body__size=sum(part.nbytes for part in parts),
+    )
 
 
 # -- from the request to appends ----------------------------------------------------------------------------
