@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,13 +111,13 @@ def _told(settings: Settings, metrics: str | None, app: Any) -> None:
 def describe(settings: Settings, topology: str, svg: Path | None) -> None:
     """Show the sub-topologies, sources, stores and sinks of a topology. Needs no store."""
     found = load(topology)
-    from headwater.streams.describe import described
+    from headwater.streams.describe import cards, described
     from headwater.streams.model import Spec
     from headwater.streams.svg import drawn
 
     spec = found if isinstance(found, Spec) else found.build()
     if svg is not None:
-        svg.write_text(drawn(spec))
+        svg.write_text(drawn(spec.job, cards(spec.nodes)))
         answer(settings, {"svg": str(svg)}, f"Drew {svg}.")
     elif settings.json:
         from headwater.cli import output
@@ -153,8 +154,21 @@ def status(settings: Settings, job: str) -> None:
     if found["lag"]:
         rows = [[r["topic"], r["partition"], r["offset"], r["lag"]] for r in found["lag"]]
         output.print_table(["topic", "partition", "committed", "lag"], rows)
+    if found["operators"]:
+        rows = [
+            [name, one["rows_in"], one["rows_out"], one["rows_late"], _when(one["watermark"]), one["state_bytes"]]
+            for name, one in found["operators"].items()
+        ]
+        names = ["operator", "rows in", "rows out", "late", "watermark", "state bytes"]
+        output.print_table(names, rows, left=("operator", "watermark"))
     if found["savepoints"]:
         output.print_table(["savepoint", "commit"], [[name, at] for name, at in found["savepoints"].items()])
+
+
+def _when(watermark: int | None) -> str:
+    if watermark is None:
+        return ""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=watermark)).isoformat(timespec="milliseconds")
 
 
 @streams.command()
@@ -198,8 +212,9 @@ def reset(settings: Settings, job: str, to: Start, yes: bool) -> None:
 
     async def preview(namespace: Namespace) -> tuple[dict[tuple[str, int], int], dict[str, Any]]:
         from headwater.streams.runner import control
+        from headwater.streams.runner.remains import remains
 
-        found = control.remains(namespace.state, job)
+        found = remains(namespace.state, job)
         places = await resolve_all(namespace, found.sources, to)
         return places, await control.plan_reset(namespace, job, places)
 
@@ -271,9 +286,9 @@ def restart(settings: Settings, job: str, at: str, yes: bool) -> None:
 
     async def find(namespace: Namespace) -> int:
         from headwater.errors import NotFound
-        from headwater.streams.runner import control
+        from headwater.streams.runner.remains import remains, savepoints
 
-        found = control.savepoints(control.remains(namespace.state, job))
+        found = savepoints(remains(namespace.state, job))
         if at in found:
             return found[at]
         if not at.isdigit():

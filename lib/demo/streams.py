@@ -33,6 +33,7 @@ from headwater.streams import Topology, agg, col, run_once, tumbling
 from headwater.streams.model import Schema, Sink
 from headwater.streams.runner import control
 from headwater.streams.runner.app import Report
+from headwater.streams.runner.remains import remains
 from headwater.streams.serde import json
 
 MADE_OF: Final = "headwater.demo.of"  # the configuration that says which sources and topology an output is of
@@ -258,7 +259,7 @@ async def _watched(log: Namespace, job: Job, topology: Topology, on_progress: Pr
 def _committed(log: Namespace, job: Job, topology: Topology) -> dict[tuple[str, int], int]:
     """How far the job has read its sources, as of the state that is known."""
     try:
-        offsets = control.remains(log.state, topology.job).offsets
+        offsets = remains(log.state, topology.job).offsets
     except NotFound:
         return {}  # it never ran
     return {place: offset for place, offset in offsets.items() if place[0] in job.reads}
@@ -313,7 +314,7 @@ async def _begin(log: Namespace, job: Job, topology: Topology) -> None:
             await log.delete_topic(topic)
     with contextlib.suppress(NotFound):  # it never ran
         # A source that was made anew is not among these: of it nothing is committed, so the job begins at its start.
-        known = control.remains(log.state, topology.job).sources
+        known = remains(log.state, topology.job).sources
         places = {(topic, partition): 0 for topic in known for partition in range(len(log.topic(topic).partitions))}
         await control.reset(log, topology.job, places)
     for topic, config in job.writes.items():

@@ -19,11 +19,12 @@ from headwater.sim.actors import alarm, rest, rng_of
 from headwater.sim.checker import Violation
 from headwater.sim.faults import Process
 from headwater.sim.streams_jobs import JOB
-from headwater.streams.plan import changelog_topic
+from headwater.streams.names import changelog_topic
 from headwater.streams.runner import changelog, computing, control, stepping, worker
 from headwater.streams.runner.app import run_once
 from headwater.streams.runner.committing import Forgotten
 from headwater.streams.runner.job import is_paused
+from headwater.streams.runner.remains import remains
 from headwater.streams.state import spill
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ async def _do(world: River, log: Namespace, rng: random.Random) -> None:
 
 
 async def _reset(world: River, log: Namespace) -> None:
-    sources = control.remains(await log.refresh(), JOB).sources
+    sources = remains(await log.refresh(), JOB).sources
     await control.reset(log, JOB, {(topic, at): 0 for topic in sources for at in range(world.streams.partitions)})
     world.deeds["resets"] += 1
 
@@ -115,7 +116,7 @@ async def _paused(world: River, log: Namespace) -> list[Violation]:
 
 
 async def _offsets(log: Namespace) -> dict[tuple[str, int], int]:
-    found = control.remains(await log.refresh(), JOB)
+    found = remains(await log.refresh(), JOB)
     return {place: offset for place, offset in found.offsets.items() if place[0] in found.sources}
 
 

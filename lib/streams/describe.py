@@ -1,4 +1,4 @@
-"""A topology as text, in the form that Kafka Streams' TopologyDescription has, and the pieces that pictures share."""
+"""A topology as text, in the form that Kafka Streams' TopologyDescription has, and what is drawn of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Mapping
 import polars as pl
 
 from headwater.streams import model
+from headwater.streams.cards import Card
 from headwater.streams.duration import shown
 from headwater.streams.model import Node, Repartition, Sink, Source, Spec, Window
-from headwater.streams.plan import is_stateful, repartition_topic
+from headwater.streams.names import repartition_topic
+from headwater.streams.plan import is_stateful
 
 
 def described(spec: Spec) -> str:
@@ -38,6 +40,34 @@ def described(spec: Spec) -> str:
     if spec.dead_letters:
         lines.append(f"  Dead letters: {spec.dead_letters}")
     return "\n".join(lines)
+
+
+def cards(nodes: Mapping[str, Node]) -> list[Card]:
+    """What is drawn of each node, in their order."""
+    stage_of: dict[str, int] = {}
+    for number, names in enumerate(stages(nodes)):
+        for name in names:
+            # A repartition is in both that it joins, and is drawn in the one that it begins.
+            if not isinstance(nodes[name], Repartition) or nodes[name].parents[0] not in names:
+                stage_of[name] = number
+    return [_card(node, stage_of.get(name, 0)) for name, node in nodes.items()]
+
+
+def _card(node: Node, stage: int) -> Card:
+    note = note_of(node)
+    if isinstance(node, model.Join) and node.kind == "stream":
+        note += f", within {shown(max(node.before, node.after))}"
+    is_topic = isinstance(node, Source | Sink | Repartition)
+    return Card(
+        name=node.name,
+        kind=kind_of(node),
+        note=note,
+        shape="topic" if is_topic else "state" if is_stateful(node) else "node",
+        parents=tuple(node.parents),
+        stage=stage,
+        is_source=isinstance(node, Source),
+        columns=tuple((name, str(dtype)) for name, dtype in node.schema.items()),
+    )
 
 
 def stages(nodes: Mapping[str, Node]) -> list[list[str]]:

@@ -15,6 +15,7 @@ import orjson
 from headwater.errors import InvalidRequest
 from headwater.streams import agg, model
 from headwater.streams.model import Node, Repartition, Source, Spec
+from headwater.streams.names import changelog_topic, repartition_topic
 
 INTERNAL = {"archive.enable": "false", "retention.ms": "-1"}  # trimmed by its owner, read by nobody else
 
@@ -92,16 +93,6 @@ def make_plan(spec: Spec, partitions: Mapping[str, int]) -> Plan:
         changelog=changelog,
         internal=internal,
     )
-
-
-def changelog_topic(job: str) -> str:
-    """The topic that a job's state lies in."""
-    return f"{job}-changelog"
-
-
-def repartition_topic(job: str, node: str) -> str:
-    """The topic through which a repartition sends its rows."""
-    return f"{job}-{node}-repartition"
 
 
 def is_stateful(node: Node) -> bool:

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from headwater.streams.describe import kind_of, note_of, stages
-from headwater.streams.duration import shown
-from headwater.streams.model import Join, Node, Repartition, Sink, Source, Spec
-from headwater.streams.plan import is_stateful
+from headwater.streams.cards import Card
 
 WIDTH: Final = 210
 HEIGHT: Final = 54
@@ -41,39 +38,44 @@ class Box:
     y: float
 
 
-def drawn(spec: Spec) -> str:
-    """The picture as a document of its own."""
-    rows = _rows(spec.nodes)
-    places = _placed(rows, spec.nodes)
-    around = [(parent, name) for name, node in spec.nodes.items() for parent in node.parents
-              if _is_hidden(places[parent], places[name], places.values())]  # fmt: skip
+def drawn(job: str, cards: Sequence[Card], *, styled: bool = True) -> str:
+    """The picture as a document of its own; not ``styled``, as a part of a page that has the styles.
+
+    Parents come before those that read them. Every text is escaped, wherever ``cards`` come from.
+    """
+    nodes = {card.name: card for card in cards}
+    rows = _rows(nodes)
+    places = _placed(rows, nodes)
+    around = [(parent, card.name) for card in cards for parent in card.parents
+              if _is_hidden(places[parent], places[card.name], places.values())]  # fmt: skip
     width = max(len(row) for row in rows) * (WIDTH + GAP_X) - GAP_X + 2 * MARGIN + (LANE if around else 0)
     height = len(rows) * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN + 24
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    label = f'role="img" aria-label="Topology of job {escape(spec.job)}"'
+    label = f'role="img" aria-label="Topology of job {escape(job)}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} {label}>',
-        f"<style>{STYLE}</style>",
+        *([f"<style>{STYLE}</style>"] if styled else []),
         f'<rect class="page" width="{width}" height="{height}"/>',
-        f'<text class="title" x="{MARGIN}" y="20">{escape(spec.job)}</text>',
+        f'<text class="title" x="{MARGIN}" y="20">{escape(job)}</text>',
     ]
-    parts += [_stage(names, places) for names in _own(spec.nodes)]
-    for name, node in spec.nodes.items():
-        for parent in node.parents:
-            drawn_as = _lane if (parent, name) in around else _edge
-            parts.append(drawn_as(places[parent], places[name]))
-    parts += [_node(node, places[name]) for name, node in spec.nodes.items()]
+    stages = sorted({card.stage for card in cards})
+    parts += [_stage([card.name for card in cards if card.stage == stage], places) for stage in stages]
+    for card in cards:
+        for parent in card.parents:
+            drawn_as = _lane if (parent, card.name) in around else _edge
+            parts.append(drawn_as(places[parent], places[card.name]))
+    parts += [_node(card, places[card.name]) for card in cards]
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _rows(nodes: Mapping[str, Node]) -> list[list[str]]:
+def _rows(nodes: Mapping[str, Card]) -> list[list[str]]:
     """Nodes by their longest way from a source."""
     depth: dict[str, int] = {}
     for name, node in nodes.items():
         depth[name] = max((depth[parent] + 1 for parent in node.parents), default=0)
     # A table is drawn just above what it joins, not far up among the sources.
     for name, node in nodes.items():
-        if isinstance(node, Source):
+        if node.is_source:
             below = [depth[child] for child, other in nodes.items() if name in other.parents]
             depth[name] = min(below, default=1) - 1
     rows: list[list[str]] = [[] for _ in range(max(depth.values()) + 1)]
@@ -82,7 +84,7 @@ def _rows(nodes: Mapping[str, Node]) -> list[list[str]]:
     return rows
 
 
-def _placed(rows: Sequence[Sequence[str]], nodes: Mapping[str, Node]) -> dict[str, Box]:
+def _placed(rows: Sequence[Sequence[str]], nodes: Mapping[str, Card]) -> dict[str, Box]:
     """Each node as near to the middle of its parents as its neighbours allow."""
     places: dict[str, Box] = {}
     widest = max(len(row) for row in rows)
@@ -101,21 +103,9 @@ def _placed(rows: Sequence[Sequence[str]], nodes: Mapping[str, Node]) -> dict[st
     return places
 
 
-def _middle(name: str, nodes: Mapping[str, Node], places: Mapping[str, Box], widest: int) -> float:
+def _middle(name: str, nodes: Mapping[str, Card], places: Mapping[str, Box], widest: int) -> float:
     known = [places[parent].x for parent in nodes[name].parents if parent in places]
     return sum(known) / len(known) if known else MARGIN + WIDTH / 2
-
-
-def _own(nodes: Mapping[str, Node]) -> list[list[str]]:
-    """The nodes of each stage, a repartition in the one that it begins."""
-    found = []
-    for names in stages(nodes):
-        own = [
-            name for name in names if not isinstance(nodes[name], Repartition) or nodes[name].parents[0] not in names
-        ]
-        if own:
-            found.append(own)
-    return found
 
 
 def _stage(names: Sequence[str], places: Mapping[str, Box]) -> str:
@@ -158,22 +148,17 @@ def _lane(parent: Box, child: Box) -> str:
     return f'<path class="edge" d="{path}"/><polygon class="tip" points="{tip}"/>'
 
 
-def _node(node: Node, box: Box) -> str:
-    is_topic = isinstance(node, Source | Sink | Repartition)
-    css = "topic" if is_topic else "state" if is_stateful(node) else "node"
-    radius = HEIGHT / 2 if is_topic else 6
+def _node(card: Card, box: Box) -> str:
+    radius = HEIGHT / 2 if card.shape == "topic" else 6
     left = box.x - WIDTH / 2
-    note = note_of(node)
-    if isinstance(node, Join) and node.kind == "stream":
-        note += f", within {shown(max(node.before, node.after))}"
     shape = f'x="{left:.0f}" y="{box.y:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="{radius:.0f}"'
     lines = [
-        f'<g><title>{escape(_tooltip(node))}</title><rect class="{css}" {shape}/>',
-        _line("kind", box, 15, kind_of(node)),
-        _line("title", box, 30, node.name),
+        f'<g><title>{escape(_tooltip(card))}</title><rect class="{escape(card.shape)}" {shape}/>',
+        _line("kind", box, 15, card.kind),
+        _line("title", box, 30, card.name),
     ]
-    if note:
-        lines.append(_line("note", box, 45, note))
+    if card.note:
+        lines.append(_line("note", box, 45, card.note))
     return "".join([*lines, "</g>"])
 
 
@@ -182,6 +167,6 @@ def _line(css: str, box: Box, down: int, text: str) -> str:
     return f'<text class="{css}" x="{box.x:.0f}" y="{box.y + down:.0f}" text-anchor="middle">{escape(short)}</text>'
 
 
-def _tooltip(node: Node) -> str:
-    columns = "\n".join(f"{name}: {dtype}" for name, dtype in node.schema.items())
-    return f"{kind_of(node)} {node.name}\n{note_of(node)}\n{columns}"
+def _tooltip(card: Card) -> str:
+    columns = "\n".join(f"{name}: {dtype}" for name, dtype in card.columns)
+    return f"{card.kind} {card.name}\n{card.note}\n{columns}"

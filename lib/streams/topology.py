@@ -27,7 +27,7 @@ from headwater.streams.duration import Duration, millis
 from headwater.streams.flowing import Keys, columns_of
 from headwater.streams.joining import joined_schema
 from headwater.streams.model import Format, Node, Schema, Spec
-from headwater.streams.plan import changelog_topic
+from headwater.streams.names import changelog_topic
 from headwater.streams.stream import GlobalTable, Stream, Table
 from headwater.streams.typing import BYTES, check_columns, schema_of
 
@@ -283,9 +283,11 @@ class Topology:
 
     def svg(self) -> str:
         """The topology as a picture."""
+        from headwater.streams.describe import cards
         from headwater.streams.svg import drawn
 
-        return drawn(self.build())
+        spec = self.build()
+        return drawn(spec.job, cards(spec.nodes))
 
 
 def _checked(columns: tuple[str, ...] | list[str], schema: Schema, what: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import polars as pl
 
 from headwater.streams import Topology, agg, col, tumbling
 from headwater.streams.describe import plain
-from headwater.streams.svg import drawn
 
 SVG = "{http://www.w3.org/2000/svg}"
 DELAYS = """\
@@ -109,12 +108,12 @@ def test_an_edge_that_passes_boxes_is_drawn_beside_them() -> None:
     rows = t.stream("in", schema={"k": pl.String, "v": pl.Int64}).repartition("k")
     most = rows.group_by("k").window(tumbling("2s")).aggregate(most=agg.max("v")).suppress()
     rows.join(most.select("k", "most"), on="k", within="2s").to("out")
-    picture = drawn(t.build())
+    picture = t.svg()
     assert 1 == len(re.findall(r'class="edge" d="[^"]* V ', picture)), "from the repartition to the join"
     assert "inner, on k, within 2s" in picture
     without = Topology("job")
     without.stream("in", schema={"k": pl.String}).filter(col("k") == "a").to("out")
-    assert [] == re.findall(r'class="edge" d="[^"]* V ', drawn(without.build()))
+    assert [] == re.findall(r'class="edge" d="[^"]* V ', without.svg())
 
 
 def test_expressions_are_shown_without_the_marks_of_polars_parser() -> None:

@@ -25,55 +25,15 @@ from headwater.log.history import state_at
 from headwater.log.intents import new_id
 from headwater.log.namespace import Namespace
 from headwater.log.operations import Chunk
-from headwater.log.state import Outcome, State, Topic
+from headwater.log.state import Outcome, State
 from headwater.log.state.assignors import TASKS
 from headwater.log.writer import Append
-from headwater.streams.plan import changelog_topic
 from headwater.streams.runner import changelog
+from headwater.streams.runner.account import as_data, figures_key, summed
 from headwater.streams.runner.changelog import Line
 from headwater.streams.runner.committing import encoded, settle
-from headwater.streams.runner.job import JOB, PAUSED
+from headwater.streams.runner.remains import PAUSED, SAVEPOINT, Place, Remains, figures, remains, savepoints
 from headwater.streams.runner.restoring import read_as_of, read_range
-
-SAVEPOINT = "streams.savepoint."  # a config of the changelog: a name for a commit
-Place = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remains:
-    """What a job has in a namespace, found by its name: its changelog, and what its group has committed."""
-
-    job: str
-    changelog: Topic
-    offsets: Mapping[Place, int]
-    repartitions: Sequence[str]
-
-    @property
-    def tasks(self) -> int:
-        """How many tasks the job has."""
-        return len(self.changelog.partitions)
-
-    @property
-    def sources(self) -> list[str]:
-        """The topics that it reads, but for its own and global tables."""
-        return sorted({topic for topic, _ in self.offsets} - {self.changelog.name, *self.repartitions})
-
-
-def remains(state: State, job: str) -> Remains:
-    """What there is of a job. Raises ``NotFound`` if nothing is."""
-    found = state.named(changelog_topic(job))
-    if found is None:
-        raise NotFound(f"There is no job {job!r} here: it has no topic {changelog_topic(job)}.", job=job)
-    group = state.groups.get(job)
-    offsets = {
-        (state.topics[topic].name, partition): committed.offset
-        for topic, places in (group.offsets if group is not None else {}).items()
-        if topic in state.topics
-        for partition, committed in places.items()
-    }
-    own = {topic.name for topic in state.topics.values() if topic.config.get(JOB) == job}
-    return Remains(job=job, changelog=found, offsets=offsets, repartitions=sorted(own - {found.name}))
-
 
 # -- looking ---------------------------------------------------------------------------------------------
 
@@ -113,18 +73,13 @@ async def status(namespace: Namespace, job: str) -> dict[str, Any]:
             for member in (group.members.values() if group is not None else ())
         ],
         "lag": lag,
+        "operators": {name: as_data(one) for name, one in summed(figures(found)).items()},
         "changelog": [
             {"task": number, "records": place.next - place.start, "start": place.start, "end": place.next}
             for number, place in enumerate(found.changelog.partitions)
         ],
         "savepoints": savepoints(found),
     }
-
-
-def savepoints(found: Remains) -> dict[str, int]:
-    """The commits that have a name."""
-    configs = found.changelog.config
-    return {name.removeprefix(SAVEPOINT): int(at) for name, at in sorted(configs.items()) if name.startswith(SAVEPOINT)}
 
 
 # -- pause, savepoint ------------------------------------------------------------------------------------
@@ -216,6 +171,8 @@ async def reset(namespace: Namespace, job: str, places: Mapping[Place, int]) -> 
         if _has_grown(namespace.state, found):
             changes.append(ops.DeleteTopic(topic=found.changelog.id))
         else:
+            forgotten: dict[str, str | None] = {figures_key(number): None for number in range(found.tasks)}
+            changes.append(ops.AlterTopic(topic=found.changelog.id, config=forgotten))
             for number, place in enumerate(found.changelog.partitions):
                 offsets[found.changelog.name, number] = place.next
                 changes.append(ops.TrimLog(topic=found.changelog.id, partition=number, before=place.next))

@@ -14,13 +14,12 @@ from headwater.log.namespace import Namespace
 from headwater.log.state import State, Topic
 from headwater.streams.failures import IncompatibleTopology
 from headwater.streams.model import Node, Sink, Source, Spec
+from headwater.streams.runner.account import PICTURE, picture
+from headwater.streams.runner.remains import JOB, PAUSED
 
 if TYPE_CHECKING:
     from headwater.streams.plan import Plan
     from headwater.streams.topology import Topology
-
-JOB = "streams.job"  # a config of every internal topic: whose it is
-PAUSED = "streams.paused"  # a config of the changelog: "true" makes every worker of the job hold still
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +79,9 @@ async def prepare(namespace: Namespace, topology: Topology | Spec) -> Job:
         InvalidRequest: topics that are joined have different numbers of partitions.
         IncompatibleTopology: the job was run with another number of partitions.
 
-    Cost: 1 GET; 1 commit for each internal topic that is made.
+    Cost: 1 GET; 1 commit for each internal topic that is made, and 1 if the topology looks otherwise than before.
     """
+    from headwater.streams.describe import cards
     from headwater.streams.plan import make_plan
 
     spec: Spec = topology if isinstance(topology, Spec) else topology.build()
@@ -101,6 +101,7 @@ async def prepare(namespace: Namespace, topology: Topology | Spec) -> Job:
     job = _job(spec, plan)
     for name, made in plan.internal.items():
         await _make(namespace, job.name, name, made.partitions, made.config)
+    await _tell(namespace, plan.changelog, picture(cards(plan.nodes)))
     names = {*wanted, *plan.internal}
     return _with_topics(job, {name: await namespace.find_topic(name) for name in names})
 
@@ -119,6 +120,12 @@ async def _make(namespace: Namespace, job: str, name: str, partitions: int, conf
             f"sources make it {partitions} now: keys lie elsewhere, so its state would be wrong.",
             topic=name,
         )
+
+
+async def _tell(namespace: Namespace, changelog: str, told: str) -> None:
+    """Leave the topology's picture for whoever looks at the job, if it is another one than before."""
+    if namespace.topic(changelog).config.get(PICTURE, "") != told:
+        await namespace.alter_topic(changelog, {PICTURE: told or None})
 
 
 def _external(spec: Spec) -> dict[str, list[str]]:

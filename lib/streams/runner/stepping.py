@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ from headwater.log.writer import Append
 from headwater.streams.model import Process, Source
 from headwater.streams.operator import Size
 from headwater.streams.runner import changelog
+from headwater.streams.runner.account import Account, figures_key
 from headwater.streams.runner.changelog import Copy, Line, Weight
 from headwater.streams.runner.committing import Fence, appends_of, offsets_op, settle
 from headwater.streams.runner.computing import Computed, Computer
@@ -104,6 +105,7 @@ class TaskRunner:
         self.counts = Counts()
         self.sizes: dict[str, Size] = {}  # of the operators' state, as they were when somebody last looked
         self._sized_s = 0.0
+        self._account = Account("", 0)
         self._flowed: dict[str, Seen] = {}
         self.lock = asyncio.Lock()  # held while the state changes: questions wait for the end of a step
         self.is_running = False  # restored, and committing
@@ -185,6 +187,8 @@ class TaskRunner:
         computer.offsets = self._positions(copy)
         place = committed(state, self.job.name, self.job.changelog, self.number)
         computer.anchors = place is None or not place.metadata
+        told = setting.namespace.topic(self.job.changelog).config.get(figures_key(self.number), "")
+        self._account = Account(told, clock.wall_ms())
         self.reading = self._lanes(computer)
         self.computer = computer
         now_s, now_ms = clock.elapsed_s(), clock.wall_ms()
@@ -246,6 +250,9 @@ class TaskRunner:
             await self._step(idle)
             self.looked = True
         await self._settled()
+        if self._account.is_owed:
+            self._send_figures()
+            await self._settled()
 
     async def _step(self, idle: Sequence[str]) -> None:
         assert self.reading is not None
@@ -312,6 +319,8 @@ class TaskRunner:
                 await self._settled()
             if self._stop:
                 return None
+            if self._commit is None and self._account.is_quiet(self.setting.clock.elapsed_s()):
+                self._send_figures()
             if not self._is_paused():
                 is_full = self._commit is None or reading.nbytes >= self.setting.batch_bytes // 2
                 if reading.has_batch and is_full:
@@ -382,11 +391,29 @@ class TaskRunner:
                 changes.append(ops.TrimLog(topic=self.job.topics[topic].id, partition=partition, before=before))
                 self._trimmed[topic] = 0
         self._weight.add(computed.changelog_bytes)
-        self._commit = asyncio.get_running_loop().create_task(
-            self._timed(appends_of(self.job, batches), changes),
-            name=f"streams-commit-{self.job.name}-{partition}",
-        )
+        if self._account.is_due(self.setting.clock.elapsed_s()):
+            changes.append(self._tell())
+        else:
+            self._account.owes(self.setting.clock.elapsed_s())
+        self._begin(self._timed(appends_of(self.job, batches), changes))
+
+    def _send_figures(self) -> None:
+        """What is owed, by a commit that is no micro-batch's and so counts as none."""
+        assert self.computer is not None
+        fence = self._fenced_offsets(self.computer.offsets, self.computer.due_ms())
+        self._begin(settle(self.setting.namespace, (), [fence, self._tell()]))
+
+    def _begin(self, commit: Coroutine[Any, Any, Outcome]) -> None:
+        name = f"streams-commit-{self.job.name}-{self.number}"
+        self._commit = asyncio.get_running_loop().create_task(commit, name=name)
         self._commit.add_done_callback(lambda done: self._wake.set())
+
+    def _tell(self) -> ops.AlterTopic:
+        """What there is to know of this task from outside, in the job's own state. Nobody computes meanwhile."""
+        assert self.computer is not None
+        clock, task = self.setting.clock, self.computer.task
+        told = self._account.told(task.flows, task.sizes(), clock.elapsed_s(), clock.wall_ms())
+        return ops.AlterTopic(topic=self.job.topics[self.job.changelog].id, config={figures_key(self.number): told})
 
     async def _timed(self, appends: Sequence[Append], changes: Sequence[ops.AnyOp]) -> Outcome:
         began_s = self.setting.clock.elapsed_s()
