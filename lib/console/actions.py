@@ -13,7 +13,7 @@ from headwater.api.verbs import GroupOffset, GroupOffsets
 from headwater.console import views
 from headwater.console.pages import Look
 from headwater.console.records import time_of
-from headwater.console.render import base_of, redirect
+from headwater.console.render import base_of, past_of, redirect
 from headwater.console.routing import form_at, whole
 from headwater.console.signing import check_guard, form_of
 from headwater.errors import Conflict, InvalidRequest, NotFound
@@ -174,6 +174,9 @@ async def _abort(call: Call) -> Response:
 
 
 async def _believed(call: Call) -> tuple[Look, dict[str, str]]:
+    past = past_of(call.request)
+    if past is not None:
+        raise InvalidRequest(f"This page shows commit {past}, and what was then does not change. Nothing was done.")
     form = form_of(call.request)
     check_guard(call.request, form)
     return await Look.of(call), form

@@ -12,7 +12,7 @@ import msgspec
 from headwater.api.app import App
 from headwater.api.messages import Request, Response, Route
 from headwater.console import actions, pages, signing
-from headwater.console.render import BASE, base_of, page, redirect
+from headwater.console.render import BASE, below_past, page, past_of, redirect, root_of
 from headwater.console.static import ROUTES as STATIC
 
 ROUTES: Final[tuple[Route, ...]] = (*STATIC, *signing.ROUTES, *pages.ROUTES, *actions.ROUTES)
@@ -30,6 +30,8 @@ class ConsoleApp(App):
             return redirect(BASE)
         if request.path != BASE and not request.path.startswith(f"{BASE}/"):
             return await super().serve(request, budget_s=budget_s)
+        if past_of(request) is not None:
+            request = replace(request, path=below_past(request.path))
         response = await super().serve(_with_token(request), budget_s=budget_s)
         if response.status < 400 or not response.headers.get("content-type", "").startswith("application/json"):
             return response
@@ -62,7 +64,7 @@ def token_of(request: Request) -> str:
 def _as_page(request: Request, response: Response) -> Response:
     """What the API would say in JSON, for people."""
     if response.status == 401 and request.method in ("GET", "HEAD"):
-        return redirect(f"{base_of(request)}/sign-in")
+        return redirect(f"{root_of(request)}/sign-in")
     try:
         told = msgspec.json.decode(response.body)
     except msgspec.DecodeError:
@@ -70,7 +72,7 @@ def _as_page(request: Request, response: Response) -> Response:
     told = told if isinstance(told, dict) else {}
     return page(
         "error.html",
-        base=base_of(request),
+        base=root_of(request),
         title=_TITLES.get(response.status, "This did not work"),
         status=response.status,
         message=str(told.get("message", "")),

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final, cast
+from urllib.parse import quote
 
 import orjson
 
-from headwater.api.messages import Call, Response
+from headwater.api.access import CLUSTER
+from headwater.api.app import READS
+from headwater.api.messages import Call, Request, Response
 from headwater.api.service import Service
 from headwater.api.service_base import scrubbed
 from headwater.console import charts, records, views
 from headwater.console.commits import Commits
 from headwater.console.decoding import FORMS
-from headwater.console.process import process
-from headwater.console.render import base_of, page
+from headwater.console.jobs import job, jobs
+from headwater.console.process import Served, process
+from headwater.console.render import base_of, page, past_of, redirect, root_of
 from headwater.console.routing import page_at, whole
 from headwater.console.signing import guard
 from headwater.errors import HeadwaterError, InvalidRequest, NotFound
@@ -22,26 +26,41 @@ from headwater.groups.describe import group_info, lag
 from headwater.limits import CONSOLE_COMMITS, CONSOLE_FLOW_COMMITS
 from headwater.log.config import NamespaceConfig
 from headwater.log.history import state_at
+from headwater.log.moments import commit_at
+from headwater.log.operations import Operation, Resource
 from headwater.log.state import State, Topic
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look: who asks, and the state as it is now."""
+    """One look: who asks, and the state that is shown, as it is now or as of the commit ``past``.
+
+    Rights are those of now: who may not see a topic any more does not see it in the past either.
+    """
 
     call: Call
     service: Service
     state: State
+    newest: int
+    past: int | None = None
 
     @classmethod
     async def of(cls, call: Call) -> Look:
-        """Cost: 1 GET."""
+        """Cost: 1 GET; of the past that of ``state_at``, once for all pages that are looked at as of one commit."""
         service = cast(Service, call.verbs)
-        return cls(call, service, await service.enter(fresh=True))
+        now, past = await service.enter(fresh=True), past_of(call.request)
+        if past is None:
+            return cls(call, service, now, now.seq)
+        return cls(call, service, await state_at(call.namespace.chain, past), now.seq, past)
 
     @property
     def now_ms(self) -> int:
-        return self.call.namespace.chain.clock.wall_ms()
+        """The time of the state that is shown: of the past that of its commit."""
+        return self.call.namespace.chain.clock.wall_ms() if self.past is None else self.state.time_ms
+
+    def may(self, operation: Operation, resource: Resource, name: str = CLUSTER) -> bool:
+        """Whether to offer something that changes what is there. The past does not change."""
+        return self.past is None and self.service.may(operation, resource, name)
 
     def sees_topic(self, name: str) -> bool:
         return self.service.may_all or self.service.may("describe", "topic", name)
@@ -67,6 +86,10 @@ class Look:
             template,
             status=status,
             base=base_of(self.call.request),
+            root=root_of(self.call.request),
+            past=self.past,
+            newest=self.newest,
+            path=_path_of(self.call.request),
             title=title,
             here=here,
             namespace=self.call.namespace.name,
@@ -82,6 +105,14 @@ class Look:
         """The last commits; who may describe the cluster sees them all."""
         known = self.call.namespace.shared(Commits)
         return await known.last(count, upto=self.state.seq if upto is None else upto)
+
+
+def _path_of(request: Request) -> str:
+    """The page below the console, as it was asked for: what another commit's view of it is called."""
+    if request.method not in READS:
+        return ""
+    below = request.raw_path.removeprefix(base_of(request))
+    return f"{below}?{request.raw_query}" if request.raw_query else below
 
 
 def number_in(call: Call, name: str, default: int) -> int:
@@ -109,7 +140,12 @@ async def _overview(call: Call) -> Response:
     commits = await look.commits(CONSOLE_FLOW_COMMITS) if sees_all else []
     since_ms = max(now_ms - views.HOUR_MS, min((c.time_ms for c in commits), default=now_ms) - 1)
     spans = charts.buckets(commits, since_ms, now_ms)
+    own = None
+    if sees_all and look.past is None:
+        own = process(call.namespace.chain.options.meters.snapshot(), call.namespace.name)
+    now_s = call.namespace.chain.clock.elapsed_s()
     shown: dict[str, Any] = {
+        "out": call.namespace.shared(Served).rate(now_s, own.fetched, own.records) if own is not None else None,
         "flow": views.flow(state, commits, now_ms, look.sees_topic),
         "sees_all": sees_all,
         "span_ms": now_ms - since_ms,
@@ -119,7 +155,7 @@ async def _overview(call: Call) -> Response:
         "chart_bytes": charts.bars([size for _, _, size in spans]),
         "chart_commits": charts.bars([count for count, _, _ in spans]),
         "behind": views.groups(state, look.sees_group, part="", order="lag", number=1).rows[:8],
-        "process": process(call.namespace.chain.options.meters.snapshot(), call.namespace.name) if sees_all else None,
+        "process": own,
         "open": views.transactions(state, now_ms, look.sees_transaction)[:5],
         "counts": {
             "topics": len(state.topics),
@@ -159,8 +195,8 @@ async def _topic(call: Call) -> Response:
         rows=rows,
         settings=views.settings(topic),
         readers=views.readers(look.state, topic, look.sees_group),
-        may_write=look.service.may("write", "topic", topic.name),
-        may_delete=look.service.may("delete", "topic", topic.name),
+        may_write=look.may("write", "topic", topic.name),
+        may_delete=look.may("delete", "topic", topic.name),
     )
 
 
@@ -170,7 +206,7 @@ async def _messages(call: Call) -> Response:
     query = records.Query.of(call.request.query, topic)
     found, wrong = None, ""
     try:
-        found = await records.found(look.service, call.namespace, topic, query)
+        found = await records.found(look.service, call.namespace, topic, query, look.past)
     except HeadwaterError as error:
         if isinstance(error, InvalidRequest | NotFound):
             wrong = scrubbed(error, call.namespace).message
@@ -186,7 +222,7 @@ async def _messages(call: Call) -> Response:
         forms=FORMS,
         found=found,
         wrong=wrong,
-        may_write=look.service.may("write", "topic", topic.name),
+        may_write=look.may("write", "topic", topic.name),
     )
 
 
@@ -227,8 +263,8 @@ async def _group(call: Call) -> Response:
         total=sum(row.lag for row in rows),
         history=history,
         chart=charts.bars([float(behind) for _, behind in history]),
-        may_reset=look.service.may("read", "group", name),
-        may_delete=look.service.may("delete", "group", name),
+        may_reset=look.may("read", "group", name),
+        may_delete=look.may("delete", "group", name),
     )
 
 
@@ -244,7 +280,7 @@ async def _transactions(call: Call) -> Response:
         title="Transactions and producers",
         open=rows,
         producers=_shown_producers(look, views.paged(producers, number_in(call, "page", 1))),
-        may_abort=look.service.may("alter", "cluster"),
+        may_abort=look.may("alter", "cluster"),
     )
 
 
@@ -255,12 +291,17 @@ def _shown_producers(look: Look, found: views.Paged[Any]) -> views.Paged[views.P
 
 async def _streams(call: Call) -> Response:
     look = await Look.of(call)
-    try:
-        from headwater.console.jobs import jobs
-    except ImportError:
-        return look.page("streams.html", here="streams", title="Streams", jobs=None)
     rows = [job for job in jobs(look.state) if look.sees_group(job.name)]
     return look.page("streams.html", here="streams", title="Streams", jobs=rows)
+
+
+async def _stream(call: Call) -> Response:
+    look = await Look.of(call)
+    name = call.parts["job"]
+    look.service.check("describe", "group", name)
+    found = job(look.state, name)
+    tasks = views.paged(found.tasks, number_in(call, "page", 1))
+    return look.page("stream.html", here="streams", title=name, job=found, tasks=tasks)
 
 
 async def _commits(call: Call) -> Response:
@@ -310,12 +351,14 @@ async def _storage(call: Call) -> Response:
 
     look = await Look.of(call)
     look.service.check("describe", "cluster")
-    wanted = {name: call.request.query.get(name, "") == "1" for name in ("count", "orphans")}
+    # What lies in the bucket is known of now alone.
+    is_now = look.past is None
+    wanted = {name: is_now and call.request.query.get(name, "") == "1" for name in ("count", "orphans")}
     return look.page(
         "storage.html",
         here="storage",
         title="Storage",
-        reach=await reach(call.namespace),
+        reach=await reach(call.namespace) if is_now else None,
         history_ms=NamespaceConfig.of(look.state.config).history_retention_ms,
         paged_upto=look.state.paged,
         pages=len(look.state.pages),
@@ -326,6 +369,22 @@ async def _storage(call: Call) -> Response:
         checked=await checked(call.namespace) if wanted["orphans"] else None,
         config=sorted(look.state.config.items()),
     )
+
+
+async def _as_of(call: Call) -> Response:
+    """From a commit's number or a time to the page as it was then."""
+    text, where = call.request.query.get("at", "").strip(), call.request.query.get("page", "")
+    chain = call.namespace.chain
+    await cast(Service, call.verbs).enter(fresh=True)
+    if text.isascii() and text.isdecimal():
+        seq = whole("The commit", text)
+        if not 1 <= seq <= chain.state.seq:
+            raise NotFound(f"There is no commit {seq:,}; there are 1 to {chain.state.seq:,}.")
+    else:
+        seq = await commit_at(chain, records.time_of(text))
+    path, _, query = where.partition("?")
+    kept = quote(path, safe="/%") + (f"?{quote(query, safe='=&%+')}" if query else "")
+    return redirect(f"{root_of(call.request)}/as-of/{seq}{kept if kept.startswith('/') else ''}")
 
 
 _TAIL: Final = {**records.PARAMETERS, "offset": "where to begin"}
@@ -347,7 +406,9 @@ ROUTES: Final = (
     page_at("/groups/{group}", _group, "A group", {"page": "of its partitions"}),
     page_at("/transactions", _transactions, "Open transactions, and producers", {"page": "of producers"}),
     page_at("/streams", _streams, "Jobs of stream processing"),
+    page_at("/streams/{job}", _stream, "A job: operators, topology, tasks", {"page": "of its tasks"}),
     page_at("/commits", _commits, "The chain of commits", {"upto": "the newest one to show"}),
     page_at("/commits/{commit}", _commit, "What a commit did, and what there was as of it"),
+    page_at("/as-of", _as_of, "Any page as of a commit or a time", {"at": "which", "page": "its path"}),
     page_at("/storage", _storage, "Where bytes lie", _STORAGE),
 )

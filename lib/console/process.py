@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from headwater.meters import Distribution, Reading, families
 
+HOUR_S: Final = 3_600.0
+APART_S: Final = 10.0
 _FINE: Final = frozenset({"ok", "NotFound", "AlreadyExists", "Conflict"})  # outcomes that are answers, not errors
 
 
@@ -35,13 +38,45 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """``lost`` of ``commits`` and itself went to a slot that was filled: contention. ``fetched`` is bytes out."""
+    """``lost`` of ``commits`` and itself went to a slot that was filled: contention.
+
+    ``fetched`` is bytes out, ``records`` how many records these were.
+    """
 
     commits: int
     lost: int
     fetched: int
+    records: int
     latencies: Sequence[Latency]
     requests: Sequence[Requests]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Out:
+    """What this process gave to readers, over the last ``span_s``."""
+
+    span_s: float
+    bytes_per_s: float
+    records_per_s: float
+
+
+class Served:
+    """Rates out, from what the counters said when somebody looked: readings of the last hour, ten seconds apart."""
+
+    def __init__(self, namespace: object = None) -> None:
+        self._seen: deque[tuple[float, int, int]] = deque(maxlen=int(HOUR_S / APART_S))
+
+    def rate(self, now_s: float, nbytes: int, records: int) -> Out | None:
+        """The rate since the oldest reading that is known; None at the first look. Keeps this reading."""
+        while self._seen and self._seen[0][0] < now_s - HOUR_S:
+            self._seen.popleft()
+        first = self._seen[0] if self._seen else None
+        if not self._seen or now_s >= self._seen[-1][0] + APART_S:
+            self._seen.append((now_s, nbytes, records))
+        if first is None or now_s < first[0] + 1.0:
+            return None
+        span_s = now_s - first[0]
+        return Out(span_s=span_s, bytes_per_s=(nbytes - first[1]) / span_s, records_per_s=(records - first[2]) / span_s)
 
 
 def process(found: Mapping[str, Reading], namespace: str) -> Process:
@@ -61,6 +96,7 @@ def process(found: Mapping[str, Reading], namespace: str) -> Process:
         commits=_count(found, families.COMMITS.name, namespace=namespace),
         lost=_count(found, families.COMMITS_LOST.name, namespace=namespace),
         fetched=_count(found, families.FETCHED_BYTES.name, namespace=namespace),
+        records=_count(found, families.FETCHED_RECORDS.name, namespace=namespace),
         latencies=latencies,
         requests=_requests(found),
     )

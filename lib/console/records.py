@@ -79,8 +79,8 @@ class Found:
     more: bool
 
 
-async def found(service: Service, namespace: Namespace, topic: Topic, query: Query) -> Found:
-    """One page of records.
+async def found(service: Service, namespace: Namespace, topic: Topic, query: Query, as_of: int | None = None) -> Found:
+    """One page of records, of ``topic`` as it was at commit ``as_of`` if one is given.
 
     Raises:
         InvalidRequest: a place, or a condition, that cannot be read.
@@ -96,7 +96,7 @@ async def found(service: Service, namespace: Namespace, topic: Topic, query: Que
     kept: list[PlacedRecord] = []
     rows_max = CONSOLE_RECORDS
     while len(kept) < rows_max and offset < place.stable_end and looked < CONSOLE_FILTERED:
-        fetched = await service.fetch(topic.name, query.partition, offset, bytes_max=CONSOLE_FETCH_BYTES)
+        fetched = await service.fetch(topic.name, query.partition, offset, bytes_max=CONSOLE_FETCH_BYTES, as_of=as_of)
         batches, next_offset = rows_of(fetched, offset, CONSOLE_FETCH_BYTES)
         if next_offset <= offset:
             break
@@ -130,7 +130,8 @@ async def _begin(service: Service, topic: Topic, query: Query) -> int:
         return max(place.start, place.stable_end - CONSOLE_RECORDS)
     if text.isascii() and text.isdecimal() and len(text) <= 18:
         return min(max(int(text), place.start), place.stable_end)
-    return (await service.offset_of(topic.name, query.partition, time_of(text))).offset
+    found = (await service.offset_of(topic.name, query.partition, time_of(text))).offset
+    return min(max(found, place.start), place.stable_end)  # of the past: it ended earlier
 
 
 def time_of(text: str) -> int:

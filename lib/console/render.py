@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -25,6 +26,7 @@ POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+_PAST: Final = re.compile(rf"^(?:/namespaces/[^/]+)?{BASE}/as-of/([0-9]{{1,18}})(?=/|$)")
 HEADERS: Final[Mapping[str, str]] = {
     "content-type": "text/html; charset=utf-8",
     "content-security-policy": POLICY,
@@ -36,7 +38,16 @@ HEADERS: Final[Mapping[str, str]] = {
 
 def page(template: str, *, status: int = 200, **values: Any) -> Response:
     """A page as a response."""
-    values = {"base": BASE, "here": "", "namespace": "", "principal": "", "guard": "", "commit": 0} | values
+    values = {
+        "base": BASE,
+        "root": BASE,
+        "here": "",
+        "namespace": "",
+        "principal": "",
+        "guard": "",
+        "commit": 0,
+        "past": None,
+    } | values
     body = _environment().get_template(template).render(status=status, **values)
     return Response(status=status, headers=HEADERS, body=body.encode("utf-8", "replace"))
 
@@ -46,9 +57,26 @@ def check_installed() -> None:
     _environment()
 
 
-def base_of(request: Request) -> str:
+def root_of(request: Request) -> str:
     """Where the console of the request's namespace is."""
     return f"/namespaces/{request.namespace}{BASE}" if request.raw_path.startswith("/namespaces/") else BASE
+
+
+def base_of(request: Request) -> str:
+    """What links of a page begin with: of a page of the past they stay there."""
+    past = past_of(request)
+    return root_of(request) if past is None else f"{root_of(request)}/as-of/{past}"
+
+
+def past_of(request: Request) -> int | None:
+    """The commit as of which the request looks; None for now. It is a part of the path, so every link keeps it."""
+    found = _PAST.match(request.raw_path)
+    return int(found[1]) if found else None
+
+
+def below_past(path: str) -> str:
+    """The path of the page, without the commit as of which it is looked at."""
+    return _PAST.sub(BASE, path)
 
 
 def redirect(where: str, headers: Mapping[str, str] | None = None) -> Response:

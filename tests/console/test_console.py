@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from html import unescape
 from urllib.parse import urlencode
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -24,7 +25,7 @@ from headwater.console.cells import LINE_MAX, cell
 from headwater.console.charts import bars, buckets
 from headwater.console.commits import Commit, summary
 from headwater.console.jobs import jobs
-from headwater.console.process import process
+from headwater.console.process import HOUR_S, Served, process
 from headwater.console.render import POLICY, ago, dollars, moment, rate
 from headwater.console.signing import guard
 from headwater.console.views import PUT_USD, archiving, flow, hot_bytes, lag_history, lags, paged
@@ -40,8 +41,10 @@ from headwater.log.writer import Append
 from headwater.meters import Meters, families
 from headwater.store.memory import MemoryStore
 from headwater.store.metered import MeteredStore
-from headwater.streams.plan import changelog_topic
-from headwater.streams.runner.job import JOB
+from headwater.streams.cards import Card
+from headwater.streams.names import changelog_topic
+from headwater.streams.runner.account import PICTURE, Figures, Told, figures_key, picture
+from headwater.streams.runner.remains import JOB
 from headwater.types import Record
 from headwater.words import size
 from tests.log.helpers import Fold, chunk
@@ -127,6 +130,14 @@ PAGES = [
     "/console/storage?count=1",
     "/console/storage?orphans=1",
     "/namespaces/default/console/topics",
+    *(f"/console/as-of/2{page}" for page in ("", "/topics", "/topics/greetings", "/groups", "/transactions")),
+    *(f"/console/as-of/2{page}" for page in ("/streams", "/commits", "/commits/2", "/storage?count=1")),
+    "/console/as-of/2/topics/greetings/messages?from=earliest",
+    "/namespaces/default/console/as-of/2/topics",
+]
+EMPTY = [
+    *(path for path in PAGES if not re.search("commits/|/greetings|as-of", path)),
+    *(f"/console/as-of/0{page}" for page in ("", "/topics", "/groups", "/streams", "/commits", "/storage")),
 ]
 
 
@@ -145,13 +156,82 @@ def test_every_page_is_a_page_with_a_strict_policy(path: str) -> None:
     browsing(test)
 
 
-@pytest.mark.parametrize("path", [path for path in PAGES if "commits/" not in path and "/greetings" not in path])
+@pytest.mark.parametrize("path", EMPTY)
 def test_an_empty_namespace_has_pages_too(path: str) -> None:
     async def test(browser: Browser) -> None:
         status = (await browser.get(path)).status
         assert (404 if "readers" in path else 200) == status
 
     browsing(test, empty=True)
+
+
+def test_pages_of_the_past_show_what_was_there_then_and_lead_on_in_it() -> None:
+    async def test(browser: Browser) -> None:
+        then = browser.space.state.seq
+        await browser.space.create_topic("later")
+        await append(browser.space, [b"afterwards"])
+        await browser.space.refresh()
+        past = f"/console/as-of/{then}"
+        now, before = await browser.page("/console/topics"), await browser.page(f"{past}/topics")
+        assert (True, False) == ("later" in now, "later" in before)
+        assert (False, True) == ("This is the past" in now, "This is the past" in before)
+        assert f'href="{past}/topics/greetings"' in before
+        assert 'href="/console/topics">Back to now' in before
+        assert f'href="/console/as-of/{then - 1}/topics"' in before
+        messages = "/topics/greetings/messages?partition=0&from=0"
+        assert "afterwards" in await browser.page(f"/console{messages}")
+        read = await browser.page(f"{past}{messages}")
+        assert (True, False, False) == ("hello" in read, "afterwards" in read, "Follow live" in read)
+        assert 404 == (await browser.get(f"{past}/topics/later")).status
+        assert 404 == (await browser.get("/console/as-of/999/topics")).status
+        # A group is read as it was, and a page from before it has none.
+        assert 200 == (await browser.get(f"{past}/groups/readers")).status
+        assert 404 == (await browser.get("/console/as-of/1/groups/readers")).status
+
+    browsing(test)
+
+
+@pytest.mark.parametrize("deed", ["topics/greetings/delete", "topics/greetings/produce", "groups/readers/reset"])
+def test_the_past_is_not_changed(deed: str) -> None:
+    async def test(browser: Browser) -> None:
+        then = browser.space.state.seq
+        form = {"guard": await browser.guard("/console/topics/greetings/messages"), "confirm": "yes"}
+        answer = await browser.post(f"/console/as-of/{then}/{deed}", form)
+        assert (400, True) == (answer.status, "does not change" in unescape(answer.body.decode()))
+        await browser.space.refresh()
+        assert then == browser.space.state.seq
+        for page in ("topics/greetings", "topics/greetings/messages", "groups/readers", "transactions"):
+            assert 'name="guard"' not in await browser.page(f"/console/as-of/{then}/{page}")
+
+    browsing(test)
+
+
+def test_a_commit_or_a_time_leads_to_the_same_page_as_of_it() -> None:
+    async def test(browser: Browser) -> None:
+        async def leads(at: str, page: str) -> str:
+            answer = await browser.get(f"/console/as-of?{urlencode({'at': at, 'page': page})}")
+            return answer.headers["location"] if answer.status == 303 else str(answer.status)
+
+        newest = browser.space.state.seq
+        assert "/console/as-of/2/topics?q=a&sort=name" == await leads("2", "/topics?q=a&sort=name")
+        assert f"/console/as-of/{newest}/groups" == await leads("2999-01-01", "/groups")
+        assert "/console/as-of/0" == await leads("2001-01-01T00:00", "")
+        assert "/console/as-of/2" == await leads("2", "https://elsewhere.example")
+        assert "/console/as-of/2/%0D%0Ax" == await leads("2", "/\r\nx")
+        assert ["404", "404", "400"] == [await leads(at, "") for at in ("0", str(newest + 1), "soon")]
+
+    browsing(test)
+
+
+def test_rates_out_are_known_from_the_second_look_on() -> None:
+    served = Served()
+    assert served.rate(100.0, 1_000, 10) is None
+    assert served.rate(100.5, 1_000, 10) is None
+    found = served.rate(110.0, 3_000, 30)
+    assert found is not None
+    assert (10.0, 200.0, 2.0) == (found.span_s, found.bytes_per_s, found.records_per_s)
+    found = served.rate(100.0 + 2 * HOUR_S, 5_000, 50)
+    assert found is None, "whatever is older than an hour is forgotten"
 
 
 def test_scripts_in_keys_and_values_are_text() -> None:
@@ -565,4 +645,31 @@ def test_a_job_is_shown_by_what_it_has_in_the_state() -> None:
     (job,) = jobs(fold.state)
     assert ("delays", "stopped", ["in"], 3) == (job.name, job.state, job.sources, job.lag)
     assert [(0, "", 3, 0), (1, "", 0, 0)] == [(one.number, one.worker, one.lag, one.between) for one in job.tasks]
+    assert ([], "", None) == (job.operators, job.svg, job.watermark)
     assert [] == jobs(Fold().state)
+
+
+def test_what_a_job_tells_is_shown_and_drawn_and_none_of_it_is_believed_to_be_markup() -> None:
+    cards = [Card(name="in", kind="Source", shape="topic"), Card(name=EVIL, kind=EVIL, note=EVIL, parents=("in",))]
+    told = [
+        Figures(at_ms=at, since_ms=1, operators={"in": Told(rows_in=5, watermark=at), EVIL: Told(state_bytes=7)})
+        for at in (2_000, 9_000)
+    ]
+    config = {figures_key(task): msgspec.json.encode(one).decode() for task, one in enumerate(told)}
+
+    async def test(browser: Browser) -> None:
+        config[PICTURE] = picture(cards)
+        await browser.space.create_topic(changelog_topic("delays"), 2, {JOB: "delays", **config})
+        (job,) = jobs(await browser.space.refresh())
+        assert ["in", EVIL] == [row.name for row in job.operators]
+        assert (10, 2_000, 14) == (job.operators[0].told.rows_in, job.watermark, job.state_bytes)
+        assert (1, 2_000, 9_000) == (job.since_ms, job.told_first_ms, job.told_last_ms)
+        page = await browser.page("/console/streams/delays")
+        assert "<script>alert" not in page
+        assert "1970-01-01 00:00:02.000" in page
+        assert 1 == page.count('aria-label="Topology of job delays"')
+        assert "<style" not in page
+        assert 404 == (await browser.get("/console/streams/none")).status
+        assert 'href="/console/streams/delays"' in await browser.page("/console/streams")
+
+    browsing(test)
