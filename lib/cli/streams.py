@@ -205,7 +205,8 @@ def _pause(settings: Settings, job: str, *, paused: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @pass_settings
 def reset(settings: Settings, job: str, to: Start, yes: bool) -> None:
-    """Forget all state of a job and begin anew. What it has written to its output topics stays.
+    """Forget all state of a job and begin anew. What it has written to its output topics stays; so a table may keep
+    keys that the new run never writes: make its topic anew as well.
 
     Shows what would be done, and asks. Refused while members are active. Everything is one commit.
     """
@@ -280,8 +281,8 @@ def savepoint(settings: Settings, job: str, name: str) -> None:
 def restart(settings: Settings, job: str, at: str, yes: bool) -> None:
     """Bring a job's state and offsets back to what they were at a commit. The next run goes on from there.
 
-    What the job has written to its output topics since then stays, and is written again. Refused while members are
-    active. Everything is one commit.
+    Tables that the job writes get the rows that they had then. Records of streams that it has written since stay, and
+    are written again. Refused while members are active. Everything is one commit.
     """
 
     async def find(namespace: Namespace) -> int:
@@ -297,7 +298,11 @@ def restart(settings: Settings, job: str, at: str, yes: bool) -> None:
 
     commit = with_namespace(settings, find)
     if not yes:
-        click.echo("The outputs that the job has written since then stay, and will be written again.", err=True)
+        click.echo(
+            "Tables that the job writes will be as they were then; records of streams that it has written since stay, "
+            "and will be written again.",
+            err=True,
+        )
         click.confirm(f"Bring job {job} back to commit {commit:,}?", abort=True, err=True)
 
     async def work(namespace: Namespace) -> dict[str, Any]:
@@ -307,7 +312,7 @@ def restart(settings: Settings, job: str, at: str, yes: bool) -> None:
 
     done = with_namespace(settings, work, writes=True)
     where = f"Job {job} is where it was at commit {commit:,}, by commit {done['commit']:,}."
-    answer(settings, done, f"{where} Outputs written since then stay.")
+    answer(settings, done, f"{where} Its tables are as they were then; other records written since stay.")
 
 
 @streams.command()

@@ -14,7 +14,7 @@ import orjson
 
 from headwater.errors import InvalidRequest
 from headwater.streams import agg, model
-from headwater.streams.model import Node, Repartition, Source, Spec
+from headwater.streams.model import Node, Repartition, Sink, Source, Spec
 from headwater.streams.names import changelog_topic, repartition_topic
 
 INTERNAL = {"archive.enable": "false", "retention.ms": "-1"}  # trimmed by its owner, read by nobody else
@@ -48,9 +48,17 @@ class Plan:
         return tuple(name for name, node in self.nodes.items() if is_stateful(node))
 
     def document(self) -> dict[str, Any]:
-        """What a successor's state must fit, as plain data: it goes with the changelog."""
+        """What a successor's state must fit, and which topics it writes as tables, as plain data.
+
+        It goes with the changelog.
+        """
         state = {name: _state(self.nodes[name], self.nodes) for name in self.stateful}
-        return {"partitions": self.partitions, "state": state}
+        return {"partitions": self.partitions, "state": state, "tables": self._tables()}
+
+    def _tables(self) -> list[str]:
+        """The topics that get changes of tables: the newest record of each key counts there."""
+        sinks = [node for node in self.nodes.values() if isinstance(node, Sink)]
+        return sorted({node.topic for node in sinks if any(self.nodes[parent].is_table for parent in node.parents)})
 
     def incompatible(self, old: Mapping[str, Any]) -> list[str]:
         """Why state that an earlier plan has left, by its ``document``, cannot serve this one; empty if it can.

@@ -95,7 +95,7 @@ def test_a_savepoint_is_gone_back_to_by_name(hw: Headwater, jobs: str) -> None:
     assert hw("streams", "restart", "counting", "--at", "bad", "--yes").code == 1
     done = hw("streams", "restart", "counting", "--at", "good", "--yes")
     assert done.code == 0, done.err
-    assert "Outputs written since then stay" in done.text
+    assert "Its tables are as they were then" in done.text
     hw("streams", "run", f"{jobs}:counts", "--once")
     text = hw("consume", "counted").text.replace(" ", "")
     assert 2 == text.count('"n":3')

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import random
 
+import orjson
+import polars as pl
 import pytest
 
 from headwater.errors import Conflict, InvalidRequest, NotFound
+from headwater.log import batch
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 from headwater.sim.loop import sim_loop
+from headwater.streams import Topology, agg
 from headwater.streams.runner import control
 from headwater.streams.runner.app import App
+from headwater.types import Record
 from tests.log.helpers import simulate
 from tests.streams import helpers_runner as h
 
@@ -67,6 +72,53 @@ def test_a_restart_brings_state_and_offsets_back_and_leaves_the_outputs() -> Non
         assert table == await h.latest(namespace), "counted once more from where it was"
         copies = h.expected_copies(first) + h.expected_copies(second) + h.expected_copies(second)
         assert copies == await h.copied(namespace)
+
+    simulate(main())
+
+
+def counted() -> Topology:
+    """How many keys of a table have each label: what leaves one group enters another."""
+    made = Topology("job")
+    places = made.table("live", schema={"k": pl.String, "label": pl.String}, key=("k",), format="json")
+    places.group_by("label").aggregate(n=agg.count()).to("newest", key=("label",), format="json")
+    return made
+
+
+async def labelled(namespace: Namespace, **labels: str) -> None:
+    """Rows of the table, keyed as its partitions are read."""
+    records = [
+        Record(key=key.encode(), value=orjson.dumps({"k": key, "label": label})) for key, label in labels.items()
+    ]
+    await namespace.append("live", 0, batch.batch_of_records(records, default_timestamp=1))
+
+
+async def counts(namespace: Namespace) -> dict[str, int]:
+    """The newest row of each label."""
+    rows = {key: row for key, row in await h.read(namespace, "newest") if key is not None}
+    return {key.decode(): row["n"] for key, row in rows.items() if row is not None}
+
+
+def test_a_restart_brings_tables_back_whose_changes_cancel_out_the_second_time() -> None:
+    """Seed 61725 of the simulation: a count went to none and back to one, with a restart in between."""
+
+    async def main() -> None:
+        namespace = await h.bucket(1)
+        await namespace.create_topic("live", 1)
+        await namespace.create_topic("newest", 1)
+        await labelled(namespace, a="x", b="y")
+        await h.once(namespace, counted())
+        saved = (await control.savepoint(namespace, "job"))["commit"]
+        await labelled(namespace, a="z", c="new")
+        await h.once(namespace, counted())
+        assert {"y": 1, "z": 1, "new": 1} == await counts(namespace)
+        await control.restart(namespace, "job", saved)
+        assert {"x": 1, "y": 1} == await counts(namespace), "as it was then"
+        await labelled(namespace, a="x", c="y")
+        await h.once(namespace, counted())
+        assert {"x": 1, "y": 2} == await counts(namespace)
+        await control.restart(namespace, "job", saved)
+        await h.once(namespace, counted())
+        assert {"x": 1, "y": 2} == await counts(namespace), "and again"
 
     simulate(main())
 

@@ -34,6 +34,7 @@ from headwater.streams.runner.changelog import Line
 from headwater.streams.runner.committing import encoded, settle
 from headwater.streams.runner.remains import PAUSED, SAVEPOINT, Place, Remains, figures, remains, savepoints
 from headwater.streams.runner.restoring import read_as_of, read_range
+from headwater.streams.runner.reverting import revert, tables_of
 
 # -- looking ---------------------------------------------------------------------------------------------
 
@@ -189,17 +190,19 @@ def _has_grown(state: State, found: Remains) -> bool:
 
 
 async def restart(namespace: Namespace, job: str, commit: int) -> dict[str, Any]:
-    """Bring state and offsets of a job back to what they were at ``commit``, by one intent. Outputs since then stay.
+    """Bring state, offsets and tables of a job back to what they were at ``commit``, by one intent.
 
-    The changelog gets a snapshot of what it held then, which replaces all before it; what lay unread in repartition
-    topics is appended again. The next run goes on from there.
+    Tables that it writes get the rows that they had then (see ``reverting``); records of streams stay, and will be
+    written again. The changelog gets a snapshot of what it held then, which replaces all before it; what lay unread in
+    repartition topics is appended again. The next run goes on from there.
 
     Raises:
         Conflict: members are active; or the number of tasks has changed since.
         NotFound: the job or the commit does not exist, or the history was collected (``history.retention.ms``).
         InvalidRequest: retention has taken source records that would have to be read again.
 
-    Cost: reads the changelog as of then and writes the state once, one partition in memory at a time.
+    Cost: reads the changelog as of then and writes the state once, one partition in memory at a time; reads tables
+    that were written since.
     """
     past = await state_at(namespace.chain, commit)
     then = remains(past, job)
@@ -213,8 +216,13 @@ async def restart(namespace: Namespace, job: str, commit: int) -> dict[str, Any]
         staged: list[Chunk] = []
         for name in then.repartitions:
             staged += await _reappend(namespace, past, then, name, offsets, changes)
+        tables: set[str] = set()
         for number in range(now.tasks):
-            staged += await _replace(namespace, past, now, number, offsets, changes)
+            pieces, topology = await _replace(namespace, past, now, number, offsets, changes)
+            staged += pieces
+            tables.update(tables_of(topology))
+        for name in sorted(tables):
+            staged += await revert(namespace, past, name)
         for name in set(now.repartitions) - set(then.repartitions):
             topic = namespace.topic(name)
             for number, place in enumerate(topic.partitions):
@@ -286,8 +294,8 @@ async def _replace(
     number: int,
     offsets: dict[Place, int],
     changes: list[ops.AnyOp],
-) -> list[Chunk]:
-    """A task's state as it was, as a snapshot that makes all before it void."""
+) -> tuple[list[Chunk], Line | None]:
+    """A task's state as it was, as a snapshot that makes all before it void; and what made it, its topology."""
     topic, place = now.changelog, now.changelog.partitions[number]
     pieces, progress, topology = changelog.effective(await read_as_of(namespace, topic.name, number, past))
     lines: list[Line] = [changelog.begin_line(replace=True), *([topology] if topology else []), *pieces]
@@ -300,7 +308,7 @@ async def _replace(
         staged += await namespace.writer.stage([Append(topic=topic.id, partition=number, batch=made)])
     offsets[topic.name, number] = place.next
     changes.append(ops.TrimLog(topic=topic.id, partition=number, before=place.next))
-    return staged
+    return staged, topology
 
 
 def _moved(progress: Line, offsets: Mapping[Place, int]) -> Line:
