@@ -49,6 +49,7 @@ __all__ = [
     "encode_kafka2",
     "encode_sparse",
     "first_at",
+    "keyless_rows",
     "records_of",
     "slice_from",
 ]
@@ -283,6 +284,12 @@ def _labelled(records: pa.RecordBatch, data: bytes) -> Batch:
         timestamp_max=times["max"],
         keyless=_keyless(records),
     )
+
+
+def keyless_rows(batch: Batch) -> list[int]:
+    """The rows of all records without a key. Cost: a decoding."""
+    keys = decode(batch.codec, batch.data, 0).column("key")
+    return [row for row, is_null in enumerate(pc.is_null(keys).to_pylist()) if is_null]
 
 
 def _keyless(records: pa.RecordBatch) -> int:

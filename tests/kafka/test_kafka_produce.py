@@ -168,3 +168,23 @@ def test_a_transactional_producer_does_not_give_itself_epochs() -> None:
         assert [(0, ErrorCode.invalid_producer_epoch, -1)] == codes(answer)
 
     asyncio.run(main())
+
+
+def test_records_without_a_key_are_named_to_who_sends_them_to_a_compacted_topic() -> None:
+    """librdkafka's own suite sends a hundred, of which ten have no key, and blames those ten alone (KIP-467)."""
+
+    async def main() -> None:
+        namespace = await Namespace.open(MemoryStore())
+        await namespace.create_topic("orders", 1, {"cleanup.policy": "compact"})
+        keys = [b"\x02k", b"\x01", b"\x02k", b"\x01", b"\x02k"]
+        records = [b"\x00\x00" + bytes([2 * row]) + key + b"\x02v\x00" for row, key in enumerate(keys)]
+        framed = b"".join(bytes([2 * len(record)]) + record for record in records)
+        sent = kafka2.pack(framed, count=len(keys), first_timestamp=1, max_timestamp=1)
+        answers = await ask(peer(namespace), PRODUCE, 9, **wanted({0: sent}).fields)
+        (answer,) = answers["responses"][0]["partition_responses"]
+        assert ErrorCode.invalid_record is ErrorCode(answer["error_code"])
+        assert [1, 3] == [each["batch_index"] for each in answer["record_errors"]]
+        assert "no key" in answer["record_errors"][0]["batch_index_error_message"]
+        await namespace.close()
+
+    asyncio.run(main())

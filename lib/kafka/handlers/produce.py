@@ -34,7 +34,7 @@ from headwater.kafka.names import topic_for
 from headwater.limits import INTENT_APPENDS_MAX, TRACE_HEADER_BYTES_MAX
 from headwater.log import kafka2
 from headwater.log import operations as ops
-from headwater.log.batch import batch_of_kafka2
+from headwater.log.batch import batch_of_kafka2, keyless_rows
 from headwater.log.config import MAX_MESSAGE_BYTES, TopicConfig
 from headwater.log.outcomes import OutOfOrder, UnknownProducer
 from headwater.log.reserving import timeout_ms
@@ -312,7 +312,18 @@ class _Sending:
         if isinstance(error, UnknownProducer) and part.transactional:
             code = ErrorCode.invalid_producer_id_mapping
         part.answer.update(error_code=code, error_message=error.message, base_offset=-1)
+        if code is ErrorCode.invalid_record:
+            part.answer["record_errors"] = _at_fault(part, error)
         self._peer.gateway.figures.api(PRODUCE).refused(code)
+
+
+def _at_fault(part: _Part, error: HeadwaterError) -> list[Fields]:
+    """The records for which a batch is refused, so that its client knows that the others are innocent (KIP-467)."""
+    row = error.data.get("row")
+    if not isinstance(row, int) or part.append is None:
+        return []
+    rows = keyless_rows(part.append.batch) if row == part.append.batch.keyless else [row]
+    return [{"batch_index": each, "batch_index_error_message": error.message if each == row else None} for each in rows]
 
 
 class _Deferred(_Sending):
