@@ -10,8 +10,10 @@ from headwater.limits import CONSOLE_COMMITS_KEPT
 from headwater.log.chain import read_manifest
 from headwater.log.intents import Intent, Manifest
 from headwater.log.namespace import Namespace
-from headwater.log.operations import CommitOffsets
+from headwater.log.operations import AlterTopic, CommitOffsets, SwapFiles
 from headwater.log.together import together
+
+SHOWN = 6  # places of one operation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,14 @@ def summary(manifest: Manifest) -> Commit:
 
 
 def _told(intent: Intent) -> list[Did]:
-    told = [Did(what=_words(type(op).__name__), detail=_detail(op)) for op in intent.ops]
+    told = [
+        Did(
+            what=_words(type(op).__name__),
+            detail=_detail(op),
+            topic=op.topic if isinstance(op, AlterTopic | SwapFiles) else 0,
+        )
+        for op in intent.ops
+    ]
     for chunk in intent.appends:
         who = f", producer {chunk.pid} epoch {chunk.epoch}" if chunk.pid >= 0 else ""
         records = f"{chunk.count:,} record{'' if chunk.count == 1 else 's'}"
@@ -121,6 +130,18 @@ _HIDDEN = frozenset({"hash", "stored_key", "server_key", "salt"})  # nobody's bu
 
 
 def _detail(op: object) -> str:
+    if isinstance(op, CommitOffsets):
+        where = ", ".join(f"{at.offset:,} of {at.topic}-{at.partition}" for at in op.offsets[:SHOWN])
+        more = f" and {len(op.offsets) - SHOWN:,} more" if len(op.offsets) > SHOWN else ""
+        return f"group {op.group}: {where}{more} (topic id and partition)"
+    if isinstance(op, AlterTopic):
+        return ", ".join(
+            f"{name} back to its default" if value is None else f"{name} = {value[:60]}{'…' if len(value) > 60 else ''}"
+            for name, value in op.config.items()
+        )
+    if isinstance(op, SwapFiles):
+        held = f"{len(op.files) + len(op.pages):,} files hold offsets {op.base:,} to {op.end:,}"
+        return f"partition {op.partition}: {held}, instead of {len(op.was):,}"
     fields = [name for name in getattr(op, "__struct_fields__", ()) if name not in _HIDDEN]
     parts = [(name, getattr(op, name)) for name in fields]
     text = ", ".join(f"{name} {value}" for name, value in parts if value not in ("", [], {}, None, -1))

@@ -28,12 +28,7 @@ class Task:
     changelog: int
     nbytes: int
     told: Figures | None
-
-    @property
-    def watermark(self) -> int | None:
-        """The lowest of its operators, ms: what the task waits for."""
-        marks = [one.watermark for one in self.told.operators.values()] if self.told is not None else []
-        return min((mark for mark in marks if mark is not None), default=None)
+    watermark: int | None  # ms: the lowest at the ends of the topology, so what it writes is whole up to there
 
     @property
     def state_bytes(self) -> int:
@@ -100,6 +95,9 @@ def job(state: State, name: str) -> Job:
     rows = lag(state, name) if group is not None else []
     between = set(found.repartitions)
     own = {found.changelog.name, *between}
+    cards = picture_of(configs.get(PICTURE, ""))
+    inner = {parent for card in cards for parent in card.parents}  # the rest are ends; without a picture, all
+    figures = [figures_of(configs.get(figures_key(number), "")) for number in range(found.tasks)]
     tasks = [
         Task(
             number=number,
@@ -108,12 +106,12 @@ def job(state: State, name: str) -> Job:
             between=sum(row.lag for row in rows if row.partition == number and row.topic in between),
             changelog=part.next - part.start,
             nbytes=hot_bytes(part) + archived_bytes(part),
-            told=figures_of(configs.get(figures_key(number), "")),
+            told=figures[number],
+            watermark=_lowest(figures[number], inner),
         )
         for number, part in enumerate(found.changelog.partitions)
     ]
     told = [task.told for task in tasks if task.told is not None]
-    cards = picture_of(configs.get(PICTURE, ""))
     return Job(
         name=name,
         state="paused" if configs.get(PAUSED) == "true" else "running" if members else "stopped",
@@ -130,6 +128,11 @@ def job(state: State, name: str) -> Job:
         told_last_ms=max((one.at_ms for one in told), default=0),
         svg=drawn(name, cards, styled=False) if cards else "",
     )
+
+
+def _lowest(told: Figures | None, inner: set[str]) -> int | None:
+    marks = [one.watermark for name, one in told.operators.items() if name not in inner] if told is not None else []
+    return min((mark for mark in marks if mark is not None), default=None)
 
 
 def _operators(known: dict[str, tuple[str, str]], told: dict[str, Told]) -> list[OperatorRow]:

@@ -35,7 +35,7 @@ from headwater.log.batch import batch_of_records, encode_arrow
 from headwater.log.codec_schema import TIMESTAMP
 from headwater.log.keys import segment_key
 from headwater.log.namespace import Namespace
-from headwater.log.operations import CommitOffsets, CreateTopic, InitProducer, OffsetEntry, Reserve
+from headwater.log.operations import AlterTopic, CommitOffsets, CreateTopic, InitProducer, OffsetEntry, Reserve
 from headwater.log.state import Entry, Partition
 from headwater.log.writer import Append
 from headwater.meters import Meters, families
@@ -221,6 +221,18 @@ def test_a_commit_or_a_time_leads_to_the_same_page_as_of_it() -> None:
         assert ["404", "404", "400"] == [await leads(at, "") for at in ("0", str(newest + 1), "soon")]
 
     browsing(test)
+
+
+def test_what_a_commit_did_is_said_in_words() -> None:
+    fold = Fold()
+    topic = fold.topic(name="in", partitions=8)
+    fold.done(CommitOffsets(group="readers", offsets=[OffsetEntry(topic, number, 0) for number in range(8)]))
+    (offsets,) = summary(fold.manifests[-1]).did
+    assert offsets.detail.startswith(f"group readers: 0 of {topic}-0, 0 of {topic}-1")
+    assert "and 2 more" in offsets.detail
+    fold.done(AlterTopic(topic=topic, config={"long": "x" * 100, "retention.ms": None}))
+    (altered,) = summary(fold.manifests[-1]).did
+    assert (topic, f"long = {'x' * 60}…, retention.ms back to its default") == (altered.topic, altered.detail)
 
 
 def test_rates_out_are_known_from_the_second_look_on() -> None:
@@ -652,7 +664,11 @@ def test_a_job_is_shown_by_what_it_has_in_the_state() -> None:
 def test_what_a_job_tells_is_shown_and_drawn_and_none_of_it_is_believed_to_be_markup() -> None:
     cards = [Card(name="in", kind="Source", shape="topic"), Card(name=EVIL, kind=EVIL, note=EVIL, parents=("in",))]
     told = [
-        Figures(at_ms=at, since_ms=1, operators={"in": Told(rows_in=5, watermark=at), EVIL: Told(state_bytes=7)})
+        Figures(
+            at_ms=at,
+            since_ms=1,
+            operators={"in": Told(rows_in=5, watermark=1), EVIL: Told(state_bytes=7, watermark=at)},
+        )
         for at in (2_000, 9_000)
     ]
     config = {figures_key(task): msgspec.json.encode(one).decode() for task, one in enumerate(told)}
