@@ -56,6 +56,14 @@ def partition_of(call: Call) -> int:
     return int(text)
 
 
+def producer_id_of(call: Call) -> int:
+    """The ``{producer}`` of the path. Raises ``HttpError`` 404 for what is no number."""
+    text = call.parts["producer"]
+    if not _WHOLE.match(text) or int(text) >= 2**62:
+        raise HttpError(404, f"{text[:40]!r} is no id of a producer.")
+    return int(text)
+
+
 def whole(call: Call, name: str, default: int, maximum: int = 2**62) -> int:
     """A query parameter that is a whole number from 0 to ``maximum``. Raises ``InvalidRequest``."""
     text = call.request.query.get(name)

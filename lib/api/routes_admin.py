@@ -115,6 +115,13 @@ async def set_quota(call: Call) -> Response:
     return asking.done()
 
 
+async def abort_producer(call: Call) -> Response:
+    """Abort what a producer has open, and fence it."""
+    body = wire.request(call.request.body, wire.AbortProducer)
+    await call.verbs.abort_producer(asking.producer_id_of(call), body.epoch)
+    return asking.done()
+
+
 # -- the namespace ---------------------------------------------------------------------------------------
 
 
@@ -293,6 +300,16 @@ ROUTES: tuple[Route, ...] = (
         summary="Set what a principal may use a second; -1 lifts a bound",
         consumes=media.JSON_TYPES,
         schema=body_schema(wire.SetQuota),
+        codes=(204,),
+    ),
+    Route(
+        method="POST",
+        pattern="/admin/producers/{producer}/abort",
+        handler=abort_producer,
+        functions=ADMIN,
+        summary="Abort what a producer has open under an epoch, and fence it",
+        consumes=media.JSON_TYPES,
+        schema=body_schema(wire.AbortProducer),
         codes=(204,),
     ),
 )

@@ -386,6 +386,15 @@ class Verbs(Protocol):
         self, principal: str, *, produce_bytes_per_s: int = -1, fetch_bytes_per_s: int = -1, requests_per_s: int = -1
     ) -> None: ...
 
+    async def abort_producer(self, producer: int, epoch: int) -> None:
+        """Void what ``producer`` has reserved under ``epoch``, and fence it: its next request is refused (KIP-664).
+
+        Raises:
+            NotFound: there is no such producer. Conflict: it has nothing open.
+            Fenced: it is at another epoch by now, so what was meant has ended already. Nothing was done.
+        """
+        ...
+
     async def describe_namespace(self) -> NamespaceInfo: ...
 
     async def alter_namespace(self, config: Mapping[str, str | None]) -> None:

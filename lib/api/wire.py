@@ -260,6 +260,12 @@ class SetQuota(Body, frozen=True):
     requests_per_s: _OrNone = -1
 
 
+class AbortProducer(Body, frozen=True):
+    """``POST /admin/producers/{producer}/abort``: only what the producer has open under this epoch."""
+
+    epoch: _Whole
+
+
 B = TypeVar("B", bound=Struct)
 
 

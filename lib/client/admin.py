@@ -241,6 +241,17 @@ class Admin:
             requests_per_s=requests_per_s,
         )
 
+    # -- transactions -----------------------------------------------------------------------------------------
+
+    async def abort_transaction(self, producer: int, epoch: int) -> None:
+        """Abort what ``producer`` has open under ``epoch``, and fence it (Kafka: abortTransaction, KIP-664).
+
+        Raises:
+            NotFound: there is no such producer. Conflict: it has nothing open.
+            Fenced: it is at another epoch by now, so what was meant has ended already. Nothing was done.
+        """
+        await self._verbs.abort_producer(producer, epoch)
+
     # -- the namespace ----------------------------------------------------------------------------------------
 
     async def describe_namespace(self) -> NamespaceInfo:

@@ -379,6 +379,9 @@ class HttpVerbs:
         }
         await self._post(f"/admin/quotas/{segment(principal)}", body, method="PUT", repeatable=True, admin=True)
 
+    async def abort_producer(self, producer: int, epoch: int) -> None:
+        await self._post(f"/admin/producers/{producer}/abort", {"epoch": epoch}, repeatable=False, admin=True)
+
     async def describe_namespace(self) -> NamespaceInfo:
         return wire.read(await self._get("/admin/namespace", admin=True), NamespaceInfo)
 

@@ -281,6 +281,12 @@ def test_administration(over: Callable[[Body], None]) -> None:
             await admin.revoke_key(key.key)
             await admin.set_quota("alice", requests_per_s=5)
             assert ["alice"] == [each.principal for each in await admin.list_quotas()]
+            # Nothing is open: who has nothing, and who is nobody, are told apart.
+            known = await admin._verbs.init_producer("shop")
+            with pytest.raises(Conflict):
+                await admin.abort_transaction(known.id, known.epoch)
+            with pytest.raises(NotFound):
+                await admin.abort_transaction(10**6, 0)
             await admin.delete_topics(["t"])
 
     over(main)
