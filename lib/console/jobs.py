@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headwater.console.views import archived_bytes, hot_bytes
+from headwater.console.views import archived_bytes
 from headwater.groups.describe import lag
 from headwater.log.state import State
 from headwater.streams.runner.account import PICTURE, Figures, Told, figures_key, figures_of, picture_of, summed
@@ -105,7 +105,7 @@ def job(state: State, name: str) -> Job:
             lag=sum(row.lag for row in rows if row.partition == number and row.topic not in own),
             between=sum(row.lag for row in rows if row.partition == number and row.topic in between),
             changelog=part.next - part.start,
-            nbytes=hot_bytes(part) + archived_bytes(part),
+            nbytes=part.hot_bytes + archived_bytes(part),
             told=figures[number],
             watermark=_lowest(figures[number], inner),
         )

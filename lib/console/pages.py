@@ -184,7 +184,7 @@ async def _topic(call: Call) -> Response:
     look = await Look.of(call)
     topic = look.topic(call.parts["topic"])
     parts = views.paged(list(enumerate(topic.partitions)), number_in(call, "page", 1))
-    rows = [(number, part, views.hot_bytes(part), views.archived_bytes(part)) for number, part in parts.rows]
+    rows = [(number, part, part.hot_bytes, views.archived_bytes(part)) for number, part in parts.rows]
     return look.page(
         "topic.html",
         here="topics",

@@ -72,23 +72,12 @@ def topic_row(topic: Topic) -> TopicRow:
         name=topic.name,
         partitions=len(parts),
         records=sum(part.stable_end - part.start for part in parts),
-        hot_bytes=sum(hot_bytes(part) for part in parts),
+        hot_bytes=sum(part.hot_bytes for part in parts),
         archived_bytes=sum(map(archived_bytes, parts)),
         policy=topic.config.get("cleanup.policy", "delete"),
         schema=topic.schema.format if topic.schema else "",
         stalled=sum(bool(part.held) for part in parts),
     )
-
-
-def hot_bytes(part: Partition) -> int:
-    """Stored bytes of the chunks that readers still need.
-
-    Those of chunks that an index page covers are not in the state: there they are as many records at the partition's
-    mean size, so the figure is an estimate for a partition that has spilled.
-    """
-    first = part.tail[0].base if part.tail else part.next
-    spilled = max(0, first - part.hot)
-    return part.hot_bytes + spilled * part.bytes // max(1, part.next)
 
 
 def archived_bytes(part: Partition) -> int:
@@ -283,7 +272,7 @@ def flow(state: State, commits: Sequence[Commit], now_ms: int, sees: Sees) -> Fl
         for topic, (records, size, share) in by_topic.items()
         if topic in state.topics and sees(state.topics[topic].name)
     ]
-    stored = sum(hot_bytes(part) + archived_bytes(part) for topic in state.topics.values() for part in topic.partitions)
+    stored = sum(part.hot_bytes + archived_bytes(part) for topic in state.topics.values() for part in topic.partitions)
     return Flow(
         span_ms=span_ms,
         commits_per_s=len(recent) / seconds,
@@ -407,7 +396,7 @@ def _archive_row(topic: Topic) -> ArchiveRow:
         records=records,
         archived=records - waiting,
         waiting=waiting,
-        hot_bytes=sum(hot_bytes(part) for part in parts),
+        hot_bytes=sum(part.hot_bytes for part in parts),
         archived_bytes=sum(map(archived_bytes, parts)),
     )
 

