@@ -1,4 +1,4 @@
-"""A Flink job through gateways, exactly once though it fails between two checkpoints and gateways die.
+"""A Flink job through gateways, exactly once though it fails, gateways die and the store refuses.
 
 HEADWATER_FLINK_JARS names a folder with Flink 2, its Kafka connector, and what they need.
 """
@@ -107,11 +107,12 @@ def test_flink_sums_each_number_once_though_it_fails_between_two_checkpoints(kaf
 
 @needs_flink
 @pytest.mark.timeout(400)
-def test_flink_sums_each_number_once_though_gateways_die_as_well(tmp_path: Path) -> None:
+def test_flink_sums_each_number_once_though_gateways_die_and_the_store_fails_as_well(tmp_path: Path) -> None:
     asyncio.run(make_topics(tmp_path / "store"))
     stop = threading.Event()
     with running(tmp_path) as gateways:
         expected = fill(gateways.bootstrap)
+        gateways.all_again(calm=False)
         killer = threading.Thread(target=gateways.kill_for, args=(240.0, stop))
         killer.start()
         try:
@@ -119,6 +120,7 @@ def test_flink_sums_each_number_once_though_gateways_die_as_well(tmp_path: Path)
         finally:
             stop.set()
             killer.join()
-        print(f"{gateways.kills} kills")
+        gateways.all_again(calm=True)
+        print(f"{gateways.kills} kills, {gateways.faults()}")
         assert gateways.kills
         assert {} == differences(expected, committed(gateways.bootstrap))
