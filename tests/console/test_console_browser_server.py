@@ -15,9 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from headwater.streams.cards import Card
+from headwater.streams.names import changelog_topic
+from headwater.streams.runner.account import PICTURE, Figures, Told, figures_key, picture
+from headwater.streams.runner.remains import JOB
 
 CHROMIUM = shutil.which("chromium")
 # Where tests decide what lands, a missing browser is a failure; on a laptop it is a reason to pass over these.
@@ -45,10 +51,12 @@ PAGES = {
     "group": "/groups/dashboards",
     "transactions": "/transactions",
     "streams": "/streams",
+    "stream": "/streams/delays",
     "commits": "/commits",
     "commit": "/commits/3",
     "storage": "/storage?count=1",
     "missing": "/topics/nothing",
+    "past": "/as-of/3/topics/flights",
 }
 HEADWATER = [sys.executable, "-m", "headwater.cli.main"]
 SCREENS = Path(os.environ.get("HEADWATER_ARTEFACTS", "build/screens"))
@@ -76,6 +84,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subp
     headwater(store, "topic", "create", "flights", "--partitions", "2")
     headwater(store, "produce", "flights", "--key-separator", ":", sent=rows(300))
     headwater(store, "consume", "flights", "--group", "dashboards", "--offset", "beginning", "--limit", "20")
+    told = Figures(at_ms=9_000, since_ms=1_000, operators={"flights": Told(rows_in=300, watermark=8_000)})
+    nodes = [Card(name="flights", kind="Source", shape="topic"), Card(name="hours", kind="Sum", parents=("flights",))]
+    configs = {JOB: "delays", PICTURE: picture(nodes), figures_key(0): msgspec.json.encode(told).decode()}
+    options = [word for name, value in configs.items() for word in ("--config", f"{name}={value}")]
+    headwater(store, "topic", "create", changelog_topic("delays"), *options)
     command = [*HEADWATER, "dev", "--port", "0", "--json", "--store", f"file://{store}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -186,6 +199,23 @@ def test_what_is_sent_is_followed_live_and_a_lost_connection_is_told(
     page.locator("#tail-state", has_text="Connection lost").wait_for()
     page.context.set_offline(False)
     page.locator("#tail-state", has_text="Following").wait_for()
+
+
+def test_a_page_is_looked_at_as_of_a_commit_and_the_way_back_is_one_click(
+    page: Page, served: tuple[str, Any, Any]
+) -> None:
+    page.goto(served[0] + "/topics")
+    page.locator("footer input[name=at]").fill("1")
+    page.locator("footer button").click()
+    page.wait_for_url("**/console/as-of/1/topics")
+    assert "This is the past: commit 1" in page.locator(".past").inner_text()
+    page.locator("main a", has_text="flights").click()
+    page.wait_for_url("**/console/as-of/1/topics/flights")
+    assert "0" == page.locator(".tile b").first.inner_text()
+    assert 0 == page.locator("button.danger").count()
+    page.locator("a", has_text="Back to now").click()
+    page.wait_for_url("**/console/topics/flights")
+    assert 1 == page.locator("button.danger").count()
 
 
 def test_a_reset_shows_what_it_will_do_before_it_does_it(page: Page, served: tuple[str, Any, Any]) -> None:
