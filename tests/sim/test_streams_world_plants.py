@@ -13,6 +13,7 @@ from headwater.errors import Fenced
 from headwater.log import operations as ops
 from headwater.log.outcomes import UnknownMember
 from headwater.sim import streams_plan
+from headwater.sim.streams_plan import StreamsPlan
 from headwater.sim.sweep import judge
 from headwater.streams.runner import changelog, committing, computing, control, once, stepping
 from headwater.streams.state import spill
@@ -245,9 +246,9 @@ PLANTS: dict[Plant, range] = {  # some begin where a world was seen to notice, s
     commit_outputs_before_offsets: range(60),
     commit_offsets_before_outputs: range(60),
     fence_nobody: range(60),
-    leave_snapshots_unfenced: range(100),
-    restore_every_snapshot: range(60),
-    trim_before_the_snapshot_is_committed: range(60),
+    leave_snapshots_unfenced: range(12, 112),
+    restore_every_snapshot: range(12, 72),
+    trim_before_the_snapshot_is_committed: range(10, 70),
     forget_how_far_time_had_come: range(60),
     send_again_under_a_new_name: range(60),
     lose_marks_without_rows: range(60),
@@ -257,7 +258,7 @@ PLANTS: dict[Plant, range] = {  # some begin where a world was seen to notice, s
     work_on_in_a_pause: range(60),
     reset_offsets_alone: range(60),
     restart_offsets_alone: range(60),
-    forget_what_lay_in_repartition_topics: range(9, 60),
+    forget_what_lay_in_repartition_topics: range(9, 69),
     lose_pages_that_were_changed_after_they_were_spilled: range(60),
 }
 
@@ -272,10 +273,19 @@ DEEDS: dict[Plant, str] = {
     lose_pages_that_were_changed_after_they_were_spilled: "spill",
 }
 
+# In worlds for these snapshots are written all the time; and what else they have.
+OF_SNAPSHOTS: dict[Plant, dict[str, Any]] = {
+    leave_snapshots_unfenced: {"workers": 3, "drowsy": 0.1, "session_ms": 1_500},
+    restore_every_snapshot: {},
+    trim_before_the_snapshot_is_committed: {},
+}
+
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     always(DEEDS.get(plant, ""), monkeypatch)
+    if plant in OF_SNAPSHOTS:
+        snapshot_at_every_step(monkeypatch, **OF_SNAPSHOTS[plant])
     expect_notice("streams", plant, PLANTS[plant], monkeypatch)
 
 
@@ -283,6 +293,26 @@ def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -
 def test_a_world_of_such_deeds_keeps_its_promises(deed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     always(deed, monkeypatch)
     assert [] == judge(2, "streams")["violations"]
+
+
+@pytest.mark.parametrize("plant", OF_SNAPSHOTS, ids=lambda plant: plant.__name__)
+def test_a_world_of_snapshots_keeps_its_promises(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    always("", monkeypatch)
+    snapshot_at_every_step(monkeypatch, **OF_SNAPSHOTS[plant])
+    assert [] == judge(PLANTS[plant][0], "streams")["violations"]
+
+
+def snapshot_at_every_step(patch: pytest.MonkeyPatch, **given: Any) -> None:
+    """Changelogs are due to be replaced as soon as there is anything in them, in pieces and over several commits."""
+    drawn = StreamsPlan.draw
+    names = ("CHANGELOG_BYTES_MIN", "CHANGELOG_COMMIT_BYTES", "SNAPSHOT_BYTES", "TRIM_BYTES")
+    limits = {f"STREAMS_{name}": 1 for name in names}
+
+    def draw(seed: int) -> StreamsPlan:
+        plan = drawn(seed)
+        return replace(plan, limits={**plan.limits, **limits}, **given)
+
+    patch.setattr(StreamsPlan, "draw", draw)
 
 
 def always(deed: str, patch: pytest.MonkeyPatch) -> None:

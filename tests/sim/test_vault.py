@@ -315,29 +315,30 @@ def trim_what_is_young(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(retention, "_units", units)
 
 
-PLANTS: dict[Plant, range] = {  # the seeds that may be needed
-    delete_before_the_boundary_is_durable: range(150),
+# The seeds that may be needed. They begin where a world was seen to notice, since each costs a second.
+PLANTS: dict[Plant, range] = {
+    delete_before_the_boundary_is_durable: range(28, 178),
     ignore_the_floor: range(60),
-    use_the_floor_of_today: range(150),
+    use_the_floor_of_today: range(5, 155),
     forget_held_reservations: range(150),
-    forget_the_files_of_pages: range(60),
+    forget_the_files_of_pages: range(7, 67),
     take_the_newest_snapshot_for_the_horizon: range(60),
     keep_history_for_minutes: range(60),
     keep_history_for_a_day_whatever_is_promised: range(60),
     forget_branches: range(60),
     branch_without_a_pin: range(60),
     swap_whatever_is_there: range(60),
-    drop_one_file_too_many_when_the_log_is_trimmed: range(60),
-    adopt_pages_that_are_ahead: range(150),
+    drop_one_file_too_many_when_the_log_is_trimmed: range(8, 68),
+    adopt_pages_that_are_ahead: range(146, 296),
     prune_what_is_alive: range(60),
     look_at_the_past_through_the_present: range(60),
     look_for_shared_objects_at_home: range(60),
-    take_a_missing_object_for_an_empty_answer: range(100),
+    take_a_missing_object_for_an_empty_answer: range(28, 128),
     compact_away_the_newest_value: range(60),
     close_the_gaps_that_compaction_leaves: range(60),
     forget_tombstones_at_once: range(100),
-    forget_tombstones_before_what_they_hide: range(6, 60),
-    trim_what_is_young: range(60),
+    forget_tombstones_before_what_they_hide: range(6, 66),
+    trim_what_is_young: range(38, 98),
 }
 
 
