@@ -285,6 +285,8 @@ class Clients:
             if found:
                 self.diary.did(f"read by {group}", len(found))
         self.diary.step(reader, f"closes {name}")
+        if not _is_member(consumer):
+            mine.clear()  # as if they were lost
         consumer.close()
 
     def _is_record(self, name: str, message: Any) -> bool:
@@ -326,6 +328,16 @@ class Clients:
 
         self.diary.step("drain", "waits for the readers")
         return _drained("records to read", left)
+
+
+def _is_member(consumer: Consumer) -> bool:
+    """Whether the group takes the consumer's word still: its session may have ended unheard while no gateway served."""
+    places = [each for each in consumer.position(consumer.assignment()) if each.offset >= 0]
+    try:
+        done = consumer.commit(offsets=places, asynchronous=False) if places else []
+        return bool(done) and all(each.error is None for each in done)
+    except KafkaException:
+        return False
 
 
 def _done_in_time(what: str, call: Callable[[], Any]) -> None:
