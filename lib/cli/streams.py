@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headwater.cli.places import Start, StartType, resolve_all
-from headwater.cli.serving import metrics_at, metrics_option, traced
+from headwater.cli.serving import log_option, metrics_at, metrics_option, traced
 from headwater.cli.settings import Group, Settings, answer, opened, pass_settings, run, with_namespace
 
 if TYPE_CHECKING:
+    from headwater.lines import Lines
     from headwater.log.namespace import Namespace
     from headwater.streams.model import Spec
     from headwater.streams.topology import Topology
@@ -45,6 +47,7 @@ def streams() -> None:
 @click.option("--spill", metavar="DIR", default="", help="A folder for state that outgrows the memory of an operator.")
 @click.option("--memory", "memory_max", type=click.IntRange(min=0), default=0, metavar="BYTES",
               help="State that one operator of one task keeps in memory; needs --spill. 0 is no bound.")  # fmt: skip
+@log_option("off", "which tasks this worker has, and how it ended")
 @metrics_option
 @pass_settings
 def run_(
@@ -58,6 +61,7 @@ def run_(
     lost: str,
     spill: str,
     memory_max: int,
+    log_level: str,
     metrics: tuple[str, int] | None,
 ) -> None:
     """Run a job as one of its workers, until Ctrl-C; or with --once until what is there now is processed.
@@ -73,16 +77,18 @@ def run_(
         num_standbys=standbys, instance=instance, reset=reset, lost=lost, spill=spill, memory_max=memory_max
     )
 
+    lines = _lines(log_level, found.job)
+
     async def work() -> app.Report | None:
         async with opened(settings, writes=True, metered=True) as namespace:
             if once:
                 return await app.run_once(found, namespace, options=options)
             async with metrics_at(metrics, lambda: [namespace]) as url:
-                said = partial(_told, settings, url)
+                said = partial(_told, settings, url, lines)
                 await app.run(found, namespace, listen=listen, options=options, ready=said)
             return None
 
-    with traced(found.job):
+    with traced(found.job), _ending(lines):
         report = run(work())
     if report is not None:
         from dataclasses import asdict
@@ -94,10 +100,46 @@ def run_(
         answer(settings, asdict(report), sentence)
 
 
-def _told(settings: Settings, metrics: str | None, app: Any) -> None:
+def _lines(level: str, job: str) -> Lines:
+    from headwater.clock import SystemClock
+    from headwater.lines import Lines
+
+    return Lines(SystemClock(), level=level, always={"process": "streams", "job": job})
+
+
+@contextlib.contextmanager
+def _ending(lines: Lines) -> Iterator[None]:
+    """One line for how a worker ended: with what error, if with one."""
+    from headwater.lines import error_of
+
+    try:
+        yield
+    except Exception as error:
+        lines.say("error", "failed", error=error_of(error))
+        raise
+    lines.say("info", "ended")
+
+
+def _follow(lines: Lines, worker: Any) -> None:
+    """One line whenever the worker has other tasks than before."""
+    before: list[int] = []
+
+    def look() -> None:
+        nonlocal before
+        now = sorted(worker.tasks)
+        if now != before:
+            before = now
+            lines.say("info", "tasks", tasks=now, count=len(now))
+
+    worker.listeners.append(look)
+
+
+def _told(settings: Settings, metrics: str | None, lines: Lines, app: Any) -> None:
     """Say that it runs. SIGTERM ends it as a stop does: what is computed is committed, and others take over at once."""
     with contextlib.suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.worker.stop)
+    if lines.wants("info"):
+        _follow(lines, app.worker)
     where = f", answering at {app.address}" if app.address else ""
     where += f", metrics for Prometheus at {metrics}" if metrics is not None else ""
     document = {"job": app.job.name, "tasks": app.job.tasks, "address": app.address, "metrics": metrics}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from headwater.cli import streams as commands
 from headwater.log.namespace import Namespace
 from headwater.store import open_store
 from tests.cli.conftest import Headwater
@@ -53,6 +56,31 @@ def test_a_job_runs_once_and_says_what_it_did(hw: Headwater, jobs: str) -> None:
     again = hw("streams", "run", f"{jobs}:made", "--once")
     assert again.code == 0
     assert "Job counting: 0 records in" in again.text
+
+
+def test_how_a_worker_ended_and_what_it_had_are_lines(hw: Headwater, jobs: str) -> None:
+    say(hw, "a")
+    (ended,) = map(json.loads, hw("streams", "run", f"{jobs}:counts", "--once", "--log-level", "info").err.splitlines())
+    assert ("streams", "counting", "ended") == (ended["process"], ended["job"], ended["event"])
+    assert "" == hw("streams", "run", f"{jobs}:counts", "--once").err
+    assert 0 == hw("topic", "delete", "words", "--yes").code
+    failed, *_ = hw("streams", "run", f"{jobs}:counts", "--once", "--log-level", "error").err.splitlines()
+    assert ("error", "failed", "NotFound") == (
+        (line := json.loads(failed))["level"],
+        line["event"],
+        line["error"]["error"],
+    )
+
+
+def test_a_worker_that_stays_says_which_tasks_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    worker = SimpleNamespace(tasks={}, listeners=[])
+    commands._follow(commands._lines("info", "counting"), worker)
+    (look,) = worker.listeners
+    for tasks in ({}, {1: "a", 0: "b"}, {0: "b", 1: "a"}, {}):
+        worker.tasks = tasks
+        look()
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [([0, 1], 2), (None, 0)] == [(line.get("tasks"), line["count"]) for line in told]
 
 
 def test_a_topology_is_described_and_drawn_without_a_store(hw: Headwater, jobs: str, tmp_path: Path) -> None:
