@@ -39,6 +39,7 @@ SNAPSHOT_BYTES = 32 * MIB  # … or manifest bytes between snapshots: bounds wha
 STALE_AFTER_S = 3_600.0  # R5: knowledge of the tip older than this is checked against the boundary
 MANIFEST_KEEP_S = 86_400.0  # R5: a manifest younger than this is never deleted; must exceed STALE_AFTER_S by far
 CATCH_UP_PARALLEL_MAX = 16  # manifests fetched at once during catch-up
+CATCH_UP_AHEAD_MAX = 256  # … and ahead of one that is slow to come
 COMMIT_TIMEOUT_S = 120.0  # after this a commit that is still undecided is reported as Indeterminate
 STORE_RETRY_S = 60.0  # how long reads and unconditional writes are retried against a silent or throttling store
 BACKOFF_MS_MIN = 20
@@ -101,7 +102,7 @@ HISTORY_FOLD_MAX = 8_192  # manifests folded for a past state; snapshots lie SNA
 
 # -- memory ------------------------------------------------------------------------------------------
 
-CATCH_UP_BYTES_MAX = 64 * MIB  # manifests in flight while catching up
+CATCH_UP_BYTES_MAX = 64 * MIB  # manifests in flight while catching up; a quarter more may wait for an earlier one
 INLINE_CACHE_BYTES = 32 * MIB  # manifests with payload that were just folded, kept for readers
 READ_AHEAD_BYTES_MAX = 64 * MIB  # chunks in flight for one reader
 WRITE_BUFFER_BYTES_MAX = 64 * MIB  # bytes that a writer holds before append() waits

@@ -30,7 +30,7 @@ from headwater.errors import (
     NotFound,
     Raced,
 )
-from headwater.limits import CATCH_UP_PARALLEL_MAX, INLINE_CACHE_BYTES, MANIFEST_BYTES_MAX
+from headwater.limits import CATCH_UP_AHEAD_MAX, CATCH_UP_PARALLEL_MAX, INLINE_CACHE_BYTES, MANIFEST_BYTES_MAX
 from headwater.log import index, keys, snapshot
 from headwater.log.cache import ByteCache
 from headwater.log.intents import Manifest, decode_manifest
@@ -42,7 +42,7 @@ from headwater.store.retry import retrying
 from headwater.types import Buffer
 
 T = TypeVar("T")
-CHASE_ROUNDS = 8  # of fetches, about 80 manifests in all: who is not at the tip by then sets itself a last one to fold
+CHASE_MANIFESTS = 80  # folded one after another: who is not at the tip by then sets itself a last one to fold
 LOOK_AGAIN_MAX = 3  # how often a cold start looks for a snapshot that the collector does not take away under it
 Listener = Callable[[Manifest, list[Outcome]], None]
 
@@ -241,16 +241,15 @@ class Chain:
     async def _catch_up(self) -> None:
         fresh = await self._load() if self.is_stale() else None
         gap: _Gap | None = None
-        parallel, rounds = 1, 0
+        count, chased = 1, 0
         while True:
             state = self.state if fresh is None else fresh.state
-            if gap is None and rounds == CHASE_ROUNDS:
+            if gap is None and chased >= CHASE_MANIFESTS:
                 gap = await self._gap_above(state.seq)
-            rounds += 1
             before, seq = self.now(), state.seq + 1
-            found = await together(*(self.read_slot(seq + i) for i in range(parallel)))
+            found = await self._slots(seq, count)
             if fresh is None and self.is_stale():
-                fresh, gap, rounds = await self._load(), None, 0
+                fresh, gap, chased = await self._load(), None, 0
                 continue
             for i, data in enumerate(found):
                 if data is None:
@@ -269,8 +268,32 @@ class Chain:
                 if await self.read_boundary() <= fresh.first:
                     self._start_from(fresh.state, fresh.first, gap.at)
                     return
-                fresh, gap, rounds = await self._load(), None, 0
-            parallel = min(parallel * 2, self._parallel_max()) if found[-1] is not None else 1
+                fresh, gap, chased = await self._load(), None, 0
+            chased += len(found)
+            count = 1 if found[-1] is None else min(2 * len(found), CATCH_UP_AHEAD_MAX)
+            del found, data  # the next ones have the memory
+
+    async def _slots(self, seq: int, count: int) -> list[bytes | None]:
+        """The bytes of up to ``count`` slots from ``seq`` on; None ends them, the first that is free.
+
+        Several are read at once, and one that is slow holds up no other: what comes early waits for it. When that is
+        a quarter of ``options.catch_up_bytes_max`` it stops short of ``count``.
+        """
+        found: dict[int, bytes | None] = {}
+        ahead = iter(range(seq, seq + count))
+        taken, is_over = 0, False
+        most = self.options.catch_up_bytes_max // 4
+
+        async def read() -> None:
+            nonlocal taken, is_over
+            while not is_over and taken <= most and (at := next(ahead, None)) is not None:
+                data = found[at] = await self.read_slot(at)
+                is_over |= data is None
+                taken += len(data or b"")
+
+        await together(*(read() for _ in range(min(count, self._parallel_max()))))
+        slots = [found[at] for at in range(seq, seq + len(found))]
+        return slots[: slots.index(None) + 1] if None in slots else slots
 
     async def _gap_above(self, seq: int) -> _Gap:
         """A number above ``seq`` that has no manifest yet, at most twice as far away as the tip is.
