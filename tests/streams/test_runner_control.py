@@ -16,6 +16,8 @@ from headwater.sim.loop import sim_loop
 from headwater.streams import Topology, agg
 from headwater.streams.runner import control
 from headwater.streams.runner.app import App
+from headwater.streams.runner.job import prepare
+from headwater.streams.runner.once import is_idle, reached, source_goals
 from headwater.types import Record
 from tests.log.helpers import simulate
 from tests.streams import helpers_runner as h
@@ -262,5 +264,24 @@ def test_what_cannot_be_gone_back_to_is_refused_and_nothing_is_changed() -> None
         with pytest.raises(InvalidRequest, match="which retention has taken"):
             await control.restart(namespace, "job", commit)
         assert {} == namespace.state.groups["job"].members
+
+    simulate(main())
+
+
+def test_a_run_whose_repartition_topic_is_deleted_under_it_says_so() -> None:
+    """Seed 62966 of the simulation: a reset by somebody whom the run had not noticed, and then a KeyError."""
+
+    async def main() -> None:
+        namespace = await h.bucket(2)
+        await fed(namespace, 1)
+        job = await prepare(namespace, h.job())
+        goals = source_goals(namespace.state, job)
+        assert reached(namespace.state, job, goals)
+        (name,) = job.repartitions
+        await namespace.delete_topic(name)
+        assert not reached(namespace.state, job, {(name, 0): 0}), "nobody reaches the end of what is gone"
+        assert not is_idle(namespace.state, job, goals, now_ms=0)
+        with pytest.raises(NotFound, match="was deleted while the job ran"):
+            job.check(namespace.state)
 
     simulate(main())

@@ -27,9 +27,12 @@ def source_goals(state: State, job: Job) -> Goals:
 
 
 def reached(state: State, job: Job, goals: Mapping[tuple[str, int], int]) -> bool:
-    """Whether the group has committed so far, in all partitions."""
+    """Whether the group has committed so far, in all partitions. Of a topic that was deleted nobody reaches the end."""
     for (topic, partition), goal in goals.items():
-        place = state.topics[job.topics[topic].id].partitions[partition]
+        found = state.topics.get(job.topics[topic].id)
+        if found is None:
+            return False  # the worker says so, with its next look at its topics
+        place = found.partitions[partition]
         known = committed(state, job.name, topic, partition)
         if goal > place.start and (known is None or known.offset < goal):
             return False
@@ -96,8 +99,9 @@ def _in_order(job: Job) -> list[str]:
 
 
 def _ends(state: State, job: Job, topics: list[str]) -> Goals:
-    return {
-        (topic, number): place.stable_end
-        for topic in topics
-        for number, place in enumerate(state.topics[job.topics[topic].id].partitions)
-    }
+    ends: Goals = {}
+    for topic in topics:
+        found = state.topics.get(job.topics[topic].id)
+        places = found.partitions if found is not None else ()
+        ends |= {(topic, number): place.stable_end for number, place in enumerate(places)} or {(topic, 0): 0}
+    return ends
