@@ -45,7 +45,6 @@ Place = tuple[int, int]  # topic id, partition
 
 
 FOLLOWED_MAX = 1 << 16  # partitions whose readers are remembered
-OFFER_TURNS = 6  # turns of the loop in which what was just committed is waited for; two or three are needed
 INTEREST_S = 5.0  # a partition that nobody asked for this long has no reader who waits for its end
 
 
@@ -86,7 +85,10 @@ class Shelf:
         return whole
 
     def offer(self, place: Place, base: int, end: int, data: Buffer) -> None:
-        """A batch that this gateway has just committed: kept where somebody reads along, so that nobody fetches it."""
+        """A batch that this gateway has just committed: kept where somebody reads along, so that nobody fetches it.
+
+        To be called in the fold of the commit: those who wait for it look here as soon as they are woken.
+        """
         if self._read_s.get(place, -INTEREST_S) > self.namespace.chain.clock.elapsed_s() - INTEREST_S:
             self._put(place, Shelved.of(base, end, kafka2.rebased(_own(data), base)))
 
@@ -102,13 +104,6 @@ class Shelf:
         Raises what ``Reader.fetch`` raises.
         Cost: 1 request to the store, and the encoding of what is not in Kafka's format.
         """
-        if place in self._read_s:
-            # A commit of this gateway wakes those who wait for it two or three turns of the loop before the handler of
-            # the Produce offers its bytes: without this nearly every reader at the end would fetch what lies here.
-            for _ in range(OFFER_TURNS):
-                await self.namespace.chain.clock.sleep(0)
-                if (found := self.find(place, offset)) is not None:
-                    return found
         self.misses += 1
         reading = self._reading.get(place)
         if reading is None:

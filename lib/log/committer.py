@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import structs
 
@@ -37,6 +37,9 @@ LOOKBACK_KEYS = 1_600  # segments, committed ones included, that a LIST goes thr
 LOOKBACK_MIN = 8  # manifests that a LIST looks back in any case
 
 
+Told: TypeAlias = Callable[[Outcome], object]
+
+
 @dataclass(slots=True)
 class Pending:
     """An intent that waits for its outcome."""
@@ -50,6 +53,7 @@ class Pending:
     tip: int = -1  # the tip under which it was last sent
     loads: int = 0  # ``chain.loads`` at that time
     trace: object = None  # in which it came; the first one of a group has the requests of all of it
+    told: Told | None = None  # hears of the outcome at once
 
 
 class Committer:
@@ -77,9 +81,18 @@ class Committer:
     # -- the callers' side ---------------------------------------------------------------------------
 
     def submit(
-        self, piece: Piece, ready: asyncio.Future[Piece] | None = None, *, caller: Hashable = None
+        self,
+        piece: Piece,
+        ready: asyncio.Future[Piece] | None = None,
+        *,
+        caller: Hashable = None,
+        told: Told | None = None,
     ) -> asyncio.Future[Outcome]:
-        """Queue an intent. Its outcome comes in the order of calls; ``ready`` delays it (and those behind it)."""
+        """Queue an intent. Its outcome comes in the order of calls; ``ready`` delays it (and those behind it).
+
+        ``told`` is called with an outcome that is known, inside the fold: whoever waits for the chain to grow hears of
+        it later. It must be quick and not raise.
+        """
         known = self._waiting.get(piece.intent.id)
         if known is not None:
             return known.outcome
@@ -91,6 +104,7 @@ class Committer:
             caller=caller,
             since_s=self.chain.clock.elapsed_s(),
             trace=tracing.here(),
+            told=told,
         )
         if caller is not None:
             self.company.begin(caller)
@@ -463,6 +477,8 @@ class Committer:
         self._forget(pending)
         if not pending.outcome.done():
             pending.outcome.set_result(outcome)
+            if pending.told is not None:
+                pending.told(outcome)
 
     def _forget(self, pending: Pending) -> None:
         """It waits no more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from headwater.errors import Indeterminate
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 async def commit_surely(
-    namespace: Namespace, ops: Sequence[AnyOp], appends: Sequence[Append] = (), *, caller: Hashable = None
+    namespace: Namespace,
+    ops: Sequence[AnyOp],
+    appends: Sequence[Append] = (),
+    *,
+    caller: Hashable = None,
+    told: Callable[[Outcome], object] | None = None,
 ) -> Outcome:
     """One intent, asked for again under its token where nobody knows its outcome.
 
@@ -25,7 +30,7 @@ async def commit_surely(
     token = ""
     for _ in range(SURELY_TRIES_MAX):
         try:
-            return await namespace.writer.commit(appends, ops, token=token, caller=caller)
+            return await namespace.writer.commit(appends, ops, token=token, caller=caller, told=told)
         except Indeterminate as error:
             last, token = error, error.token or token
     raise last

@@ -19,7 +19,7 @@ from headwater import lines, tracing
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Unavailable
 from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, OBJECT_BYTES_MAX
 from headwater.log import frame, keys
-from headwater.log.committer import Committer, parse_token
+from headwater.log.committer import Committer, Told, parse_token
 from headwater.log.guard import refuse_misfits
 from headwater.log.intents import FORMAT, Intent, SegmentHeader, check_intent, encode_segment, new_id
 from headwater.log.operations import AnyOp, Chunk
@@ -71,12 +71,14 @@ class Writer:
         *,
         token: str = "",
         caller: Hashable = None,
+        told: Told | None = None,
     ) -> Outcome:
         """Make all of it true by one intent, or nothing, and say what the fold made of it.
 
         With ``token``, that of an ``Indeterminate`` of the very same call, the first attempt's outcome is
         returned if it took effect, and it never takes effect twice. ``caller`` says for whom it is, where one process
-        appends for many (see ``headwater.log.company``).
+        appends for many (see ``headwater.log.company``). ``told`` hears of the outcome, refusals too, inside the fold:
+        before any reader of this process that waits for the chain to grow sees the records.
 
         Raises:
             InvalidRequest, NotFound, Conflict, Fenced, OutOfOrder, UnknownProducer: not applied.
@@ -92,7 +94,7 @@ class Writer:
 
         async def submit(tip: int | None) -> Outcome:
             refuse_misfits(self.chain.state, appends, ops, token=token)
-            return await self._submit(appends, list(ops), intent_id, tip, size, caller)
+            return await self._submit(appends, list(ops), intent_id, tip, size, caller, told)
 
         start_s = self.chain.clock.elapsed_s()
         await self._enter(size)
@@ -176,6 +178,7 @@ class Writer:
         tip: int | None,
         size: int,
         caller: Hashable,
+        told: Told | None,
     ) -> Outcome:
         chunks = [_chunk(append) for append in appends]
         intent = Intent(id=intent_id, tip=0, appends=chunks, ops=ops)
@@ -183,11 +186,11 @@ class Writer:
         data = [append.batch.data for append in appends]
         if size <= self.options.inline_bytes_max:
             piece = Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
-            waiting = self.committer.submit(piece, caller=caller)
+            waiting = self.committer.submit(piece, caller=caller, told=told)
         else:
             ready = asyncio.get_running_loop().create_task(self._stage(intent, data, tip, header_bytes))
             piece = Piece(intent=intent, header_bytes=header_bytes, tip=tip)
-            waiting = self.committer.submit(piece, ready, caller=caller)
+            waiting = self.committer.submit(piece, ready, caller=caller, told=told)
         # A caller that is cancelled leaves; the commit goes on, since it may be shared with others.
         return await asyncio.shield(waiting)
 

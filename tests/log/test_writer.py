@@ -102,6 +102,27 @@ def test_a_large_batch_alone_is_one_segment_and_one_manifest() -> None:
     with_pen(main, SMALL)
 
 
+@pytest.mark.parametrize("size", [10, 1_001])
+def test_an_outcome_is_told_before_those_who_wait_for_the_log_to_grow_are_woken(size: int) -> None:
+    async def main(pen: Pen) -> None:
+        heard: list[str] = []
+
+        async def wait() -> None:
+            await pen.chain.grown(pen.chain.state.seq, 60.0)
+            heard.append("grown")
+
+        waiting = asyncio.ensure_future(wait())
+        await sim_loop().sleep(0)
+        batch = blob(size=size, fill=7)
+        outcome = await pen.writer.commit(
+            [Append(topic=1, partition=0, batch=batch)], told=lambda outcome: heard.append(f"told {outcome.bases}")
+        )
+        await waiting
+        assert [f"told {outcome.bases}", "grown"] == heard
+
+    with_pen(main, SMALL)
+
+
 @pytest.mark.parametrize("linger_ms", [0, 5])
 def test_appends_of_one_moment_share_a_manifest(linger_ms: int) -> None:
     async def main(pen: Pen) -> None:

@@ -269,7 +269,20 @@ class _Sending:
 
     async def _append(self, parts: list[_Part], wishes: Sequence[ops.AnyOp]) -> Outcome:
         appends = [part.append for part in parts if part.append is not None]
-        return await commit_surely(self._peer.namespace, wishes, appends, caller=self._peer)
+        return await commit_surely(
+            self._peer.namespace, wishes, appends, caller=self._peer, told=lambda outcome: self._offer(parts, outcome)
+        )
+
+    def _offer(self, parts: list[_Part], outcome: Outcome) -> None:
+        """Leave what is committed to readers at the end, who are woken next."""
+        if outcome.error or parts[0].transactional:
+            return
+        shelf = self._peer.gateway.shelf(self._peer.namespace)
+        for part, base in zip(parts, outcome.bases, strict=True):
+            assert part.topic is not None
+            assert part.append is not None
+            batch = part.append.batch
+            shelf.offer((part.topic.id, part.index), base, base + batch.count, batch.data)
 
     def _renewals(self, parts: list[_Part]) -> list[ops.InitProducer]:
         """The steps to the epochs that producers have given themselves, as far as this gateway knows of them."""
@@ -300,10 +313,6 @@ class _Sending:
             assert part.topic is not None
             start = part.topic.partitions[part.index].start
             part.answer.update(error_code=ErrorCode.none, base_offset=base, log_start_offset=start)
-            if not part.transactional and part.append is not None:
-                batch = part.append.batch
-                shelf = self._peer.gateway.shelf(self._peer.namespace)
-                shelf.offer((part.topic.id, part.index), base, base + batch.count, batch.data)
 
     def _fail(self, part: _Part, error: HeadwaterError) -> None:
         code = code_of(error, InvalidRequest=ErrorCode.invalid_record, Conflict=ErrorCode.invalid_txn_state)
