@@ -84,6 +84,7 @@ VERBS: dict[str, tuple[Call, Needs]] = {
     "revoke_key": (lambda s: s.revoke_key("nope"), [("alter", CLUSTER)]),
     "quotas": (lambda s: s.quotas(), [("describe", CLUSTER)]),
     "set_quota": (lambda s: s.set_quota("bob", requests_per_s=1), [("alter", CLUSTER)]),
+    "abort_producer": (lambda s: s.abort_producer(PRODUCER.id, 0), [("alter", CLUSTER)]),
     "describe_namespace": (lambda s: s.describe_namespace(), [("describe", CLUSTER)]),
     "alter_namespace": (lambda s: s.alter_namespace({"history.retention.ms": "-1"}), [("alter", CLUSTER)]),
 }
