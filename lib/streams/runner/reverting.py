@@ -79,7 +79,7 @@ async def _rows_then(
 def _newest(rows: pa.Table) -> pa.Table:
     """The last row of each key."""
     numbered = pa.table({"key": rows.column("key"), "at": pa.array(range(rows.num_rows), pa.int64())})
-    return rows.take(numbered.group_by("key").aggregate([("at", "max")]).column("at_max"))
+    return rows.take(numbered.group_by("key", use_threads=False).aggregate([("at", "max")]).column("at_max"))
 
 
 def _back(rows: pa.Table, touched: pa.Array[Any], now_ms: int) -> pa.RecordBatch:
