@@ -105,8 +105,8 @@ class App:
     async def abandon(self) -> None:
         """End at once: what is not committed will be computed again by whoever comes next."""
         assert self._running is not None, "an app is started"
-        self._running.cancel()
-        await asyncio.wait([self._running])
+        if self._running.cancel():
+            await asyncio.wait([self._running])
         if not self._running.cancelled():
             self._running.exception()
         await self._close()

@@ -70,9 +70,11 @@ async def work_off(worker: Worker, goals: Goals) -> None:
             await poked(wake, LOOK_S)
         worker.stop()
         await running
-    except asyncio.CancelledError:
-        running.cancel()
-        await asyncio.wait([running])
+    except (asyncio.CancelledError, Exception):
+        if running.cancel():
+            await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # who breaks off hears no other reason
         raise
 
 
