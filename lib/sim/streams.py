@@ -282,6 +282,7 @@ async def _serving(world: River, process: Process, log: Namespace, rng: random.R
         waiting.cancel()
         with suppress(asyncio.CancelledError):
             await waiting
+        await app.abandon()  # a wait that had not begun has not done so (seed 63180)
         world.deeds["workers abandoned"] += 1
     else:
         app.worker.stop()
