@@ -186,6 +186,28 @@ class Chain:
         except NotFound:
             return None
 
+    async def read_slots(self, seq: int, count: int) -> list[bytes | None]:
+        """The bytes of up to ``count`` slots from ``seq`` on, at least one; None ends them, the first that is free.
+
+        Several are read at once, and one that is slow holds up no other: what comes early waits for it. When that is
+        a quarter of ``options.catch_up_bytes_max`` it stops short of ``count``, as it does at ``CATCH_UP_AHEAD_MAX``.
+        """
+        found: dict[int, bytes | None] = {}
+        ahead = iter(range(seq, seq + min(count, CATCH_UP_AHEAD_MAX)))
+        taken, is_over = 0, False
+        most = self.options.catch_up_bytes_max // 4
+
+        async def read() -> None:
+            nonlocal taken, is_over
+            while not is_over and taken <= most and (at := next(ahead, None)) is not None:
+                data = found[at] = await self.read_slot(at)
+                is_over |= data is None
+                taken += len(data or b"")
+
+        await together(*(read() for _ in range(min(count, self._parallel_max()))))
+        slots = [found[at] for at in range(seq, seq + len(found))]
+        return slots[: slots.index(None) + 1] if None in slots else slots
+
     async def read(self, key: str, *, start: int = 0, end: int | None = None, state: State | None = None) -> Blob:
         """Bytes of an object that ``state`` (the present one) names. Rides out a silent or throttling store.
 
@@ -247,7 +269,7 @@ class Chain:
             if gap is None and chased >= CHASE_MANIFESTS:
                 gap = await self._gap_above(state.seq)
             before, seq = self.now(), state.seq + 1
-            found = await self._slots(seq, count)
+            found = await self.read_slots(seq, count)
             if fresh is None and self.is_stale():
                 fresh, gap, chased = await self._load(), None, 0
                 continue
@@ -270,30 +292,8 @@ class Chain:
                     return
                 fresh, gap, chased = await self._load(), None, 0
             chased += len(found)
-            count = 1 if found[-1] is None else min(2 * len(found), CATCH_UP_AHEAD_MAX)
+            count = 1 if found[-1] is None else 2 * len(found)
             del found, data  # the next ones have the memory
-
-    async def _slots(self, seq: int, count: int) -> list[bytes | None]:
-        """The bytes of up to ``count`` slots from ``seq`` on; None ends them, the first that is free.
-
-        Several are read at once, and one that is slow holds up no other: what comes early waits for it. When that is
-        a quarter of ``options.catch_up_bytes_max`` it stops short of ``count``.
-        """
-        found: dict[int, bytes | None] = {}
-        ahead = iter(range(seq, seq + count))
-        taken, is_over = 0, False
-        most = self.options.catch_up_bytes_max // 4
-
-        async def read() -> None:
-            nonlocal taken, is_over
-            while not is_over and taken <= most and (at := next(ahead, None)) is not None:
-                data = found[at] = await self.read_slot(at)
-                is_over |= data is None
-                taken += len(data or b"")
-
-        await together(*(read() for _ in range(min(count, self._parallel_max()))))
-        slots = [found[at] for at in range(seq, seq + len(found))]
-        return slots[: slots.index(None) + 1] if None in slots else slots
 
     async def _gap_above(self, seq: int) -> _Gap:
         """A number above ``seq`` that has no manifest yet, at most twice as far away as the tip is.

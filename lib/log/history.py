@@ -16,17 +16,10 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from headwater.errors import Corrupt, InvalidRequest, NotFound
-from headwater.limits import (
-    CATCH_UP_PARALLEL_MAX,
-    HISTORY_FOLD_MAX,
-    HISTORY_STATES_MAX,
-    MANIFEST_BYTES_MAX,
-    SNAPSHOT_EVERY,
-)
+from headwater.limits import HISTORY_FOLD_MAX, HISTORY_STATES_MAX, SNAPSHOT_EVERY
 from headwater.log import keys, snapshot
 from headwater.log.chain import Chain, naming, read_manifest
 from headwater.log.state import State, apply
-from headwater.log.together import together
 
 NEAR = 4 * SNAPSHOT_EVERY  # manifests below the wanted one among which a snapshot is looked for first
 
@@ -89,10 +82,8 @@ async def _load(chain: Chain, seq: int) -> State:
             f"Commit {seq} can no longer be read: the nearest snapshot is that of commit {state.seq}, and at most "
             f"{HISTORY_FOLD_MAX} commits are gone through again."
         )
-    parallel = max(1, min(CATCH_UP_PARALLEL_MAX, chain.options.catch_up_bytes_max // MANIFEST_BYTES_MAX))
     while state.seq < seq:
-        wanted = range(state.seq + 1, min(state.seq + parallel, seq) + 1)
-        for number, data in zip(wanted, await together(*map(chain.read_slot, wanted)), strict=True):
+        for number, data in enumerate(await chain.read_slots(state.seq + 1, seq - state.seq), state.seq + 1):
             if data is None:
                 raise await _gone(chain, seq, number)
             apply(state, read_manifest(data, number))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from headwater.errors import Indeterminate
@@ -11,6 +11,7 @@ from headwater.log.operations import AnyOp
 from headwater.log.state import Outcome
 
 if TYPE_CHECKING:
+    from headwater.log.committer import Told
     from headwater.log.namespace import Namespace
     from headwater.log.writer import Append
 
@@ -21,7 +22,7 @@ async def commit_surely(
     appends: Sequence[Append] = (),
     *,
     caller: Hashable = None,
-    told: Callable[[Outcome], object] | None = None,
+    told: Told | None = None,
 ) -> Outcome:
     """One intent, asked for again under its token where nobody knows its outcome.
 
