@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,19 +197,14 @@ def status(settings: Settings, job: str) -> None:
         output.print_table(["topic", "partition", "committed", "lag"], rows)
     if found["operators"]:
         rows = [
-            [name, one["rows_in"], one["rows_out"], one["rows_late"], _when(one["watermark"]), one["state_bytes"]]
+            [name, one["rows_in"], one["rows_out"], one["rows_late"],
+             "" if one["watermark"] is None else output.moment(one["watermark"]), one["state_bytes"]]
             for name, one in found["operators"].items()
-        ]
+        ]  # fmt: skip
         names = ["operator", "rows in", "rows out", "late", "watermark", "state bytes"]
         output.print_table(names, rows, left=("operator", "watermark"))
     if found["savepoints"]:
         output.print_table(["savepoint", "commit"], [[name, at] for name, at in found["savepoints"].items()])
-
-
-def _when(watermark: int | None) -> str:
-    if watermark is None:
-        return ""
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=watermark)).isoformat(timespec="milliseconds")
 
 
 @streams.command()
