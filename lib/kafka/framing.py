@@ -19,6 +19,21 @@ _GROWTH: Final = 8  # a buffer that is full is followed by one this many times a
 _FIRST: Final = 2 * MIB  # … but a frame up to this gets all of its room at once
 
 
+def _pool() -> pa.MemoryPool:
+    """Where frames lie: memory that is given back warm, and in pages of 4 KiB where it is new.
+
+    Measured with requests of 1 MB: mimalloc, Arrow's own choice, asks for huge pages, and a virtual machine whose free
+    memory belongs to its host clears those at 0.4 GB/s; malloc finds no room for a request where the last one has lain.
+    """
+    try:
+        return pa.jemalloc_memory_pool()
+    except NotImplementedError:  # not in every build of Arrow
+        return pa.default_memory_pool()
+
+
+_POOL: Final = _pool()
+
+
 class Frames:
     """Collects bytes and gives out whole frames. ``held`` is what it keeps in memory of an unfinished one.
 
@@ -84,5 +99,5 @@ class Frames:
 
 
 def _memory(nbytes: int) -> memoryview:
-    """Fresh memory that nobody has set to zero: Arrow's pool gives back warm pages, which a bytearray never is."""
-    return memoryview(pa.allocate_buffer(nbytes)).cast("B")
+    """Memory that nobody has set to zero, as a bytearray is."""
+    return memoryview(pa.allocate_buffer(nbytes, memory_pool=_POOL)).cast("B")
