@@ -2,7 +2,7 @@
 
 A CRC is linear: the sum of A·B is the sum of A, moved past the length of B by a multiplication with a
 power of x modulo the polynomial, plus (xor) the sum of B. This is zlib's ``crc32_combine`` with the
-Castagnoli polynomial. Cost: about 10 µs, against 40 µs a MiB for summing.
+Castagnoli polynomial, with the powers' multiplications in tables. Cost: 2 to 5 µs, against 40 µs a MiB for summing.
 """
 
 from __future__ import annotations
@@ -18,23 +18,31 @@ def combined(first: int, second: int, second_bytes: int) -> int:
     """The CRC32C of A followed by B, from those of A (``first``) and B (``second``) and the length of B."""
     shift, place = first, 0
     while second_bytes:
-        if low := second_bytes & 0xFF:
-            shift = _times(_power(low, place), shift)
-        second_bytes >>= 8
+        if second_bytes & 1:
+            lowest, lower, higher, highest = _mover(place)
+            shift = lowest[shift & 0xFF] ^ lower[shift >> 8 & 0xFF] ^ higher[shift >> 16 & 0xFF] ^ highest[shift >> 24]
+        second_bytes >>= 1
         place += 1
     return shift ^ second
 
 
-@lru_cache(maxsize=2_048)
-def _power(byte: int, place: int) -> int:
-    """X to the number of bits in ``byte * 256**place`` bytes."""
-    power, square, exponent = _ONE, _ONE >> 1, 8 * byte << (8 * place)
-    while exponent:
-        if exponent & 1:
-            power = _times(square, power)
-        square = _times(square, square)
-        exponent >>= 1
-    return power
+@lru_cache(maxsize=64)
+def _mover(place: int) -> tuple[list[int], ...]:
+    """What moving past ``2**place`` bytes makes of each value of each of a CRC's four bytes, the lowest first.
+
+    Cost: about 0.5 ms, once.
+    """
+    power = _ONE >> 8
+    for _ in range(place):
+        power = _times(power, power)
+    tables = []
+    for byte in range(4):
+        table = [0]
+        for bit in range(8):
+            moved = _times(power, 1 << (8 * byte + bit))
+            table += [known ^ moved for known in table]
+        tables.append(table)
+    return tuple(tables)
 
 
 def _times(a: int, b: int) -> int:
