@@ -129,7 +129,8 @@ def batch_of_kafka2(data: Bytes, *, check_records: bool = False) -> Batch:
     """
     refuse_size(1, len(data))
     headers = kafka2.headers_of(data, blame=InvalidRequest)
-    refuse_size(sum(header.count for header in headers), len(data))
+    count = sum([header.count for header in headers])
+    refuse_size(count, len(data))
     _refuse_producers(headers)
     keyless = -1
     if check_records:
@@ -142,9 +143,9 @@ def batch_of_kafka2(data: Bytes, *, check_records: bool = False) -> Batch:
     return Batch(
         codec="kafka2",
         data=cast(bytes, data),
-        count=sum(header.count for header in headers),
-        timestamp_min=min(_least_timestamp(header) for header in headers),
-        timestamp_max=max(header.max_timestamp for header in headers),
+        count=count,
+        timestamp_min=min([_least_timestamp(header) for header in headers]),
+        timestamp_max=max([header.max_timestamp for header in headers]),
         producer_id=first.producer_id if idempotent else -1,
         producer_epoch=first.producer_epoch if idempotent else -1,
         sequence=first.sequence if idempotent else -1,

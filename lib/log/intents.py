@@ -8,8 +8,8 @@ only a newer program could have written is ``UpgradeRequired`` (R9), never skipp
 
 from __future__ import annotations
 
-import base64
 import random
+from binascii import b2a_base64
 from typing import Annotated, Final, Protocol, TypeVar
 
 import msgspec
@@ -26,6 +26,7 @@ from headwater.log import frame
 from headwater.log.operations import AnyOp, BranchedFrom, Chunk, IntentId
 from headwater.log.operations_base import Count, Positive
 
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 FORMAT: Final = 1  # of manifests and segments; a higher one in the bucket means "upgrade first" (R9)
 
 
@@ -192,4 +193,4 @@ def _version(line: bytes) -> int:
 
 def new_id(rng: random.Random) -> str:
     """A fresh identity of 72 random bits, 12 characters."""
-    return base64.urlsafe_b64encode(rng.getrandbits(72).to_bytes(9, "big")).decode()
+    return b2a_base64(rng.getrandbits(72).to_bytes(9, "big"), newline=False).translate(_URL_SAFE).decode()

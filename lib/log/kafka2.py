@@ -14,10 +14,10 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import google_crc32c
+from msgspec import Struct
 
 from headwater.errors import Corrupt, InvalidRequest
 from headwater.limits import MIB
@@ -46,8 +46,7 @@ _COPIED = 4096  # bytes that are copied faster than wrapped
 _Blame = type[InvalidRequest] | type[Corrupt]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchHeader:
+class BatchHeader(Struct, frozen=True, kw_only=True):
     """The header of the batch at bytes ``[start, end)``. Timestamps in ms since 1970 UTC; -1 means none."""
 
     start: int

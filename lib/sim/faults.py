@@ -21,8 +21,10 @@ import random
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final, TypeAlias, TypeVar, cast
+
+from msgspec import structs
 
 from headwater.errors import (
     AlreadyExists,
@@ -241,7 +243,7 @@ class SimBucket:
         etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
         written = self.objects[key] = _Object(data, etag, self.wall_ms(), self.versions)
         stat = self._stat(key, written)
-        return replace(stat, modified_ms=-1, date_ms=-1) if self._taciturn else stat
+        return structs.replace(stat, modified_ms=-1, date_ms=-1) if self._taciturn else stat
 
     def _claim(self, key: str) -> None:
         """Put a new key into its place, unless one of the two would be a folder of the other."""

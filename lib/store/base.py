@@ -30,8 +30,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from headwater.errors import InvalidRequest
 from headwater.types import Body, Buffer
@@ -39,8 +40,7 @@ from headwater.types import Body, Buffer
 __all__ = ["Blob", "Body", "Buffer", "ObjectStore", "Stat", "check_key", "joined", "parts_of", "size_of"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stat:
+class Stat(Struct, frozen=True, kw_only=True):
     """What a store says about an object: size in bytes, both clocks in ms since 1970 (C8)."""
 
     key: str
@@ -50,8 +50,7 @@ class Stat:
     date_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blob:
+class Blob(Struct, frozen=True, kw_only=True):
     """Bytes of an object, or of the range of it that was asked for; ``stat.size`` is the whole object's."""
 
     data: bytes
