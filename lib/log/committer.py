@@ -307,11 +307,11 @@ class Committer:
         self.turns.took.note("list", clock.elapsed_s() - start)
         unread = []
         for key, size in stats:
-            if key in self._merged or key in self._pending_of_others:
+            if key in self._merged or key in self._pending_of_others or keys.is_staged(key):
                 continue
             try:
                 parsed = keys.parse_segment_key(key)
-                if parsed.staged or parsed.writer == self.journal.writer:
+                if parsed.writer == self.journal.writer:
                     continue
                 if not parsed.tag:
                     unread.append((key, size))

@@ -143,6 +143,12 @@ def parse_segment_key(key: str) -> SegmentKey:
     return SegmentKey(int(match[1]), match[2], int(match[3]), match[4] or "")
 
 
+def is_staged(key: str) -> bool:
+    """Whether ``key`` names a segment of bytes alone, as most do: told without taking it apart."""
+    end = key.find("-", len(SEGMENTS) + 21)
+    return end > 0 and key[end - 1] == STAGED
+
+
 def parse_numbered_key(key: str) -> int:
     """The number of a manifest, snapshot or boundary key. Raises ``Corrupt``."""
     match = _NUMBERED.match(key)

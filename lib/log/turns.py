@@ -32,6 +32,7 @@ BUSY_MANIFESTS = 3  # … and how many of them make a direct PUT a bad bet
 CROWD = 3  # intents in a manifest, on average, from which on a leader waits for its LIST
 STREAK = 32  # own manifests in a row after which a lone writer looks around once
 STREAK_S = 10.0  # … if they came within this time
+LONE_S = 1.0  # … and if it has not looked for as long: a store in memory takes a streak in some hundredths of a second
 LOSSES_MAX = 1  # races lost in one commit before it is published
 PASSED_OVER = 7  # manifests since publishing that did not name us: we were overlooked
 UNAWARE = 3  # … if they carried one intent each: their writer does not know that anybody waits
@@ -65,6 +66,7 @@ class Turns:
         self._sizes: deque[int] = deque([1], maxlen=8)
         self._own: deque[float] = deque(maxlen=STREAK)
         self._empty = 0
+        self._looked_at = float("-inf")
         self._progress_at = float("-inf")
         self._wait_s = 0.0
 
@@ -87,6 +89,7 @@ class Turns:
     def saw_pending(self, found: int, now: float) -> None:
         """A LIST found ``found`` intents of others."""
         self._own.clear()
+        self._looked_at = now
         self._empty = 0 if found else self._empty + 1
         if found:
             self._others_at = now
@@ -114,7 +117,7 @@ class Turns:
             return False
         if now - self._others_at < COMPANY_S:
             return True
-        return len(self._own) == STREAK and now - self._own[0] < STREAK_S
+        return len(self._own) == STREAK and now - self._own[0] < STREAK_S and now - self._looked_at >= LONE_S
 
     def list_delay_s(self) -> float:
         """Start the leader's LIST so that it ends about when the PUT does, and so sees the most."""
