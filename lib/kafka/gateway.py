@@ -30,6 +30,7 @@ from headwater.kafka.connection import Connection
 from headwater.kafka.figures import Figures, looked_up
 from headwater.kafka.fleet import Card, Door, Fleet
 from headwater.kafka.handlers import table
+from headwater.kafka.loop import settle
 from headwater.kafka.model import Address, Peer
 from headwater.kafka.routes import namespace_for
 from headwater.kafka.sessions import FetchSessions
@@ -238,9 +239,9 @@ class Gateway:
 
     def hold(self, nbytes: int) -> None:
         """Bytes of requests that are in memory now, or no more."""
-        was_full = self.is_full
-        self.held_bytes += nbytes
-        if was_full and not self.is_full:
+        before = self.held_bytes
+        self.held_bytes = now = before + nbytes
+        if now < KAFKA_HELD_BYTES_MAX <= before:
             for known in list(self.paused):
                 known.steer()
 
@@ -323,4 +324,5 @@ async def serve(gateway: Gateway, *, ready: Callable[[Gateway], object] | None =
     async with gateway:
         if ready is not None:
             ready(gateway)
+        settle()
         await asyncio.Event().wait()
