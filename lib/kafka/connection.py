@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from kio.schema.errors import ErrorCode
@@ -23,7 +23,7 @@ from headwater.kafka.errors import code_of
 from headwater.kafka.figures import PRODUCE
 from headwater.kafka.framing import Frames
 from headwater.kafka.handlers import table
-from headwater.kafka.model import Fields, Later, Peer, Request
+from headwater.kafka.model import Fields, Later, Peer, Request, Soon
 from headwater.kafka.schema import API_VERSIONS
 from headwater.limits import KAFKA_FRAME_BYTES_MAX, KAFKA_PIPELINE_MAX, KAFKA_STRANGER_BYTES_MAX
 from headwater.types import Buffer
@@ -79,7 +79,8 @@ class Connection(asyncio.BufferedProtocol):
         """Where the socket's bytes go."""
         before = self._frames.held
         space = self._frames.space()
-        self._hold(self._frames.held - before)
+        if self._frames.held != before:
+            self._hold(self._frames.held - before)
         return space
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -92,10 +93,11 @@ class Connection(asyncio.BufferedProtocol):
         except InvalidRequest as error:
             self.close(error.message)
             return
-        self._hold(self._frames.held - before)
+        grown = self._frames.held - before
+        if grown or frames:
+            self._hold(grown + sum(map(len, frames)))
         if frames:
             self._waiting.extend(frames)
-            self._hold(sum(map(len, frames)))
             if self._worker is None:
                 self._worker = self._spawn(self._work())
         self.steer()
@@ -204,6 +206,10 @@ class Connection(asyncio.BufferedProtocol):
                 if isinstance(answer, Later):
                     self._spawn_later(self._finish(pending, request, answer, began_s), answer)
                     return
+                if isinstance(answer, Soon):
+                    self._appending += request.api == PRODUCE
+                    answer.when.add_done_callback(partial(self._soon, pending, request, answer, began_s))
+                    return
                 self._done(pending, request, answer, began_s)
         self._flush()
 
@@ -248,6 +254,23 @@ class Connection(asyncio.BufferedProtocol):
             self._failed(pending, request, error, began_s)
         finally:
             self._appending -= appends
+        self._flush()
+
+    def _soon(self, pending: _Pending, request: Request, soon: Soon, began_s: float, _: object) -> None:
+        """What ``soon`` has waited for is done."""
+        self._appending -= request.api == PRODUCE
+        try:
+            answer = soon.then()
+        except Exception as error:
+            self._failed(pending, request, error, began_s)
+        else:
+            if isinstance(answer, Later):
+                if self._transport is None:
+                    answer.answer.close()  # nobody waits for it any more
+                else:
+                    self._spawn_later(self._finish(pending, request, answer, began_s), answer)
+                return
+            self._done(pending, request, answer, began_s)
         self._flush()
 
     def _done(self, pending: _Pending, request: Request, answer: Fields | None, began_s: float) -> None:
@@ -360,8 +383,11 @@ class Connection(asyncio.BufferedProtocol):
         task.add_done_callback(lambda _: later.answer.close())  # one that was cancelled before it began waits for ever
 
 
-def _pieces(parts: list[Buffer]) -> Iterator[Buffer]:
+def _pieces(parts: list[Buffer]) -> list[Buffer]:
     """Parts cut and joined into pieces for the socket; large ones are not copied."""
+    if sum(map(len, parts)) <= PIECE_BYTES:
+        return [b"".join(parts)]
+    pieces: list[Buffer] = []
     small: list[Buffer] = []
     size = 0
     for part in parts:
@@ -370,13 +396,13 @@ def _pieces(parts: list[Buffer]) -> Iterator[Buffer]:
             size += len(part)
             continue
         if small:
-            yield b"".join(small)
+            pieces.append(b"".join(small))
             small, size = [], 0
         view = memoryview(part)
-        for start in range(0, len(view), PIECE_BYTES):
-            yield view[start : start + PIECE_BYTES]
+        pieces += [view[start : start + PIECE_BYTES] for start in range(0, len(view), PIECE_BYTES)]
     if small:
-        yield b"".join(small)
+        pieces.append(b"".join(small))
+    return pieces
 
 
 def _too_new(frame: memoryview) -> list[Buffer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from headwater.kafka.gateway import Gateway
     from headwater.log.namespace import Namespace
 
-__all__ = ["Address", "Answer", "Fields", "Handler", "Later", "Peer", "Request"]
+__all__ = ["Address", "Answer", "Fields", "Handler", "Later", "Peer", "Request", "Soon"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,18 @@ class Later:
     answer: Coroutine[Any, Any, Fields]
 
 
-Answer: TypeAlias = Fields | Later | None  # None: the client wants no answer (acks=0)
+@dataclass(frozen=True, slots=True)
+class Soon:
+    """As ``Later``, for what is known in one step once ``when`` is done, or else takes a while: no task waits for it.
+
+    ``when`` is never cancelled, even if the client leaves; ``then`` is called in any case.
+    """
+
+    when: asyncio.Future[Any]
+    then: Callable[[], Fields | Later]
+
+
+Answer: TypeAlias = Fields | Later | Soon | None  # None: the client wants no answer (acks=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,8 @@ class Writer:
 
         async def submit(tip: int | None) -> Outcome:
             refuse_misfits(self.chain.state, appends, ops, token=token)
-            return await self._submit(appends, list(ops), intent_id, tip, size, caller, told)
+            # A caller that is cancelled leaves; the commit goes on, since it may be shared with others.
+            return await asyncio.shield(self._submit(appends, list(ops), intent_id, tip, size, caller, told))
 
         start_s = self.chain.clock.elapsed_s()
         await self._enter(size)
@@ -104,6 +105,43 @@ class Writer:
             self._leave(size)
         self._count(appends, self.chain.clock.elapsed_s() - start_s)
         return outcome
+
+    def begin(
+        self,
+        appends: Sequence[Append],
+        ops: Sequence[AnyOp] = (),
+        *,
+        caller: Hashable = None,
+        told: Told | None = None,
+    ) -> asyncio.Future[Outcome] | None:
+        """As ``commit``, for callers that are many and must be cheap: the intent is in the queue when this returns.
+
+        None if there is no room for its bytes right now: nothing was done, and ``commit`` waits for room. The future is
+        the committer's own, so it must not be cancelled. A refusal is an outcome here (see ``outcomes.checked``).
+
+        Raises ``InvalidRequest``. The future may raise ``Unavailable`` or ``Indeterminate``, as ``commit`` does.
+        """
+        size = sum([len(append.batch.data) for append in appends])
+        if self._door.locked() or (self._buffered and self._buffered + size > self.options.write_buffer_bytes_max):
+            return None
+        _check(appends)
+        refuse_misfits(self.chain.state, appends, ops)
+        intent_id, start_s = new_id(self.chain.rng), self.chain.clock.elapsed_s()
+        waiting = self._submit(appends, list(ops), intent_id, None, size, caller, told)
+        self._buffered += size
+
+        def ended(done: asyncio.Future[Outcome]) -> None:
+            self._leave(size)
+            if done.exception() is None:
+                outcome = done.result()
+                lines.committed(intent_id, outcome.seq, outcome.error)
+                if not outcome.error:
+                    self._count(appends, self.chain.clock.elapsed_s() - start_s)
+            elif isinstance(done.exception(), Indeterminate):
+                lines.committed(intent_id, None)
+
+        waiting.add_done_callback(ended)
+        return waiting
 
     def _count(self, appends: Sequence[Append], seconds: float) -> None:
         """What was acknowledged; topics that are deleted by now share a name."""
@@ -170,7 +208,7 @@ class Writer:
 
         return await self._settle(token, submit, intent_id)
 
-    async def _submit(
+    def _submit(
         self,
         appends: Sequence[Append],
         ops: list[AnyOp],
@@ -179,20 +217,17 @@ class Writer:
         size: int,
         caller: Hashable,
         told: Told | None,
-    ) -> Outcome:
+    ) -> asyncio.Future[Outcome]:
         chunks = [_chunk(append) for append in appends]
         intent = Intent(id=intent_id, tip=0, appends=chunks, ops=ops)
         header_bytes = check_intent(intent)
         data = [append.batch.data for append in appends]
         if size <= self.options.inline_bytes_max:
             piece = Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
-            waiting = self.committer.submit(piece, caller=caller, told=told)
-        else:
-            ready = asyncio.get_running_loop().create_task(self._stage(intent, data, tip, header_bytes))
-            piece = Piece(intent=intent, header_bytes=header_bytes, tip=tip)
-            waiting = self.committer.submit(piece, ready, caller=caller, told=told)
-        # A caller that is cancelled leaves; the commit goes on, since it may be shared with others.
-        return await asyncio.shield(waiting)
+            return self.committer.submit(piece, caller=caller, told=told)
+        ready = asyncio.get_running_loop().create_task(self._stage(intent, data, tip, header_bytes))
+        piece = Piece(intent=intent, header_bytes=header_bytes, tip=tip)
+        return self.committer.submit(piece, ready, caller=caller, told=told)
 
     async def drain(self) -> None:
         """Return when no upload and no commit is in flight (R10)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from headwater.api.auth import Identity
 from headwater.kafka import compiled, schema
 from headwater.kafka.gateway import Gateway, Settings
 from headwater.kafka.handlers import table
-from headwater.kafka.model import Address, Fields, Later, Peer, Request
+from headwater.kafka.model import Address, Answer, Fields, Later, Peer, Request, Soon
 from headwater.log.namespace import Namespace
 from headwater.log.operations import AclRule
 
@@ -50,10 +51,17 @@ async def ask(known: Peer, api: int, version: int = -1, *, client: str = "test",
     asked = Request(
         api=api, version=version, correlation=7, client=client, fields=_through(api, version, "request", fields)
     )
-    answer = await served.handler(known, asked)
-    answer = await answer.answer if isinstance(answer, Later) else answer
+    answer = await whole(await served.handler(known, asked))
     assert answer is not None, f"API {api} wants to give no answer"
     return _through(api, version, "response", answer)
+
+
+async def whole(answer: Answer) -> Fields | None:
+    """The answer, when it is there: what a connection does with one that takes a while."""
+    if isinstance(answer, Soon):
+        await asyncio.wait([answer.when])
+        answer = answer.then()
+    return await answer.answer if isinstance(answer, Later) else answer
 
 
 def _through(api: int, version: int, direction: schema.Direction, fields: Fields) -> Fields:

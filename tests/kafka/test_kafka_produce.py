@@ -9,11 +9,11 @@ import pytest
 from kio.schema.errors import ErrorCode
 
 from headwater.kafka.handlers import table
-from headwater.kafka.model import Later, Peer, Request
+from headwater.kafka.model import Later, Peer, Request, Soon
 from headwater.log import kafka2
 from headwater.log.namespace import Namespace
 from headwater.store.memory import MemoryStore
-from tests.kafka.helpers_peer import ask, peer
+from tests.kafka.helpers_peer import ask, peer, whole
 
 PRODUCE, INIT_PRODUCER_ID = 0, 22
 
@@ -45,8 +45,8 @@ def wanted(parts: dict[int, bytes], topic: str = "orders") -> Request:
 async def begun(known: Peer, request: Request) -> Any:
     """The request as a connection begins it: its answer comes later."""
     answer = await table()[PRODUCE].handler(known, request)
-    assert isinstance(answer, Later)
-    return asyncio.ensure_future(answer.answer)
+    assert isinstance(answer, Later | Soon)
+    return asyncio.ensure_future(whole(answer))
 
 
 def codes(answer: Any) -> list[tuple[int, ErrorCode, int]]:

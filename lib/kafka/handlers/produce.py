@@ -15,8 +15,8 @@ intent. The epochs before are fenced by that, and what of them is still under wa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from headwater.kafka.deferring import Deferring
 from headwater.kafka.errors import code_of
 from headwater.kafka.figures import PRODUCE
 from headwater.kafka.handlers import Api
-from headwater.kafka.model import Answer, Fields, Later, Peer, Request
+from headwater.kafka.model import Answer, Fields, Later, Peer, Request, Soon
 from headwater.kafka.names import topic_for
 from headwater.limits import INTENT_APPENDS_MAX, TRACE_HEADER_BYTES_MAX
 from headwater.log import kafka2
@@ -74,14 +74,14 @@ async def produce(peer: Peer, request: Request) -> Answer:
                 peer.gateway.figures.api(PRODUCE).refused(part.answer["error_code"])
     if not wanted:
         return None if asked["acks"] == 0 else answers
-    await _paid(peer, sum(part.nbytes for part in wanted))
+    await _paid(peer, sum([part.nbytes for part in wanted]))
     sending = [_sending(peer, tid, group) for group in _groups(wanted)]
     span = _span(request, wanted) if tracing.is_on() else None
     with tracing.within(span.context) if span is not None else nullcontext():
-        for each in sending:
-            each.begin()
-    # Until it has begun the writer does not know of it, and the next request must come behind it.
-    await peer.gateway.clock.sleep(0)
+        begun = [each.begin() for each in sending]
+    if None in begun:
+        # Until it has begun the writer does not know of it, and the next request must come behind it.
+        await peer.gateway.clock.sleep(0)
 
     before, peer.appending = peer.appending, asyncio.get_running_loop().create_future()
     done = peer.appending
@@ -99,7 +99,16 @@ async def produce(peer: Peer, request: Request) -> Answer:
     if asked["acks"] == 0:
         peer.gateway.keep(finished())
         return None
-    return Later(finished())
+    if len(begun) != 1 or begun[0] is None:
+        return Later(finished())
+
+    def then() -> Fields | Later:
+        if not sending[0].placed():
+            return Later(finished())
+        done.set_result(None)
+        return answers
+
+    return Soon(begun[0], then)
 
 
 def _span(request: Request, parts: list[_Part]) -> tracing.Opened | None:
@@ -221,17 +230,35 @@ class _Sending:
     def __init__(self, peer: Peer, parts: list[_Part]) -> None:
         self._peer = peer
         self._parts = parts
+        self._wishes: Sequence[ops.AnyOp] = ()
+        self._begun: asyncio.Future[Outcome] | None = None
         self._task: asyncio.Task[Outcome] | None = None
 
-    def begin(self) -> None:
-        """Put the intent into the writer's queue as soon as the loop turns."""
-        self._task = self._started(self._commit(self._parts))
+    def begin(self) -> asyncio.Future[Outcome] | None:
+        """Put the intent into the writer's queue: at once if that can be, else as soon as the loop turns (None)."""
+        self._wishes = self._wishes_for(self._parts)
+        if not tracing.is_on():  # a commit's span has a task of its own around it
+            with suppress(HeadwaterError):
+                self._begun = self._peer.namespace.writer.begin(
+                    self._appends(self._parts), self._wishes, caller=self._peer, told=self._told(self._parts)
+                )
+        if self._begun is None:
+            self._task = self._started(self._commit(self._parts, self._wishes))
+        return self._begun
+
+    def placed(self) -> bool:
+        """Whether what has begun at once is done and went well: then the answers have it."""
+        begun = self._begun
+        if begun is None or not begun.done() or begun.exception() is not None or begun.result().error:
+            return False
+        self._place(self._parts, begun.result())
+        return True
 
     async def finish(self, before: asyncio.Future[None] | None) -> None:
         """Wait for the outcome and write it into the answers. ``before`` is done when the last request is."""
-        assert self._task is not None
         try:
-            self._place(self._parts, await self._task)
+            outcome = await (self._task or self._commit(self._parts, self._wishes, self._begun))
+            self._place(self._parts, outcome)
             return
         except HeadwaterError as error:
             overtook = isinstance(error, OutOfOrder) and before is not None and not before.done()
@@ -245,7 +272,7 @@ class _Sending:
             await asyncio.shield(before)
         for part in self._parts:
             try:
-                self._place([part], await self._commit([part]))
+                self._place([part], await self._commit([part], self._wishes_for([part])))
             except HeadwaterError as error:
                 self._fail(part, error)
 
@@ -254,24 +281,35 @@ class _Sending:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _commit(self, parts: list[_Part]) -> Outcome:
-        if parts[0].transactional:
-            return await self._append(parts, [self._reserve(parts[0])])
-        renewals = self._renewals(parts)
+    async def _commit(
+        self, parts: list[_Part], wishes: Sequence[ops.AnyOp], begun: asyncio.Future[Outcome] | None = None
+    ) -> Outcome:
         try:
-            return await self._append(parts, renewals)
+            return await self._append(parts, wishes, begun)
         except (Fenced, InvalidRequest):
             # Nothing was applied, and by now all is folded that another gateway, or a request before, has done.
-            now = self._renewals(parts)
-            if now == renewals:
+            now = self._wishes_for(parts)
+            if parts[0].transactional or now == wishes:
                 raise
             return await self._append(parts, now)
 
-    async def _append(self, parts: list[_Part], wishes: Sequence[ops.AnyOp]) -> Outcome:
-        appends = [part.append for part in parts if part.append is not None]
+    async def _append(
+        self, parts: list[_Part], wishes: Sequence[ops.AnyOp], begun: asyncio.Future[Outcome] | None = None
+    ) -> Outcome:
         return await commit_surely(
-            self._peer.namespace, wishes, appends, caller=self._peer, told=lambda outcome: self._offer(parts, outcome)
+            self._peer.namespace,
+            wishes,
+            self._appends(parts),
+            caller=self._peer,
+            told=self._told(parts),
+            begun=begun,
         )
+
+    def _appends(self, parts: list[_Part]) -> list[Append]:
+        return [part.append for part in parts if part.append is not None]
+
+    def _told(self, parts: list[_Part]) -> Callable[[Outcome], None]:
+        return lambda outcome: self._offer(parts, outcome)
 
     def _offer(self, parts: list[_Part], outcome: Outcome) -> None:
         """Leave what is committed to readers at the end, who are woken next."""
@@ -283,6 +321,10 @@ class _Sending:
             assert part.append is not None
             batch = part.append.batch
             shelf.offer((part.topic.id, part.index), base, base + batch.count, batch.data)
+
+    def _wishes_for(self, parts: list[_Part]) -> Sequence[ops.AnyOp]:
+        """The operations beside the appends of one intent."""
+        return [self._reserve(parts[0])] if parts[0].transactional else self._renewals(parts)
 
     def _renewals(self, parts: list[_Part]) -> list[ops.InitProducer]:
         """The steps to the epochs that producers have given themselves, as far as this gateway knows of them."""
@@ -345,8 +387,7 @@ class _Deferred(_Sending):
 
     def begin(self) -> None:
         """Put the parts into the transaction's queue."""
-        appends = [part.append for part in self._parts if part.append is not None]
-        self._taken = self._peer.namespace.shared(Deferring).begin(self._tid, appends)
+        self._taken = self._peer.namespace.shared(Deferring).begin(self._tid, self._appends(self._parts))
 
     async def finish(self, before: asyncio.Future[None] | None) -> None:
         """Wait until they are stored and named."""
