@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from kio.schema.errors import ErrorCode
 
+from headwater.errors import Indeterminate
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Later, Peer, Request, Soon
 from headwater.log import kafka2
@@ -93,6 +94,32 @@ def test_a_repeated_batch_is_told_where_it_lies() -> None:
             answer = await (await begun(known, wanted({0: batch(producer, 0, count=3)})))
             assert [(0, ErrorCode.none, 0)] == codes(answer)
         assert 3 == namespace.topic("orders").partitions[0].next
+
+    asyncio.run(main())
+
+
+def test_an_append_whose_outcome_nobody_knows_is_asked_for_again_under_its_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        namespace, known, producer = await opened()
+        begin = namespace.writer.begin
+        landed: list[Any] = []
+
+        def silent(appends: Any, wishes: Any, *, caller: Any, told: Any) -> Any:
+            landed.append(begin(appends, wishes, caller=caller, told=told))
+            lost = asyncio.get_running_loop().create_future()
+            (intent,) = namespace.writer.committer._waiting
+            landed[0].add_done_callback(
+                lambda _: lost.set_exception(Indeterminate("The store fell silent.", token=f"{intent}@1"))
+            )
+            return lost
+
+        monkeypatch.setattr(namespace.writer, "begin", silent)
+        answer = await (await begun(known, wanted({0: batch(producer, 0)})))
+        assert [(0, ErrorCode.none, 0)] == codes(answer)
+        assert 1 == len(landed) == namespace.topic("orders").partitions[0].next
+        await namespace.close()
 
     asyncio.run(main())
 

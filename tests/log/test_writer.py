@@ -474,6 +474,82 @@ def test_a_cancelled_caller_breaks_nobody_and_its_commit_goes_on() -> None:
     with_pen(main, SMALL)
 
 
+# -- begun, and not waited for ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [10, 1_001])
+def test_what_is_begun_is_in_the_queue_at_once_and_keeps_the_order_of_calls(size: int) -> None:
+    async def main(pen: Pen) -> None:
+        gate = Gate()
+        pen.store.will("put_if_absent", gate)
+        first = pen.later(fill=0)
+        await sim_loop().sleep(0.01)
+        begun = [pen.writer.begin([Append(topic=1, partition=0, batch=blob(size=size, fill=i))]) for i in (1, 2)]
+        behind = pen.later(fill=3)
+        gate.opened.set()
+        assert [0] == (await first).bases
+        assert [[1], [2]] == [(await each).bases for each in begun if each is not None]
+        await behind
+        assert [0, 1, 2, 3] == await pen.log()
+        assert 0 == pen.writer._buffered
+
+    with_pen(main, SMALL)
+
+
+def test_what_is_begun_while_there_is_no_room_is_left_to_those_who_can_wait() -> None:
+    async def main(pen: Pen) -> None:
+        gate = Gate()
+        pen.store.will("put_if_absent", gate)
+        waiting = [pen.later(80, fill=0)]
+        await sim_loop().sleep(0.01)
+        one = [Append(topic=1, partition=0, batch=blob(size=30, fill=9))]
+        assert pen.writer.begin(one) is None
+        waiting.append(pen.later(30, fill=1))
+        await sim_loop().sleep(0.01)
+        small = [Append(topic=1, partition=0, batch=blob(size=10, fill=9))]
+        assert pen.writer.begin(small) is None, "it would overtake one that waits"
+        gate.opened.set()
+        await asyncio.gather(*waiting)
+        begun = pen.writer.begin(one)
+        assert begun is not None
+        await begun
+        assert [0, 1, 9] == await pen.log()
+
+    with_pen(main, Options(write_buffer_bytes_max=100))
+
+
+def test_a_refusal_of_what_is_begun_is_an_outcome_and_gives_its_room_back() -> None:
+    async def main(pen: Pen) -> None:
+        begun = pen.writer.begin([Append(topic=1, partition=5, batch=blob(size=10))])
+        assert begun is not None
+        assert "no_partition" == (await begun).error
+        assert 0 == pen.writer._buffered
+        with pytest.raises(InvalidRequest):
+            pen.writer.begin([Append(topic=1, partition=0, batch=blob(size=BATCH_BYTES_MAX + 1))])
+        assert 0 == pen.writer._buffered
+
+    with_pen(main)
+
+
+@pytest.mark.parametrize("size", [10, 1_001])
+def test_what_was_begun_and_is_unknown_lands_once_when_it_is_asked_for_again(size: int) -> None:
+    async def main(pen: Pen) -> None:
+        pen.store.always["put_if_absent"] = lost_answer
+        pen.store.always["get"] = away
+        appends = [Append(topic=1, partition=0, batch=blob(size=size, fill=3))]
+        begun = pen.writer.begin(appends)
+        assert begun is not None
+        with pytest.raises(Indeterminate) as caught:
+            await begun
+        pen.store.always.clear()
+        outcome = await pen.writer.commit(appends, token=caught.value.token)
+        assert [0] == outcome.bases
+        assert [3] == await pen.log()
+        assert 0 == pen.writer._buffered
+
+    with_pen(main, Options(store_retry_s=5, commit_timeout_s=10, inline_bytes_max=1_000))
+
+
 # -- back-pressure and the end --------------------------------------------------------------------------------
 
 
