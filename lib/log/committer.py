@@ -67,6 +67,8 @@ class Committer:
         self.company = Company(self.options.linger_ms / 1_000)
         self._queue: deque[Pending] = deque()
         self._queued_bytes = 0
+        self._queued_inline = 0  # of those, the bytes that are to ride in a manifest
+        self.waits: Callable[[], object] = _nothing  # called when the next intent's bytes are awaited
         self._came = asyncio.Event()
         self._waiting: dict[str, Pending] = {}
         self._pending_of_others: dict[str, list[Intent]] = {}
@@ -116,10 +118,15 @@ class Committer:
         self._waiting[piece.intent.id] = pending
         self._queue.append(pending)
         self._queued_bytes += pending.nbytes
+        self._queued_inline += piece.size
         self._came.set()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run_queue(), name="headwater-committer")
         return pending.outcome
+
+    def has_room_inline(self, nbytes: int) -> bool:
+        """Whether the manifest that is next may carry so many bytes more."""
+        return self._queued_inline + nbytes <= max(self.options.inline_bytes_max, INLINE_BYTES_MAX)
 
     async def drain(self) -> None:
         """Return when nothing is queued or in flight (R10)."""
@@ -152,7 +159,7 @@ class Committer:
             except asyncio.CancelledError:
                 self._fail([*group, *self._queue], Indeterminate("The process is stopping; the commit was cut off."))
                 self._queue.clear()
-                self._queued_bytes = 0
+                self._queued_bytes = self._queued_inline = 0
                 raise
 
     async def _linger(self) -> None:
@@ -182,8 +189,10 @@ class Committer:
         while self._queue and len(group) < MANIFEST_INTENTS_MAX // 2:
             head = self._queue[0]
             if head.ready is not None:
-                if not head.ready.done() and group:
-                    break
+                if not head.ready.done():
+                    if group:
+                        break
+                    self.waits()
                 try:
                     head.piece = await asyncio.shield(head.ready)
                 except HeadwaterError as error:
@@ -201,6 +210,7 @@ class Committer:
     def _pop(self) -> Pending:
         first = self._queue.popleft()
         self._queued_bytes -= first.nbytes
+        self._queued_inline -= first.piece.size
         return first
 
     async def _commit(self, group: list[Pending]) -> None:
@@ -507,6 +517,10 @@ def located(intent: Intent, key: str) -> Intent:
     return structs.replace(
         intent, appends=[chunk if chunk.obj else structs.replace(chunk, obj=key) for chunk in intent.appends]
     )
+
+
+def _nothing() -> None:
+    pass
 
 
 def _retrieved(future: asyncio.Future[Any]) -> None:

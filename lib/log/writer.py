@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec import structs
 
@@ -39,13 +40,15 @@ class Append:
     batch: Batch
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pack:
     """A segment that is being filled: parts, their size, and where it will lie once it is stored."""
 
     parts: list[Buffer] = field(default_factory=list)
     size: int = 0
     stored: asyncio.Future[tuple[str, int]] | None = None  # key, payload base
+    closing: asyncio.TimerHandle | None = None  # while it waits for company
+    closes_now: bool = False
 
 
 class Writer:
@@ -57,7 +60,8 @@ class Writer:
         self.options = committer.options
         self.company = committer.company
         self._pack = _Pack()
-        self._staged = 0
+        committer.waits = self._close_pack
+        self._segments = 0  # stored so far
         self._uploads: set[asyncio.Task[None]] = set()
         self._upload_slots = asyncio.Semaphore(self.options.uploads_max)
         self._buffered = 0
@@ -222,10 +226,14 @@ class Writer:
         intent = Intent(id=intent_id, tip=0, appends=chunks, ops=ops)
         header_bytes = check_intent(intent)
         data = [append.batch.data for append in appends]
-        if size <= self.options.inline_bytes_max:
+        small = size <= self.options.inline_bytes_max
+        if small and self.committer.has_room_inline(size):
             piece = Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
             return self.committer.submit(piece, caller=caller, told=told)
-        ready = asyncio.get_running_loop().create_task(self._stage(intent, data, tip, header_bytes))
+        # Manifests follow one another, so what the next one cannot carry would wait for round trip after round trip.
+        # Segments are stored side by side, and the next manifest names them all. One for many small appends may fill up
+        # for as long as a commit may wait for company.
+        ready = self._staged(intent, data, tip, header_bytes, linger_s=self.options.linger_ms / 1_000 if small else 0.0)
         piece = Piece(intent=intent, header_bytes=header_bytes, tip=tip)
         return self.committer.submit(piece, ready, caller=caller, told=told)
 
@@ -250,26 +258,33 @@ class Writer:
         await self._enter(size)
         try:
             chunks = [_chunk(append) for append in batches]
-            piece = await self._stage(
-                Intent(id="staged", tip=0, appends=chunks), [b.batch.data for b in batches], None, 0
-            )
-            return piece.intent.appends
+            staged = self._staged(Intent(id="staged", tip=0, appends=chunks), [b.batch.data for b in batches], None, 0)
+            staged.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return (await staged).intent.appends
         finally:
             self._leave(size)
 
-    async def _stage(self, intent: Intent, data: Sequence[Buffer], tip: int | None, header_bytes: int) -> Piece:
+    def _staged(
+        self, intent: Intent, data: Sequence[Buffer], tip: int | None, header_bytes: int, *, linger_s: float = 0.0
+    ) -> asyncio.Future[Piece]:
+        """The intent with its bytes in segments, once they are stored there. The last of them waits for company."""
         places = [self._add_to_pack(part) for part in data]
-        # Let callers of the same moment fill the segment, then send it off.
-        await self.chain.clock.sleep(0)
-        self._close_pack()
-        placed = []
-        for chunk, (pack, pos) in zip(intent.appends, places, strict=True):
-            assert pack.stored is not None
-            key, base = await asyncio.shield(pack.stored)
-            placed.append(structs.replace(chunk, obj=key, pos=base + pos))
-        # A segment's key is longer than the empty one that the intent was measured with.
-        header_bytes += sum(len(chunk.obj) + 12 for chunk in placed)
-        return Piece(intent=structs.replace(intent, appends=placed), header_bytes=header_bytes, tip=tip)
+        self._close_in(linger_s)
+        packs = [each.stored for each in {id(pack): pack for pack, _ in places}.values() if each.stored is not None]
+        stored: asyncio.Future[Any] = packs[0] if len(packs) == 1 else asyncio.gather(*packs)
+        ready: asyncio.Future[Piece] = asyncio.get_running_loop().create_future()
+
+        def done(_: object) -> None:
+            if ready.done():
+                return
+            error = stored.exception()
+            if error is not None:
+                ready.set_exception(error)
+            else:
+                ready.set_result(_placed(intent, places, tip, header_bytes))
+
+        stored.add_done_callback(done)
+        return ready
 
     def _add_to_pack(self, part: Buffer) -> tuple[_Pack, int]:
         if self._pack.size and self._pack.size + len(part) > self.options.segment_bytes_target:
@@ -282,10 +297,22 @@ class Writer:
         pack.size += len(part)
         return pack, pos
 
-    def _close_pack(self) -> None:
-        if not self._pack.size:
+    def _close_in(self, linger_s: float) -> None:
+        """Close the open pack in ``linger_s`` at the latest; with 0.0, when the callers of this moment have come."""
+        loop, pack = asyncio.get_running_loop(), self._pack
+        if linger_s > 0:
+            pack.closing = pack.closing or loop.call_later(linger_s, self._close_pack, pack)
+        elif not pack.closes_now:
+            pack.closes_now = True
+            loop.call_soon(self._close_pack, pack)
+
+    def _close_pack(self, pack: _Pack | None = None) -> None:
+        """Send off the open pack, if there is one and it is this one."""
+        if not self._pack.size or pack not in (None, self._pack):
             return
         pack, self._pack = self._pack, _Pack()
+        if pack.closing is not None:
+            pack.closing.cancel()
         task = asyncio.get_running_loop().create_task(self._upload(pack), name="headwater-upload")
         self._uploads.add(task)
         task.add_done_callback(self._uploads.discard)
@@ -296,9 +323,9 @@ class Writer:
             async with self._upload_slots:
                 if self.chain.is_stale():
                     await self.chain.refresh()  # R4: a name with the tip of days ago would be collected at once
-                self._staged += 1
+                self._segments += 1
                 writer = self.committer.journal.writer
-                key = keys.segment_key(self.chain.state.seq, writer + keys.STAGED, self._staged)
+                key = keys.segment_key(self.chain.state.seq, writer + keys.STAGED, self._segments)
                 line = encode_segment(SegmentHeader(v=FORMAT, kind="segment", writer=writer), pack.size)
                 assert len(line) + pack.size <= OBJECT_BYTES_MAX, "packs are bounded far below the largest object"
                 await self.chain.retry(lambda: self.chain.store.put(key, [line, *pack.parts]))
@@ -335,6 +362,18 @@ class Writer:
 def _refuse(stored: asyncio.Future[tuple[str, int]], error: BaseException) -> None:
     if not stored.done():
         stored.set_exception(error)
+
+
+def _placed(intent: Intent, places: Sequence[tuple[_Pack, int]], tip: int | None, header_bytes: int) -> Piece:
+    """The intent with chunks that name where their bytes lie."""
+    placed = []
+    for chunk, (pack, pos) in zip(intent.appends, places, strict=True):
+        assert pack.stored is not None
+        key, base = pack.stored.result()
+        placed.append(structs.replace(chunk, obj=key, pos=base + pos))
+    # A segment's key is longer than the empty one that the intent was measured with.
+    header_bytes += sum([len(chunk.obj) + 12 for chunk in placed])
+    return Piece(intent=structs.replace(intent, appends=placed), header_bytes=header_bytes, tip=tip)
 
 
 def _chunk(append: Append) -> Chunk:

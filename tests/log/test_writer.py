@@ -626,6 +626,69 @@ def test_neighbours_share_segments_up_to_the_target() -> None:
     with_pen(main, SMALL)
 
 
+@pytest.mark.parametrize("linger_ms", [0, 25])
+def test_what_one_manifest_cannot_carry_does_not_wait_for_manifest_after_manifest(linger_ms: int) -> None:
+    """A hundred callers with 100 kB each waited 1.5 s: five fit a manifest, and one followed the other."""
+
+    async def main() -> None:
+        options = Options(linger_ms=linger_ms)
+        parts = Parts(network(profile=S3_STANDARD), options=options)
+        await parts.chain.refresh()
+        await parts.writer.commit(ops=[CreateTopic(name="t", partitions=1)])
+        first, start_s = parts.chain.state.seq, parts.clock.elapsed_s()
+        waits: list[float] = []
+
+        async def call() -> None:
+            for _ in range(3):
+                began_s = parts.clock.elapsed_s()
+                await parts.writer.commit([Append(topic=1, partition=0, batch=blob(size=100_000))])
+                waits.append(parts.clock.elapsed_s() - began_s)
+
+        await asyncio.gather(*(call() for _ in range(100)))
+        assert sorted(waits)[len(waits) // 2] < 0.5
+        assert parts.clock.elapsed_s() - start_s < 1.5
+        assert parts.chain.state.seq - first < 20
+
+    simulate(main())
+
+
+def test_small_appends_that_no_manifest_takes_at_once_share_segments_for_a_linger() -> None:
+    async def main(pen: Pen) -> None:
+        gate = Gate()
+        pen.store.will("put_if_absent", gate)
+        waiting = [pen.later(fill=0)]
+        await sim_loop().sleep(0.05)
+        for i in range(1, 20):  # 5 fit the next manifest
+            waiting.append(pen.later(100_000, fill=i))
+            await sim_loop().sleep(0.001)
+        assert 0 == pen.store.calls["put"]
+        await sim_loop().sleep(0.03)
+        assert 1 == pen.store.calls["put"]
+        gate.opened.set()
+        await asyncio.gather(*waiting)
+        assert list(range(20)) == await pen.log()
+        assert {"put": 1, "put_if_absent": 2} == {kind: pen.store.calls[kind] for kind in ("put", "put_if_absent")}
+
+    with_pen(main, Options(linger_ms=25))
+
+
+def test_a_segment_that_the_next_commit_waits_for_fills_up_no_longer() -> None:
+    async def main(pen: Pen) -> None:
+        gate = Gate()
+        pen.store.will("put_if_absent", gate)
+        first = pen.later(fill=0)
+        await sim_loop().sleep(1.01)
+        behind = [pen.later(400_000, fill=i) for i in (1, 2)]  # one of them fits a manifest
+        await sim_loop().sleep(0.01)
+        gate.opened.set()
+        start_s = pen.parts.clock.elapsed_s()
+        await asyncio.gather(first, *behind)
+        assert pen.parts.clock.elapsed_s() - start_s < 2.5
+        assert [0, 1, 2] == await pen.log()
+
+    with_pen(main, Options(linger_ms=1_000))
+
+
 def test_after_drain_nothing_is_in_flight() -> None:
     async def main(pen: Pen) -> None:
         pen.store.always = {kind: slow(sim_loop(), 0.3) for kind in ("put", "put_if_absent", "get", "list")}
