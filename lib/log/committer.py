@@ -126,7 +126,7 @@ class Committer:
 
     def has_room_inline(self, nbytes: int) -> bool:
         """Whether the manifest that is next may carry so many bytes more."""
-        return self._queued_inline + nbytes <= max(self.options.inline_bytes_max, INLINE_BYTES_MAX)
+        return self._queued_inline + nbytes <= self.options.inline_bytes_max
 
     async def drain(self) -> None:
         """Return when nothing is queued or in flight (R10)."""
