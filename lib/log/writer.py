@@ -227,7 +227,7 @@ class Writer:
         header_bytes = check_intent(intent)
         data = [append.batch.data for append in appends]
         small = size <= self.options.inline_bytes_max
-        if small and self.committer.has_room_inline(size):
+        if not size or (small and self.committer.has_room_inline(size)):
             piece = Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
             return self.committer.submit(piece, caller=caller, told=told)
         # Manifests follow one another, so what the next one cannot carry would wait for round trip after round trip.
@@ -300,6 +300,8 @@ class Writer:
     def _close_in(self, linger_s: float) -> None:
         """Close the open pack in ``linger_s`` at the latest; with 0.0, when the callers of this moment have come."""
         loop, pack = asyncio.get_running_loop(), self._pack
+        if not pack.size:
+            return  # it has just been closed, or there was nothing to put into it
         if linger_s > 0:
             pack.closing = pack.closing or loop.call_later(linger_s, self._close_pack, pack)
         elif not pack.closes_now:

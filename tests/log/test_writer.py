@@ -672,6 +672,30 @@ def test_small_appends_that_no_manifest_takes_at_once_share_segments_for_a_linge
     with_pen(main, Options(linger_ms=25))
 
 
+def test_an_empty_segment_that_was_to_be_closed_does_not_stay_open_for_ever() -> None:
+    async def main(pen: Pen) -> None:
+        assert [] == await pen.writer.stage([])
+        (chunk,) = await pen.writer.stage([Append(topic=1, partition=0, batch=blob(size=2_000))])
+        assert chunk.obj
+
+    with_pen(main, SMALL)
+
+
+def test_operations_alone_ride_in_the_manifest_however_full_it_is() -> None:
+    async def main(pen: Pen) -> None:
+        gate = Gate()
+        pen.store.will("put_if_absent", gate)
+        waiting = [pen.later(10, fill=0)]
+        await sim_loop().sleep(0.01)
+        waiting += [pen.later(1_000, fill=1), asyncio.ensure_future(pen.writer.commit(ops=[InitProducer()]))]
+        await sim_loop().sleep(0.01)
+        gate.opened.set()
+        await asyncio.gather(*waiting)
+        assert 0 == pen.store.calls["put"]
+
+    with_pen(main, SMALL)
+
+
 def test_a_segment_that_the_next_commit_waits_for_fills_up_no_longer() -> None:
     async def main(pen: Pen) -> None:
         gate = Gate()
