@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,7 +68,7 @@ def test_the_age_is_told_by_the_stores_clock_through_all_changes() -> None:
 
 
 def _taciturn(answer: Blob) -> Blob:
-    return replace(answer, stat=replace(answer.stat, date_ms=-1))
+    return structs.replace(answer, stat=structs.replace(answer.stat, date_ms=-1))
 
 
 async def taciturn(store: Scripted, act: Act) -> Any:
