@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -426,6 +427,14 @@ def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_join_that_brings_back_who_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rare: of the first two thousand seeds one finds it, so that one is named."""
+    """Rare: of two thousand seeds one found it, so these worlds are like that one: five consumers and long sleeps."""
+    plan, crew = Plan.draw(1178), Crew.draw(1178)
+    monkeypatch.setattr(Plan, "draw", lambda seed: dataclasses.replace(plan, seed=seed))
+    monkeypatch.setattr(Crew, "draw", lambda seed: crew)
     monkeypatch.setattr(_module("state.members"), "check_not_departed", lambda change, name, member, as_of: None)
-    assert {"two-owners"} == {found["kind"] for found in judge(1178)["violations"]}
+    for seed in range(100, 500):
+        found = judge(seed)["violations"]
+        if found:
+            assert {"two-owners"} == {each["kind"] for each in found}
+            return
+    pytest.fail("400 seeds did not notice a member that had left and was back")
