@@ -34,6 +34,7 @@ from headwater.log.namespace import Namespace
 from headwater.log.outcomes import OutOfOrder, UnknownProducer, checked
 from headwater.log.reserving import Reserving, timeout_ms
 from headwater.log.state import State
+from headwater.log.together import unheard
 from headwater.log.writer import Append
 
 _SEQUENCES: Final = 2**31
@@ -89,7 +90,7 @@ class Deferring:
         queue = self._queues.setdefault(key, _Queue())
         self._queues.move_to_end(key)
         staging, done = loop.create_task(self.namespace.writer.stage(appends)), loop.create_future()
-        done.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        done.add_done_callback(unheard)
         queue.waiting.append((staging, done))
         if queue.worker is None:
             queue.worker = loop.create_task(self._work(key, queue))

@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from msgspec import structs
 
@@ -28,7 +28,7 @@ from headwater.log.payload import Piece, assemble
 from headwater.log.state import Outcome, once
 from headwater.log.state.fold import LATE
 from headwater.log.tags import decode_tag, encode_tag
-from headwater.log.together import together
+from headwater.log.together import together, unheard
 from headwater.log.turns import Turns
 
 HEADER_BYTES_GUESS = 16 * 1024  # the first read of a segment whose key carries no tag
@@ -112,9 +112,9 @@ class Committer:
             self.company.begin(caller)
         # A caller that gave up must not make the loop complain about an outcome that nobody fetched, nor must a queue
         # that was cut off while bytes were still being stored.
-        pending.outcome.add_done_callback(_retrieved)
+        pending.outcome.add_done_callback(unheard)
         if ready is not None:
-            ready.add_done_callback(_retrieved)
+            ready.add_done_callback(unheard)
         self._waiting[piece.intent.id] = pending
         self._queue.append(pending)
         self._queued_bytes += pending.nbytes
@@ -521,8 +521,3 @@ def located(intent: Intent, key: str) -> Intent:
 
 def _nothing() -> None:
     pass
-
-
-def _retrieved(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()

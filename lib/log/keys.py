@@ -64,11 +64,6 @@ class SegmentKey:
     number: int
     tag: str
 
-    @property
-    def staged(self) -> bool:
-        """Whether the segment is bytes for a later intent, and wishes for nothing itself."""
-        return self.writer.endswith(STAGED)
-
 
 def manifest_key(seq: int) -> str:
     """The key of commit number ``seq``."""
@@ -144,7 +139,10 @@ def parse_segment_key(key: str) -> SegmentKey:
 
 
 def is_staged(key: str) -> bool:
-    """Whether ``key`` names a segment of bytes alone, as most do: told without taking it apart."""
+    """Whether ``key`` names a segment of bytes for a later intent, which wishes for nothing itself, as most are.
+
+    Told without taking the name apart, since a look around goes by a thousand of them.
+    """
     end = key.find("-", len(SEGMENTS) + 21)
     return end > 0 and key[end - 1] == STAGED
 

@@ -9,6 +9,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def unheard(future: asyncio.Future[Any]) -> None:
+    """For ``add_done_callback``: the loop must not complain if nobody is left to hear of its failure."""
+    if not future.cancelled():
+        future.exception()
+
+
 async def together(*calls: Coroutine[Any, Any, T]) -> list[T]:
     """What all of ``calls`` return, in their order.
 

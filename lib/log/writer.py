@@ -27,6 +27,7 @@ from headwater.log.operations import AnyOp, Chunk
 from headwater.log.outcomes import checked
 from headwater.log.payload import Piece
 from headwater.log.state import Outcome
+from headwater.log.together import unheard
 from headwater.meters import families
 from headwater.types import Batch, Buffer
 
@@ -126,7 +127,7 @@ class Writer:
         Raises ``InvalidRequest``. The future may raise ``Unavailable`` or ``Indeterminate``, as ``commit`` does.
         """
         size = sum([len(append.batch.data) for append in appends])
-        if self._door.locked() or (self._buffered and self._buffered + size > self.options.write_buffer_bytes_max):
+        if self._door.locked() or not self._has_room(size):
             return None
         _check(appends)
         refuse_misfits(self.chain.state, appends, ops)
@@ -259,7 +260,7 @@ class Writer:
         try:
             chunks = [_chunk(append) for append in batches]
             staged = self._staged(Intent(id="staged", tip=0, appends=chunks), [b.batch.data for b in batches], None, 0)
-            staged.add_done_callback(lambda done: done.cancelled() or done.exception())
+            staged.add_done_callback(unheard)
             return (await staged).intent.appends
         finally:
             self._leave(size)
@@ -292,7 +293,7 @@ class Writer:
         pack, pos = self._pack, self._pack.size
         if pack.stored is None:
             pack.stored = asyncio.get_running_loop().create_future()
-            pack.stored.add_done_callback(lambda done: done.cancelled() or done.exception())
+            pack.stored.add_done_callback(unheard)
         pack.parts.append(part)
         pack.size += len(part)
         return pack, pos
@@ -351,10 +352,14 @@ class Writer:
         Callers pass in the order in which they came, so a small append never overtakes a large one.
         """
         async with self._door:
-            while self._buffered and self._buffered + size > self.options.write_buffer_bytes_max:
+            while not self._has_room(size):
                 self._room.clear()
                 await self._room.wait()
             self._buffered += size
+
+    def _has_room(self, size: int) -> bool:
+        """Whether the buffer takes so many bytes more; an empty one takes anything."""
+        return not self._buffered or self._buffered + size <= self.options.write_buffer_bytes_max
 
     def _leave(self, size: int) -> None:
         self._buffered -= size

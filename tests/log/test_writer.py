@@ -63,6 +63,14 @@ class Pen:
     def later(self, size: int = 10, **fields: Any) -> asyncio.Future[Outcome]:
         return asyncio.ensure_future(self.append(size, **fields))
 
+    async def held_up(self, size: int = 10, *, for_s: float = 0.01) -> tuple[Gate, asyncio.Future[Outcome]]:
+        """A commit whose PUT stands at the gate, so that what comes behind it gathers."""
+        gate = Gate()
+        self.store.will("put_if_absent", gate)
+        first = self.later(size, fill=0)
+        await sim_loop().sleep(for_s)
+        return gate, first
+
     async def log(self, partition: int = 0) -> list[int]:
         """What the log holds: the first byte of each chunk in order, after a cold start."""
         reader = Parts(self.truth, writer="reader", seed=9)
@@ -480,10 +488,7 @@ def test_a_cancelled_caller_breaks_nobody_and_its_commit_goes_on() -> None:
 @pytest.mark.parametrize("size", [10, 1_001])
 def test_what_is_begun_is_in_the_queue_at_once_and_keeps_the_order_of_calls(size: int) -> None:
     async def main(pen: Pen) -> None:
-        gate = Gate()
-        pen.store.will("put_if_absent", gate)
-        first = pen.later(fill=0)
-        await sim_loop().sleep(0.01)
+        gate, first = await pen.held_up()
         begun = [pen.writer.begin([Append(topic=1, partition=0, batch=blob(size=size, fill=i))]) for i in (1, 2)]
         behind = pen.later(fill=3)
         gate.opened.set()
@@ -498,18 +503,15 @@ def test_what_is_begun_is_in_the_queue_at_once_and_keeps_the_order_of_calls(size
 
 def test_what_is_begun_while_there_is_no_room_is_left_to_those_who_can_wait() -> None:
     async def main(pen: Pen) -> None:
-        gate = Gate()
-        pen.store.will("put_if_absent", gate)
-        waiting = [pen.later(80, fill=0)]
-        await sim_loop().sleep(0.01)
+        gate, first = await pen.held_up(80)
         one = [Append(topic=1, partition=0, batch=blob(size=30, fill=9))]
         assert pen.writer.begin(one) is None
-        waiting.append(pen.later(30, fill=1))
+        behind = pen.later(30, fill=1)
         await sim_loop().sleep(0.01)
         small = [Append(topic=1, partition=0, batch=blob(size=10, fill=9))]
         assert pen.writer.begin(small) is None, "it would overtake one that waits"
         gate.opened.set()
-        await asyncio.gather(*waiting)
+        await asyncio.gather(first, behind)
         begun = pen.writer.begin(one)
         assert begun is not None
         await begun
@@ -570,11 +572,8 @@ def test_a_writer_holds_only_so_many_bytes_and_then_waits(bound: int, held: int)
 
 def test_the_order_of_calls_holds_under_back_pressure() -> None:
     async def main(pen: Pen) -> None:
-        gate = Gate()
-        pen.store.will("put_if_absent", gate)
-        waiting = [pen.later(80, fill=0)]
-        await sim_loop().sleep(0.01)
-        waiting += [pen.later(50, fill=1), pen.later(10, fill=2)]
+        gate, first = await pen.held_up(80)
+        waiting = [first, pen.later(50, fill=1), pen.later(10, fill=2)]
         await sim_loop().sleep(0.01)
         gate.opened.set()
         await asyncio.gather(*waiting)
@@ -654,10 +653,8 @@ def test_what_one_manifest_cannot_carry_does_not_wait_for_manifest_after_manifes
 
 def test_small_appends_that_no_manifest_takes_at_once_share_segments_for_a_linger() -> None:
     async def main(pen: Pen) -> None:
-        gate = Gate()
-        pen.store.will("put_if_absent", gate)
-        waiting = [pen.later(fill=0)]
-        await sim_loop().sleep(0.05)
+        gate, first = await pen.held_up(for_s=0.05)
+        waiting = [first]
         for i in range(1, 20):  # 5 fit the next manifest
             waiting.append(pen.later(100_000, fill=i))
             await sim_loop().sleep(0.001)
@@ -683,25 +680,23 @@ def test_an_empty_segment_that_was_to_be_closed_does_not_stay_open_for_ever() ->
 
 def test_operations_alone_ride_in_the_manifest_however_full_it_is() -> None:
     async def main(pen: Pen) -> None:
-        gate = Gate()
-        pen.store.will("put_if_absent", gate)
-        waiting = [pen.later(10, fill=0)]
+        gate, first = await pen.held_up()
+        more = [Append(topic=1, partition=0, batch=blob(size=2_000))]
+        full = asyncio.ensure_future(pen.writer.commit_staged([], more, [], token="", intent_id="more-than-fits"))
         await sim_loop().sleep(0.01)
-        waiting += [pen.later(1_000, fill=1), asyncio.ensure_future(pen.writer.commit(ops=[InitProducer()]))]
+        alone = asyncio.ensure_future(pen.writer.commit(ops=[InitProducer()]))
         await sim_loop().sleep(0.01)
         gate.opened.set()
-        await asyncio.gather(*waiting)
+        await asyncio.gather(first, full, alone)
         assert 0 == pen.store.calls["put"]
+        assert await pen.writer.stage(more), "what comes next is sent off"
 
     with_pen(main, SMALL)
 
 
 def test_a_segment_that_the_next_commit_waits_for_fills_up_no_longer() -> None:
     async def main(pen: Pen) -> None:
-        gate = Gate()
-        pen.store.will("put_if_absent", gate)
-        first = pen.later(fill=0)
-        await sim_loop().sleep(1.01)
+        gate, first = await pen.held_up(for_s=1.01)
         behind = [pen.later(400_000, fill=i) for i in (1, 2)]  # one of them fits a manifest
         await sim_loop().sleep(0.01)
         gate.opened.set()

@@ -41,6 +41,7 @@ from headwater.log.reserving import timeout_ms
 from headwater.log.state import Outcome, Topic
 from headwater.log.state.producers import EPOCH_LAST
 from headwater.log.surely import commit_surely
+from headwater.log.together import unheard
 from headwater.log.writer import Append
 
 EPOCHS_AHEAD_MAX: Final = 1_000  # that a producer may have given itself unheard: one a minute, in an outage of hours
@@ -278,7 +279,7 @@ class _Sending:
 
     def _started(self, coroutine: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
         task = asyncio.get_running_loop().create_task(coroutine)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task.add_done_callback(unheard)
         return task
 
     async def _commit(
