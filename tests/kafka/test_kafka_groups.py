@@ -259,12 +259,10 @@ def test_kafka_pythons_members_share_partitions_and_its_admin_sees_them(kafka: A
     admin = kafka_python.KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     try:
         end_s = time.monotonic() + PATIENCE_S
-        # Each in a thread of its own: a poll that ends while its join is under way joins again in the next one, so members
-        # that are polled in turn may throw each other out for ever.
+        # Each in a thread of its own: a poll that ends while its join is under way joins again in the next one, so
+        # members that are polled in turn may throw each other out for ever.
         with ThreadPoolExecutor(len(members)) as threads:
-            while [2, 2] != list(
-                threads.map(lambda known: len((known.poll(500) and []) or known.assignment()), members)
-            ):
+            while [2, 2] != list(threads.map(_polled, members)):
                 assert time.monotonic() < end_s, "they never shared the partitions"
         assert "g" in str(admin.list_groups())
         described = str(admin.describe_groups(["g"]))
