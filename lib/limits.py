@@ -265,6 +265,7 @@ KAFKA_LINGER_MS_MAX = 250.0  # beyond that, waiting costs more than a request sa
 KAFKA_CACHE_BYTES = 256 * MIB  # chunks as clients get them, so that the bucket sends each byte once a gateway
 KAFKA_READ_AHEAD_BYTES = 8 * MIB  # what one miss reads of a partition: 1 request to the store for many fetches
 KAFKA_FETCH_BYTES_MAX = 64 * MIB  # records of one answer, whatever the client asks for
+KAFKA_FETCH_READS_MAX = 8  # partitions of one Fetch that are read at once: with what is read ahead, 64 MiB
 KAFKA_IDLE_S = 600.0  # a silent connection is closed, as in Kafka (connections.max.idle.ms)
 KAFKA_SLOW_S = 30.0  # a frame that has begun must grow within this
 KAFKA_CONNECTIONS_MAX = 10_000  # of one gateway; about 10 KiB each

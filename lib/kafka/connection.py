@@ -1,7 +1,8 @@
 """One client's connection: requests are begun in their order, and answered in their order.
 
     socket ──► frames ──► waiting ──► begun, one after another ──► answers ──► socket
-                                       └─ Later: goes on beside those behind it
+                                       ├─ Soon, Later: goes on beside those behind it
+                                       └─ a coroutine: those behind it wait until it has begun
 
 A connection that has sent more than it may (requests in flight, bytes that the gateway holds, answers that it does not
 read) is not read from until it has caught up, so a fast or a hostile client costs bounded memory.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,9 +25,9 @@ from headwater.kafka.errors import code_of
 from headwater.kafka.figures import PRODUCE
 from headwater.kafka.framing import Frames
 from headwater.kafka.handlers import table
-from headwater.kafka.model import Fields, Later, Peer, Request, Soon
+from headwater.kafka.model import Answer, Fields, Later, Peer, Request, Soon
 from headwater.kafka.schema import API_VERSIONS
-from headwater.limits import KAFKA_FRAME_BYTES_MAX, KAFKA_PIPELINE_MAX, KAFKA_STRANGER_BYTES_MAX
+from headwater.limits import KAFKA_FRAME_BYTES_MAX, KAFKA_PIPELINE_MAX, KAFKA_STRANGER_BYTES_MAX, KIB, MIB
 from headwater.types import Buffer
 
 if TYPE_CHECKING:
@@ -34,9 +36,15 @@ if TYPE_CHECKING:
 _FAILURES = frozenset(  # of ours, not of what a client asked for
     ("unknown_server_error", "kafka_storage_error", "not_enough_replicas", "not_enough_replicas_after_append")
 )
-PIECE_BYTES = 256 << 10  # what is given to the socket at once; neighbouring parts up to this are joined
+PIECE_BYTES = 2 * MIB  # what is given to the socket at once, …
+SEALED_PIECE_BYTES = 256 * KIB  # … or to TLS, which keeps a copy of it
+PARTS_MAX = 16  # of an answer that goes to the socket as it is
+JOINED_BYTES_MAX = (
+    16 * KIB
+)  # neighbouring parts up to this are copied into one, rather than given to the socket one by one
 
 _Pending = asyncio.Future[list[Buffer] | None]
+_Rest = tuple[Coroutine[Any, Any, Any], ...]  # what is to be done, and the coroutines that it awaits
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -50,14 +58,14 @@ class Connection(asyncio.BufferedProtocol):
         self._frames = Frames(KAFKA_FRAME_BYTES_MAX if is_open else KAFKA_STRANGER_BYTES_MAX)
         self._waiting: deque[memoryview] = deque()
         self._answers: deque[tuple[_Pending, int]] = deque()  # begun and not answered, with the request's bytes
-        self._outgoing: deque[Buffer] = deque()  # pieces of answers that the socket has not taken
+        self._outgoing: deque[list[Buffer]] = deque()  # pieces of answers that the socket has not taken
         self._held = 0  # bytes of requests that the gateway counts for us
-        self._worker: asyncio.Task[None] | None = None
+        self._worker: asyncio.Task[None] | None = None  # for whom those that wait wait
+        self._is_advancing = False
         self._later: set[asyncio.Task[None]] = set()
         self._transport: asyncio.Transport | None = None
-        self._may_write = asyncio.Event()
-        self._may_write.set()
-        self._room = asyncio.Event()
+        self._piece_bytes = PIECE_BYTES
+        self._may_write = True
         self._is_paused = False
         self._has_ended = False  # the client has sent all that it will
         self._appending = 0
@@ -69,7 +77,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=PIECE_BYTES // 2)
+        if self._transport.get_extra_info("sslcontext") is not None:
+            self._piece_bytes = SEALED_PIECE_BYTES
+        self._transport.set_write_buffer_limits(high=SEALED_PIECE_BYTES // 2)
         self.heard_s = self._gateway.now_s()
         self._gateway.connections.add(self)
         if len(self._gateway.connections) > self._gateway.connections_max:
@@ -81,6 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         space = self._frames.space()
         if self._frames.held != before:
             self._hold(self._frames.held - before)
+            self.steer()
         return space
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -94,13 +105,14 @@ class Connection(asyncio.BufferedProtocol):
             self.close(error.message)
             return
         grown = self._frames.held - before
-        if grown or frames:
-            self._hold(grown + sum(map(len, frames)))
         if frames:
+            self._hold(grown + sum(map(len, frames)))
             self._waiting.extend(frames)
-            if self._worker is None:
-                self._worker = self._spawn(self._work())
-        self.steer()
+            self._advance()
+            self.steer()
+        elif grown:
+            self._hold(grown)
+            self.steer()
 
     def eof_received(self) -> bool:
         """The client sends nothing more; what it has asked for is still answered."""
@@ -109,18 +121,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The client does not read its answers fast enough."""
-        self._may_write.clear()
+        self._may_write = False
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        self._may_write.set()
+        self._may_write = True
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone. What it has begun to append goes on: it may be shared with others."""
         self._gateway.connections.discard(self)
         self._gateway.paused.discard(self)
-        self._may_write.set()
         self._waiting.clear()
         self._answers.clear()
         self._outgoing.clear()
@@ -157,61 +168,108 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- requests ----------------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
-        """Begin what waits, one after another."""
+    def _advance(self) -> None:
+        """Begin what waits, one after another, unless one has to wait before the next may begin."""
+        if self._is_advancing:
+            return  # an answer that was there at once has made room
+        self._is_advancing = True
         try:
-            while self._waiting:
-                await self._may_write.wait()
-                while len(self._answers) >= KAFKA_PIPELINE_MAX:
-                    self._room.clear()
-                    await self._room.wait()
-                frame = self._waiting.popleft()
-                await self._begin(frame)
+            while self._waiting and self._worker is None and self._may_write:
+                if len(self._answers) >= KAFKA_PIPELINE_MAX:
+                    break
+                rest = self._begin(self._waiting.popleft())
+                if rest is not None:
+                    self._worker = self._spawn(self._work(rest[0]))
+                    self._worker.add_done_callback(partial(_close, rest))  # it may be cancelled before it begins
         except Exception as error:
-            self._gateway.mistake("a connection", error)
-            self.close("an unexpected error")
+            self._stumbled(error)
+        finally:
+            self._is_advancing = False
+
+    async def _work(self, rest: Coroutine[Any, Any, None]) -> None:
+        """End what one request has to wait for, and begin those behind it."""
+        try:
+            await rest
+        except Exception as error:
+            self._stumbled(error)
         finally:
             self._worker = None
+        self._advance()
 
-    async def _begin(self, frame: memoryview) -> None:
-        """Call the handler of one request, and put its answer, or the promise of one, into the queue."""
+    def _stumbled(self, error: Exception) -> None:
+        self._gateway.mistake("a connection", error)
+        self.close("an unexpected error")
+
+    def _begin(self, frame: memoryview) -> _Rest | None:
+        """Put the answer of one request, or the promise of one, into the queue. What is returned must be done first."""
         began_s = self._gateway.now_s()
         if self._gateway.lines.wants("info"):
             lines.listen()
         pending: _Pending = asyncio.get_running_loop().create_future()
         self._answers.append((pending, len(frame)))
         if self.peer is not None and self.peer.sends_tokens:
-            await self._token(self.peer, pending, frame)
-            return
+            return (self._token(self.peer, pending, frame),)
         try:
             request = self._read(frame)
         except InvalidRequest as error:
             self.close(error.message)
-            return
+            return None
         if request is None:
             self._figures.api(API_VERSIONS).answered(0.0, ErrorCode.unsupported_version)
             pending.set_result(_too_new(frame))
-        else:
-            try:
-                peer = await self._known(request.client)
-                found = table()[request.api]
-                if peer.principal == "" and not found.open:
-                    raise InvalidRequest(f"The client asks for API {request.api} before it has said who it is.")
-                answer = await found.handler(peer, request)
-                if peer.principal:
-                    self._frames.bytes_max = KAFKA_FRAME_BYTES_MAX
-            except Exception as error:
-                self._failed(pending, request, error, began_s)
-            else:
-                if isinstance(answer, Later):
-                    self._spawn_later(self._finish(pending, request, answer, began_s), answer)
-                    return
-                if isinstance(answer, Soon):
-                    self._appending += request.api == PRODUCE
-                    answer.when.add_done_callback(partial(self._soon, pending, request, answer, began_s))
-                    return
-                self._done(pending, request, answer, began_s)
+            self._flush()
+            return None
+        if self.peer is None:
+            return (self._introduced(pending, request, began_s),)
+        return self._handled(self.peer, pending, request, began_s)
+
+    async def _introduced(self, pending: _Pending, request: Request, began_s: float) -> None:
+        """Begin the first request of a client."""
+        try:
+            peer = await self._known(request.client)
+        except Exception as error:
+            self._failed(pending, request, error, began_s)
+            self._flush()
+            return
+        rest = self._handled(peer, pending, request, began_s)
+        if rest is not None:
+            await rest[0]
+
+    def _handled(self, peer: Peer, pending: _Pending, request: Request, began_s: float) -> _Rest | None:
+        """Call the handler. Its coroutine, if it has to wait before the next request may begin."""
+        found = table()[request.api]
+        try:
+            if peer.principal == "" and not found.open:
+                raise InvalidRequest(f"The client asks for API {request.api} before it has said who it is.")
+            answer = found.handler(peer, request)
+            if isinstance(answer, Coroutine):
+                return self._awaited(peer, pending, request, answer, began_s), answer
+            self._answer(peer, pending, request, answer, began_s)
+        except Exception as error:
+            self._failed(pending, request, error, began_s)
         self._flush()
+        return None
+
+    async def _awaited(
+        self, peer: Peer, pending: _Pending, request: Request, handling: Coroutine[Any, Any, Answer], began_s: float
+    ) -> None:
+        try:
+            self._answer(peer, pending, request, await handling, began_s)
+        except Exception as error:
+            self._failed(pending, request, error, began_s)
+        self._flush()
+
+    def _answer(self, peer: Peer, pending: _Pending, request: Request, answer: Answer, began_s: float) -> None:
+        """A handler has answered, or promised to."""
+        if peer.principal:
+            self._frames.bytes_max = KAFKA_FRAME_BYTES_MAX
+        if isinstance(answer, Soon):
+            self._appending += request.api == PRODUCE
+            answer.when.add_done_callback(partial(self._soon, pending, request, answer, began_s))
+        elif isinstance(answer, Later):
+            self._spawn_later(self._finish(pending, request, answer, began_s), answer)
+        else:
+            self._done(pending, request, answer, began_s)
 
     async def _token(self, peer: Peer, pending: _Pending, frame: memoryview) -> None:
         """Answer a bare token of SASL; a wrong one ends the connection, since there is no other way to say so."""
@@ -337,20 +395,21 @@ class Connection(asyncio.BufferedProtocol):
             self._hold(-size)
             parts = pending.result()
             if parts is not None:
-                self._outgoing.extend(_pieces(parts))
+                self._outgoing.extend(_pieces(parts, self._piece_bytes))
         self._send()
-        if self._has_ended and not self.is_busy and not self._outgoing:
+        if self._waiting:
+            self._advance()
+        elif self._has_ended and not self.is_busy and not self._outgoing:
             self.close()
-        self._room.set()
         self.steer()
 
     def _send(self) -> None:
-        """Give the socket what it takes. The transport would copy the rest of a write, so a write is small."""
-        while self._outgoing and self._may_write.is_set():
+        """Give the socket what it takes."""
+        while self._outgoing and self._may_write:
             piece = self._outgoing.popleft()
             if self._transport is not None and not self._transport.is_closing():
-                self._transport.write(piece)
-                self._figures.sent.add(len(piece))
+                self._transport.writelines(piece)
+                self._figures.sent.add(sum(map(len, piece)))
 
     # -- back-pressure -----------------------------------------------------------------------------------
 
@@ -383,26 +442,47 @@ class Connection(asyncio.BufferedProtocol):
         task.add_done_callback(lambda _: later.answer.close())  # one that was cancelled before it began waits for ever
 
 
-def _pieces(parts: list[Buffer]) -> list[Buffer]:
-    """Parts cut and joined into pieces for the socket; large ones are not copied."""
-    if sum(map(len, parts)) <= PIECE_BYTES:
-        return [b"".join(parts)]
-    pieces: list[Buffer] = []
+def _pieces(parts: list[Buffer], piece_bytes: int) -> list[list[Buffer]]:
+    """Parts grouped, and cut, into pieces for the socket; large ones are not copied."""
+    size = sum(map(len, parts))
+    if size <= JOINED_BYTES_MAX:
+        return [[b"".join(parts)]]
+    pieces: list[list[Buffer]] = [[]]
+    left = piece_bytes
+    for part in parts if len(parts) <= PARTS_MAX else _joined(parts):
+        view = memoryview(part)
+        while view:
+            pieces[-1].append(view[:left])
+            view, left = view[left:], left - len(view[:left])
+            if not left:
+                pieces.append([])
+                left = piece_bytes
+    return pieces if pieces[-1] else pieces[:-1]
+
+
+def _joined(parts: list[Buffer]) -> Iterator[Buffer]:
+    """Neighbours that are small in one part."""
     small: list[Buffer] = []
     size = 0
     for part in parts:
-        if size + len(part) <= PIECE_BYTES:
+        if size + len(part) <= JOINED_BYTES_MAX:
             small.append(part)
             size += len(part)
             continue
         if small:
-            pieces.append(b"".join(small))
+            yield b"".join(small)
             small, size = [], 0
-        view = memoryview(part)
-        pieces += [view[start : start + PIECE_BYTES] for start in range(0, len(view), PIECE_BYTES)]
+        if len(part) <= JOINED_BYTES_MAX:
+            small, size = [part], len(part)
+        else:
+            yield part
     if small:
-        pieces.append(b"".join(small))
-    return pieces
+        yield b"".join(small)
+
+
+def _close(coroutines: _Rest, _: object) -> None:
+    for each in coroutines:
+        each.close()
 
 
 def _too_new(frame: memoryview) -> list[Buffer]:

@@ -35,7 +35,7 @@ _POOL: Final = _pool()
 
 
 class Frames:
-    """Collects bytes and gives out whole frames. ``held`` is what it keeps in memory of an unfinished one.
+    """Collects bytes and gives out whole frames. ``held`` is what it keeps in memory of an unfinished one, in bytes.
 
     ``bytes_max`` may change: it holds for frames that begin from then on.
     """
@@ -45,11 +45,7 @@ class Frames:
         self._buffer: memoryview | None = None
         self._start = self._end = 0  # what has arrived and is in no frame yet
         self._need = _LENGTH  # of the frame at ``_start``, its length included
-
-    @property
-    def held(self) -> int:
-        """Bytes of memory that are held for a frame that is not complete."""
-        return len(self._buffer) if self._buffer is not None else 0
+        self.held = 0
 
     @property
     def partial(self) -> bool:
@@ -60,8 +56,9 @@ class Frames:
         """Where the next bytes go. At least 1 byte."""
         if self._buffer is None:
             self._buffer = _memory(KAFKA_READ_BYTES)
+            self.held = KAFKA_READ_BYTES
             self._start = self._end = 0
-        elif self._end == len(self._buffer) or self._start + self._need > len(self._buffer):
+        elif self._end == self.held or self._start + self._need > self.held:
             self._move()
         return self._buffer[self._end :]
 
@@ -86,6 +83,7 @@ class Frames:
             self._need = _LENGTH
         if self._start == self._end:
             self._buffer = None  # frames may still be slices of it
+            self.held = 0
         return found
 
     def _move(self) -> None:
@@ -95,7 +93,7 @@ class Frames:
         size = max(KAFKA_READ_BYTES, min(self._need, max(_FIRST, _GROWTH * arrived)))
         buffer = _memory(size)
         buffer[:arrived] = self._buffer[self._start : self._end]
-        self._buffer, self._start, self._end = buffer, 0, arrived
+        self._buffer, self._start, self._end, self.held = buffer, 0, arrived, size
 
 
 def _memory(nbytes: int) -> memoryview:

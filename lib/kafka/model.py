@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -70,4 +70,4 @@ class Peer:
     led: dict[str, float] = field(default_factory=dict)  # when it was told another coordinator, by group or transaction
 
 
-Handler: TypeAlias = Callable[[Peer, Request], Awaitable[Answer]]
+Handler: TypeAlias = Callable[[Peer, Request], Answer | Coroutine[Any, Any, Answer]]

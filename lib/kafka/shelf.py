@@ -51,7 +51,7 @@ INTEREST_S = 5.0  # a partition that nobody asked for this long has no reader wh
 class Shelf:
     """At most ``bytes_max`` bytes of record batches; what was used last goes last.
 
-    ``hits`` counts what ``find`` has found, ``misses`` what had to be waited for.
+    ``hits`` counts what was found here, ``misses`` what had to be waited for.
     """
 
     def __init__(self, namespace: Namespace, bytes_max: int) -> None:
@@ -67,7 +67,7 @@ class Shelf:
 
     def find(self, place: Place, offset: int) -> Shelved | None:
         """The batches that hold ``offset``, if they are in memory."""
-        found = self._find(place, offset)
+        found = self.peek(place, offset)
         self.hits += found is not None
         return found
 
@@ -111,9 +111,10 @@ class Shelf:
             self._reading[place] = reading
             reading.add_done_callback(lambda _: self._reading.pop(place, None))
         await asyncio.shield(reading)
-        return self._find(place, offset)
+        return self.peek(place, offset)
 
-    def _find(self, place: Place, offset: int) -> Shelved | None:
+    def peek(self, place: Place, offset: int) -> Shelved | None:
+        """As ``find``, for who counts its hits itself: it may look more than once."""
         held = self._places.get(place)
         if not held:
             return None

@@ -9,12 +9,11 @@ import pytest
 from kio.schema.errors import ErrorCode
 
 from headwater.errors import Indeterminate
-from headwater.kafka.handlers import table
 from headwater.kafka.model import Later, Peer, Request, Soon
 from headwater.log import kafka2
 from headwater.log.namespace import Namespace
 from headwater.store.memory import MemoryStore
-from tests.kafka.helpers_peer import ask, peer, whole
+from tests.kafka.helpers_peer import ask, handled, peer, whole
 
 PRODUCE, INIT_PRODUCER_ID = 0, 22
 
@@ -45,7 +44,7 @@ def wanted(parts: dict[int, bytes], topic: str = "orders") -> Request:
 
 async def begun(known: Peer, request: Request) -> Any:
     """The request as a connection begins it: its answer comes later."""
-    answer = await table()[PRODUCE].handler(known, request)
+    answer = await handled(known, request)
     assert isinstance(answer, Later | Soon)
     return asyncio.ensure_future(whole(answer))
 
@@ -127,10 +126,9 @@ def test_an_append_whose_outcome_nobody_knows_is_asked_for_again_under_its_token
 def test_an_unknown_topic_or_partition_is_an_error_of_its_own() -> None:
     async def main() -> None:
         _, known, _ = await opened()
-        handler = table()[PRODUCE].handler
-        answer = await handler(known, wanted({0: batch(-1, -1)}, topic="nowhere"))
+        answer = await handled(known, wanted({0: batch(-1, -1)}, topic="nowhere"))
         assert [(0, ErrorCode.unknown_topic_or_partition, -1)] == codes(answer)
-        answer = await handler(known, wanted({9: batch(-1, -1)}))
+        answer = await handled(known, wanted({9: batch(-1, -1)}))
         assert [(9, ErrorCode.unknown_topic_or_partition, -1)] == codes(answer)
 
     asyncio.run(main())

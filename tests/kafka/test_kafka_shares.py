@@ -25,7 +25,7 @@ from headwater.log.small import batch_of
 from headwater.sim.loop import sim_loop
 from headwater.types import Record
 from tests.kafka.helpers_kafka_groups import DELETE, DESCRIBE, LIST, Place
-from tests.kafka.helpers_peer import ask
+from tests.kafka.helpers_peer import ask, handled
 from tests.log.helpers import simulate
 
 HEARTBEAT, SHARE_DESCRIBE, SHARE_FETCH, ACKNOWLEDGE = 76, 77, 78, 79
@@ -453,7 +453,7 @@ def test_a_client_that_goes_away_while_it_waits_leaves_its_records_to_others() -
             client="c",
             fields={**defaults, **fields, "forgotten_topics_data": []},
         )
-        answer = await table()[SHARE_FETCH].handler(member.peer, request)
+        answer = await handled(member.peer, request)
         assert isinstance(answer, Later)
         waiting = sim_loop().create_task(answer.answer)
         await sim_loop().sleep(1.0)

@@ -1,6 +1,8 @@
 """Fetch: record batches from the shelf that all readers of a gateway share.
 
-    what is on the shelf ──► else read ahead from the bucket ──► else wait for a commit, up to ``max_wait``
+    all that is wanted is on the shelf ──► the answer, at once
+    something is not                   ──► read ahead from the bucket, several partitions at a time, and look again
+    there is less than ``min_bytes``   ──► wait for a commit, up to ``max_wait``, and look again
 
 What readers see ends at the last stable offset for everybody: ``read_uncommitted`` sees committed data only, too.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from kio.schema.errors import ErrorCode
 
@@ -22,30 +24,28 @@ from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.nearby import point, preferred
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import LEADER_EPOCH, topic_for
-from headwater.kafka.shelf import Shelved
-from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX
+from headwater.kafka.sessions import Session
+from headwater.kafka.shelf import Place, Shelved
+from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX, KAFKA_FETCH_READS_MAX
 from headwater.log.polling import POLL_S_MAX, LongPoll
 from headwater.log.state import Topic
+from headwater.log.together import together
 from headwater.types import Buffer
 
+_Read: TypeAlias = Shelved | HeadwaterError | None  # None: there is nothing at this offset yet
 
-@dataclass(slots=True)
-class _Wanted:
-    """One partition that is read."""
 
-    topic: Topic
-    partition: int
+@dataclass(frozen=True, slots=True)
+class _Miss:
+    """An offset whose batch is not in memory."""
+
+    topic: str
+    place: Place
     offset: int
-    bytes_max: int
-    answer: Fields
 
 
-async def fetch(peer: Peer, request: Request) -> Answer:
-    """Read. It may take as long as the client is willing to wait."""
-    return Later(_fetch(peer, request))
-
-
-async def _fetch(peer: Peer, request: Request) -> Fields:
+def fetch(peer: Peer, request: Request) -> Answer:
+    """Read. What is in memory is answered at once; else it takes as long as the client is willing to wait."""
     asked = request.fields
     try:
         session = peer.gateway.sessions(peer.namespace).begin(asked)
@@ -53,124 +53,158 @@ async def _fetch(peer: Peer, request: Request) -> Fields:
         return {"error_code": error.code}
     if session is not None:
         asked = {**asked, "topics": session.topics()}
-    chain = peer.namespace.chain
-    poll = LongPoll(chain, min(max(asked["max_wait"], 0), FETCH_WAIT_MS_MAX))
-    if chain.age_s() > POLL_S_MAX:
-        await chain.refresh()  # rights and topics are those of now
-    while True:
-        seen = chain.state.seq
-        answer, size, failed = await _look(peer, asked)
-        if failed or size >= max(asked["min_bytes"], 0) or not await poll.more(seen):
-            await _pay(peer, size)
-            if session is None:
-                return answer
-            return {"session_id": session.id, "responses": session.news(answer["responses"])}
+    reading = _Reading(peer, asked, session)
+    if peer.namespace.chain.age_s() <= POLL_S_MAX and reading.look():
+        return reading.give()
+    return Later(reading.rest())
 
 
-async def _look(peer: Peer, asked: Fields) -> tuple[Fields, int, bool]:
-    """The answer as of now, its bytes of records, and whether a partition failed."""
-    left = min(max(asked["max_bytes"], 0), KAFKA_FETCH_BYTES_MAX)
-    total, failed = 0, False
-    away = preferred(peer, asked)
-    responses = []
-    for wanted in asked["topics"]:
-        topic, code = topic_for(peer, "read", wanted["topic"], wanted["topic_id"])
-        row = []
-        for each in wanted["partitions"]:
-            answer: Fields = {"partition_index": each["partition"], "error_code": code, "high_watermark": -1}
-            row.append(answer)
-            if topic is not None and away is not None:
-                point(peer, away, asked["rack_id"], topic, answer)
-                failed = True  # there is nothing here to wait for
-            elif topic is not None:
-                place = _Wanted(topic, each["partition"], each["fetch_offset"], each["partition_max_bytes"], answer)
-                # The first batch of an answer is sent however large it is, so that every reader gets on.
-                size = await _partition(peer, place, each["current_leader_epoch"], left, first=total == 0)
-                total, left = total + size, left - size
-            if answer["error_code"]:
-                failed = True
-                peer.gateway.figures.api(FETCH).refused(answer["error_code"])
-        responses.append({"topic": wanted["topic"], "topic_id": wanted["topic_id"], "partitions": row})
-    return {"responses": responses}, total, failed
+class _Reading:
+    """One Fetch: what is wanted, and the answer as of the last look."""
 
+    def __init__(self, peer: Peer, asked: Fields, session: Session | None) -> None:
+        self._peer = peer
+        self._asked = asked
+        self._session = session
+        self._shelf = peer.gateway.shelf(peer.namespace)
+        self._brought: dict[tuple[Place, int], _Read] = {}  # read for us: here whatever happens on the shelf
+        self._misses: list[_Miss] = []
+        self._responses: list[Fields] = []
+        self._size = 0  # bytes of records in it
+        self._hits = 0  # of those batches the ones that were in memory
+        self._failed = False  # whether it has an error to tell
 
-async def _partition(peer: Peer, wanted: _Wanted, leader_epoch: int, bytes_max: int, *, first: bool) -> int:
-    """Fill in one partition's answer; the bytes of its records."""
-    answer = wanted.answer
-    found = peer.namespace.state.topics.get(wanted.topic.id)
-    if found is None or not 0 <= wanted.partition < len(found.partitions):
-        answer["error_code"] = ErrorCode.unknown_topic_or_partition
-        return 0
-    if leader_epoch > LEADER_EPOCH:
-        answer["error_code"] = ErrorCode.unknown_leader_epoch
-        return 0
-    place = found.partitions[wanted.partition]
-    end = place.stable_end
-    answer.update(high_watermark=end, last_stable_offset=end, log_start_offset=place.start)
-    answer["records"] = b""
-    # An offset inside an open reservation was told to its producer, so it is no error: there is nothing yet.
-    if not place.start <= wanted.offset <= place.next:
-        answer["error_code"] = ErrorCode.offset_out_of_range
-        return 0
-    try:
-        parts, size = await _records(peer, wanted, end, min(bytes_max, max(wanted.bytes_max, 0)), first=first)
-    except HeadwaterError as error:
-        answer["error_code"] = code_of(error, Unavailable=ErrorCode.kafka_storage_error)
-        return 0
-    answer["records"] = parts
-    return size
+    def look(self) -> bool:
+        """Make the answer as of now; whether it is one to be given."""
+        peer, asked = self._peer, self._asked
+        left = min(max(asked["max_bytes"], 0), KAFKA_FETCH_BYTES_MAX)
+        self._size, self._hits, self._failed, self._misses = 0, 0, False, []
+        away = preferred(peer, asked)
+        self._responses = responses = []
+        for wanted in asked["topics"]:
+            topic, code = topic_for(peer, "read", wanted["topic"], wanted["topic_id"])
+            rows: list[Fields] = []
+            for each in wanted["partitions"]:
+                row: Fields = {"partition_index": each["partition"], "error_code": code, "high_watermark": -1}
+                rows.append(row)
+                if topic is not None and away is not None:
+                    point(peer, away, asked["rack_id"], topic, row)
+                    self._failed = True  # there is nothing here to wait for
+                elif topic is not None and len(self._misses) < KAFKA_FETCH_READS_MAX:
+                    left -= self._partition(topic, each, row, left)
+                if row["error_code"]:
+                    self._failed = True
+            responses.append({"topic": wanted["topic"], "topic_id": wanted["topic_id"], "partitions": rows})
+        return not self._misses and (self._failed or self._size >= max(asked["min_bytes"], 0))
 
-
-async def _records(peer: Peer, wanted: _Wanted, end: int, bytes_max: int, *, first: bool) -> tuple[list[Buffer], int]:
-    """Batches from the offset on, at most ``bytes_max`` of them unless it is the ``first`` one of the answer."""
-    shelf = peer.gateway.shelf(peer.namespace)
-    key = (wanted.topic.id, wanted.partition)
-    parts: list[Buffer] = []
-    size, position = 0, wanted.offset
-    while position < end:
-        found = shelf.find(key, position)
-        if found is None:
-            if size:
-                break  # what is there goes out now; the next fetch reads on
-            reading = shelf.read(wanted.topic.name, key, position)
-            found = await (reading if not tracing.is_on() else _traced(reading, wanted, position))
+    def _partition(self, topic: Topic, wanted: Fields, row: Fields, left: int) -> int:
+        """Fill in one partition's answer; how much of what is ``left`` of the answer it takes."""
+        number, offset = wanted["partition"], wanted["fetch_offset"]
+        if not 0 <= number < len(topic.partitions):
+            row["error_code"] = ErrorCode.unknown_topic_or_partition
+            return 0
+        if wanted["current_leader_epoch"] > LEADER_EPOCH:
+            row["error_code"] = ErrorCode.unknown_leader_epoch
+            return 0
+        place = topic.partitions[number]
+        end = place.stable_end
+        row.update(high_watermark=end, last_stable_offset=end, log_start_offset=place.start, records=b"")
+        # An offset inside an open reservation was told to its producer, so it is no error: there is nothing yet.
+        if not place.start <= offset <= place.next:
+            row["error_code"] = ErrorCode.offset_out_of_range
+            return 0
+        most: int = min(left, max(wanted["partition_max_bytes"], 0))
+        parts: list[Buffer] = []
+        size, position, key, shelf, brought = 0, offset, (topic.id, number), self._shelf, self._brought
+        while position < end:
+            found: _Read = brought.get((key, position)) if brought else None
             if found is None:
+                found = shelf.peek(key, position)
+                self._hits += found is not None
+            if found is None:
+                if not size and (key, position) not in brought:
+                    self._misses.append(_Miss(topic.name, key, position))
+                    return most
+                break  # what is there goes out now; the next fetch reads on
+            if isinstance(found, HeadwaterError):
+                row["error_code"] = code_of(found, Unavailable=ErrorCode.kafka_storage_error)
+                return 0
+            # The first batch of an answer is sent however large it is, so that every reader gets on.
+            if size + found.size > most and (size or self._size):
                 break
-        if size + found.size > bytes_max and not (first and not size):
-            break
-        parts += found.parts
-        size, position = size + found.size, found.end
-    if position >= end:
-        shelf.follow(key)
-    return parts, size
+            parts += found.parts
+            size, position = size + found.size, found.end
+        if position >= end:
+            shelf.follow(key)
+        row["records"] = parts
+        self._size += size
+        return size
+
+    def give(self) -> Answer:
+        """Charge what was read. A client that has read more than it may gets the answer later."""
+        peer = self._peer
+        self._shelf.hits += self._hits
+        if self._failed:
+            for row in (row for topic in self._responses for row in topic["partitions"] if row["error_code"]):
+                peer.gateway.figures.api(FETCH).refused(row["error_code"])
+        if self._size:
+            peer.service.charge("fetch", self._size)
+            try:
+                peer.service.check_debt("fetch")
+            except Throttled as error:
+                peer.gateway.figures.api(FETCH).throttled(error.retry_after_ms)
+                return Later(self._held_back(error.retry_after_ms / 1_000))
+        return self._fields()
+
+    async def rest(self) -> Fields:
+        """Read what is not in memory, or wait for what is not there yet, until there is an answer to be given."""
+        chain = self._peer.namespace.chain
+        poll = LongPoll(chain, min(max(self._asked["max_wait"], 0), FETCH_WAIT_MS_MAX))
+        if chain.age_s() > POLL_S_MAX:
+            await chain.refresh()  # rights and topics are those of now
+        while True:
+            seen = chain.state.seq
+            is_enough = self.look()
+            if self._misses:
+                await together(*(self._bring(miss) for miss in self._misses))
+            elif is_enough or not await poll.more(seen):
+                answer = self.give()
+                return await answer.answer if isinstance(answer, Later) else self._fields()
+            else:
+                self._brought.clear()
+
+    async def _bring(self, miss: _Miss) -> None:
+        """Have a batch that is not in memory read, with what follows it."""
+        reading = self._shelf.read(miss.topic, miss.place, miss.offset)
+        try:
+            found: _Read = await (reading if not tracing.is_on() else _traced(reading, miss))
+        except HeadwaterError as error:
+            found = error
+        self._brought[miss.place, miss.offset] = found
+
+    async def _held_back(self, seconds: float) -> Fields:
+        await self._peer.gateway.clock.sleep(seconds)
+        return self._fields()
+
+    def _fields(self) -> Fields:
+        if self._session is None:
+            return {"responses": self._responses}
+        return {"session_id": self._session.id, "responses": self._session.news(self._responses)}
 
 
-async def _traced(reading: Coroutine[Any, Any, Shelved | None], wanted: _Wanted, offset: int) -> Shelved | None:
+async def _traced(reading: Coroutine[Any, Any, Shelved | None], miss: _Miss) -> Shelved | None:
     """As ``reading``, with a span: a poll that finds nothing, or finds all in memory, has no story."""
-    topic = wanted.topic.name
     with tracing.span(
-        f"fetch {topic}",
+        f"fetch {miss.topic}",
         "SERVER",
         messaging__system=tracing.SYSTEM,
         messaging__operation__name="fetch",
         messaging__operation__type="receive",
-        messaging__destination__name=topic,
-        messaging__destination__partition__id=str(wanted.partition),
-        messaging__headwater__offset=offset,
+        messaging__destination__name=miss.topic,
+        messaging__destination__partition__id=str(miss.place[1]),
+        messaging__headwater__offset=miss.offset,
     ):
         return await reading
-
-
-async def _pay(peer: Peer, size: int) -> None:
-    """Charge what was read, and hold back a client that has read more than it may."""
-    if not size:
-        return
-    peer.service.charge("fetch", size)
-    try:
-        peer.service.check_debt("fetch")
-    except Throttled as error:
-        peer.gateway.figures.api(FETCH).throttled(error.retry_after_ms)
-        await peer.gateway.clock.sleep(error.retry_after_ms / 1_000)
 
 
 APIS: Final = {1: Api(*schema.versions(1), fetch)}

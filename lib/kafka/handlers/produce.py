@@ -59,7 +59,7 @@ class _Part:
     nbytes: int = 0
 
 
-async def produce(peer: Peer, request: Request) -> Answer:
+def produce(peer: Peer, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
     """Append. With ``acks=0`` nobody hears of it."""
     asked = request.fields
     if asked["acks"] not in (-1, 0, 1):
@@ -75,15 +75,41 @@ async def produce(peer: Peer, request: Request) -> Answer:
                 peer.gateway.figures.api(PRODUCE).refused(part.answer["error_code"])
     if not wanted:
         return None if asked["acks"] == 0 else answers
-    await _paid(peer, sum([part.nbytes for part in wanted]))
-    sending = [_sending(peer, tid, group) for group in _groups(wanted)]
+    try:
+        peer.service.pay("produce", sum([part.nbytes for part in wanted]))
+    except Throttled as error:
+        return _held_back(peer, request, answers, wanted, error)
+    return _begin(peer, request, answers, wanted)
+
+
+async def _held_back(peer: Peer, request: Request, answers: Fields, wanted: list[_Part], error: Throttled) -> Answer:
+    """Begin when the bytes can be paid for: Kafka holds clients back, it does not refuse them."""
+    nbytes = sum([part.nbytes for part in wanted])
+    while True:
+        peer.gateway.figures.api(PRODUCE).throttled(error.retry_after_ms)
+        await peer.gateway.clock.sleep(error.retry_after_ms / 1_000)
+        try:
+            peer.service.pay("produce", nbytes)
+            break
+        except Throttled as again:
+            error = again
+    answer = _begin(peer, request, answers, wanted)
+    return await answer if isinstance(answer, Coroutine) else answer
+
+
+async def _in_turn(peer: Peer, answer: Callable[[], Answer]) -> Answer:
+    """Until an append has begun the writer does not know of it, and the next request must come behind it."""
+    await peer.gateway.clock.sleep(0)
+    return answer()
+
+
+def _begin(peer: Peer, request: Request, answers: Fields, wanted: list[_Part]) -> Answer | Coroutine[Any, Any, Answer]:
+    """Put the intents of what is wanted into the writer's queue."""
+    asked = request.fields
+    sending = [_sending(peer, asked["transactional_id"], group) for group in _groups(wanted)]
     span = _span(request, wanted) if tracing.is_on() else None
     with tracing.within(span.context) if span is not None else nullcontext():
         begun = [each.begin() for each in sending]
-    if None in begun:
-        # Until it has begun the writer does not know of it, and the next request must come behind it.
-        await peer.gateway.clock.sleep(0)
-
     before, peer.appending = peer.appending, asyncio.get_running_loop().create_future()
     done = peer.appending
 
@@ -99,6 +125,9 @@ async def produce(peer: Peer, request: Request) -> Answer:
 
     if asked["acks"] == 0:
         peer.gateway.keep(finished())
+    if None in begun:
+        return _in_turn(peer, lambda: Later(finished()) if asked["acks"] else None)
+    if asked["acks"] == 0:
         return None
     if len(begun) != 1 or begun[0] is None:
         return Later(finished())
@@ -193,17 +222,6 @@ def _groups(parts: list[_Part]) -> list[list[_Part]]:
         found.setdefault(part.append.batch.producer_id if part.transactional else -1, []).append(part)
     size = INTENT_APPENDS_MAX
     return [group[at : at + size] for group in found.values() for at in range(0, len(group), size)]
-
-
-async def _paid(peer: Peer, nbytes: int) -> None:
-    """Pay for the bytes, or wait until that can be done: Kafka holds clients back, it does not refuse them."""
-    while True:
-        try:
-            peer.service.pay("produce", nbytes)
-            return
-        except Throttled as error:
-            peer.gateway.figures.api(PRODUCE).throttled(error.retry_after_ms)
-            await peer.gateway.clock.sleep(error.retry_after_ms / 1_000)
 
 
 def _refused(asked: Fields, code: ErrorCode) -> Fields:
