@@ -1,10 +1,10 @@
 """The APIs by number: which versions are served, and who answers.
 
 A handler is called in the order of the connection's requests; what must not happen out of order (an append) it does
-before it returns, and what takes long it returns as ``Later``. One that is a plain function costs no task; it may return
-a coroutine instead of an answer, for which the requests behind it wait, as for a handler that is one. Errors of one
-topic, partition or group go into the answer; a ``HeadwaterError`` that escapes becomes the answer's own error code if it
-has one.
+before it returns, and what takes long it returns as ``Later``. One that is a plain function costs no task; it may
+return a coroutine instead of an answer, for which the requests behind it wait, as for a handler that is one. Errors of
+one topic, partition or group go into the answer; a ``HeadwaterError`` that escapes becomes the answer's own error code
+if it has one.
 """
 
 from __future__ import annotations
