@@ -1,12 +1,13 @@
 """``bench kafka``: librdkafka through a gateway, beside a server that only parses, checks CRCs and keeps the bytes.
 
 The servers run in processes of their own; figures are per CPU second that the server used, since the client needs a
-core, too, and shares its caches. ``ratio_to_ceiling`` is bytes per CPU second of the gateway on the memory store beside
-those of ``kafka_ceiling``, the worst of all record sizes; ``tansu`` is a peer, where it is installed. Latencies are
-those of an S3 Standard profile (a PUT takes 60 ms at the median, 220 at the 99th percentile) in front of the memory
-store: from ``produce`` to the delivery report, and from ``produce`` to a consumer on another connection; with the
-gateway's default linger and with one that is longer than most PUTs. DESIGN 19 says why the first of them cannot end
-within half a linger and a PUT.
+core, too, and shares its caches. A cold fetch reads from the store; a warm one finds all in the gateway's cache,
+which is made large enough for it. ``ratio_to_ceiling`` is bytes per CPU second of the gateway on the memory store
+beside those of ``kafka_ceiling``, the worst of all record sizes; ``tansu`` is a peer, where it is installed.
+Latencies are those of an S3 Standard profile (a PUT takes 60 ms at the median, 220 at the 99th percentile) in front
+of the memory store: from ``produce`` to the delivery report, and from ``produce`` to a consumer on another
+connection; with the gateway's default linger and with one that is longer than most PUTs. DESIGN 19 says why the first
+of them cannot end within half a linger and a PUT.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from headwater.bench.slow import SlowStore
 from headwater.clock import SystemClock, stopwatch_s, system_entropy
 from headwater.kafka.loop import run
 from headwater.kafka.shelf import INTEREST_S
+from headwater.limits import KAFKA_CACHE_BYTES, MIB
 from headwater.sim.latency import PROFILES
 from headwater.store import open_store
 
@@ -52,7 +54,7 @@ def bench(mib: int = 256, seconds: float = 10.0, peer: str = "") -> dict[str, An
         ceiling = _throughput(server, mib)
     stores = {}
     for name in STORES:
-        with bucket(name) as url, _gateway(url) as server:
+        with bucket(name) as url, _gateway(url, cache_mib=2 * mib) as server:
             stores[name] = _throughput(server, mib)
     tansu: Any = f"not installed: {kafka_peer.INSTALL}"
     if program:
@@ -266,15 +268,17 @@ def _rss_mib(pid: int) -> int:
 # -- the servers --------------------------------------------------------------------------------------------
 
 
-def _gateway(store: str, profile: str = "zero", linger_ms: int = LINGERS_MS[0]) -> AbstractContextManager[Server]:
-    return running("headwater.bench.kafka", store, profile, str(linger_ms))
+def _gateway(
+    store: str, profile: str = "zero", linger_ms: int = LINGERS_MS[0], cache_mib: int = KAFKA_CACHE_BYTES // MIB
+) -> AbstractContextManager[Server]:
+    return running("headwater.bench.kafka", store, profile, str(linger_ms), str(cache_mib))
 
 
 def _ceiling() -> AbstractContextManager[Server]:
     return running("headwater.bench.kafka_ceiling")
 
 
-async def _serve(url: str, profile: str, linger_ms: float) -> None:
+async def _serve(url: str, profile: str, linger_ms: float, cache_mib: int) -> None:
     from headwater.kafka.gateway import Gateway, Listener, Settings, serve
     from headwater.store.base import ObjectStore
 
@@ -286,7 +290,7 @@ async def _serve(url: str, profile: str, linger_ms: float) -> None:
     async with gateway:
         namespace = await gateway.namespace("default")
         await namespace.create_topic("latency", PARTITIONS)
-    settings = Settings(auto_create=True, linger_ms=linger_ms)
+    settings = Settings(auto_create=True, linger_ms=linger_ms, cache_bytes=cache_mib * MIB)
     gateway = Gateway(store, [Listener(port=0)], settings, clock=clock)
 
     def ready(running: Gateway) -> None:
@@ -297,4 +301,4 @@ async def _serve(url: str, profile: str, linger_ms: float) -> None:
 
 
 if __name__ == "__main__":
-    run(_serve(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+    run(_serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))

@@ -62,7 +62,7 @@ class Shelf:
         self._bytes_max = bytes_max
         self._places: dict[Place, list[Shelved]] = {}
         self._used: OrderedDict[tuple[int, int, int], Shelved] = OrderedDict()  # by place and base
-        self._reading: dict[Place, asyncio.Task[None]] = {}
+        self._reading: dict[Place, asyncio.Task[list[Shelved]]] = {}
         self._read_s: dict[Place, float] = {}  # when somebody last asked for the end of a partition
 
     def find(self, place: Place, offset: int) -> Shelved | None:
@@ -110,8 +110,9 @@ class Shelf:
             reading = asyncio.get_running_loop().create_task(self._read(topic, place, offset))
             self._reading[place] = reading
             reading.add_done_callback(lambda _: self._reading.pop(place, None))
-        await asyncio.shield(reading)
-        return self.peek(place, offset)
+        brought = await asyncio.shield(reading)
+        # Where there is no room for all that came, what was asked for may be gone from here already.
+        return self.peek(place, offset) or next((each for each in brought if each.base <= offset < each.end), None)
 
     def peek(self, place: Place, offset: int) -> Shelved | None:
         """As ``find``, for who counts its hits itself: it may look more than once."""
@@ -125,19 +126,23 @@ class Shelf:
         self._used.move_to_end((*place, found.base))
         return found
 
-    async def _read(self, topic: str, place: Place, offset: int) -> None:
+    async def _read(self, topic: str, place: Place, offset: int) -> list[Shelved]:
         fetched = await self.namespace.reader.fetch(
             topic, place[1], offset, bytes_max=KAFKA_READ_AHEAD_BYTES, fresh=False
         )
         position = offset
+        brought = []
         for chunk in fetched.chunks:
             if chunk.base > position:
-                self._put(place, _gap(position, chunk.base))
+                brought.append(_gap(position, chunk.base))
             data = chunk.kafka2() if chunk.codec == "kafka2" else await asyncio.to_thread(chunk.kafka2)
-            self._put(place, Shelved.of(chunk.base, chunk.end, (data,)))
+            brought.append(Shelved.of(chunk.base, chunk.end, (data,)))
             position = max(position, chunk.end)
         if fetched.next_offset > position:
-            self._put(place, _gap(position, fetched.next_offset))
+            brought.append(_gap(position, fetched.next_offset))
+        for each in brought:
+            self._put(place, each)
+        return brought
 
     def _put(self, place: Place, shelved: Shelved) -> None:
         held = self._places.setdefault(place, [])

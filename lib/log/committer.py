@@ -194,7 +194,7 @@ class Committer:
                         break
                     self.waits()
                 try:
-                    head.piece = await asyncio.shield(head.ready)
+                    head.piece = head.ready.result() if head.ready.done() else await head.ready
                 except HeadwaterError as error:
                     self._pop()
                     self._fail([head], error)

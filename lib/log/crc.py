@@ -7,6 +7,7 @@ Castagnoli polynomial, with the powers' multiplications in tables. Cost: 2 to 5 
 
 from __future__ import annotations
 
+from array import array
 from functools import lru_cache
 from typing import Final
 
@@ -27,7 +28,7 @@ def combined(first: int, second: int, second_bytes: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _mover(place: int) -> tuple[list[int], ...]:
+def _mover(place: int) -> tuple[array[int], ...]:
     """What moving past ``2**place`` bytes makes of each value of each of a CRC's four bytes, the lowest first.
 
     Cost: about 0.5 ms, once.
@@ -41,7 +42,7 @@ def _mover(place: int) -> tuple[list[int], ...]:
         for bit in range(8):
             moved = _times(power, 1 << (8 * byte + bit))
             table += [known ^ moved for known in table]
-        tables.append(table)
+        tables.append(array("L", table))  # a list's numbers would lie all over the memory
     return tuple(tables)
 
 

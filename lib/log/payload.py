@@ -46,11 +46,12 @@ def assemble(
 
     ``tip``, the newest manifest that their writer knows now, is written into every intent that has none yet.
     """
-    payload_bytes = sum(piece.size for piece in pieces)
+    payload_bytes = sum([piece.size for piece in pieces])
     # Positions have at most as many digits as the largest object; so this header is at least as long as the real one.
-    widest = build(_placed(pieces, tip, OBJECT_BYTES_MAX))
-    base = frame.payload_base(msgspec.json.encode(widest))
-    header = build(_placed(pieces, tip, base))
+    header = build(_placed(pieces, tip, OBJECT_BYTES_MAX))
+    base = frame.payload_base(msgspec.json.encode(header))
+    if payload_bytes:
+        header = build(_placed(pieces, tip, base))
     parts: list[Buffer] = [encode(header, payload_bytes, base)]
     for piece in pieces:
         parts.extend(piece.parts)

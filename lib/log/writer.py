@@ -10,6 +10,7 @@ I2: an intent goes to the committer's manifest only after every byte that it nam
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,7 @@ class _Pack:
     stored: asyncio.Future[tuple[str, int]] | None = None  # key, payload base
     closing: asyncio.TimerHandle | None = None  # while it waits for company
     closes_now: bool = False
+    waits: bool = False  # for an upload to end: as many as may be are under way
 
 
 class Writer:
@@ -232,11 +234,16 @@ class Writer:
             piece = Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
             return self.committer.submit(piece, caller=caller, told=told)
         # Manifests follow one another, so what the next one cannot carry would wait for round trip after round trip.
-        # Segments are stored side by side, and the next manifest names them all. One for many small appends may fill up
-        # for as long as a commit may wait for company.
-        ready = self._staged(intent, data, tip, header_bytes, linger_s=self.options.linger_ms / 1_000 if small else 0.0)
+        # Segments are stored side by side, and the next manifest names them all.
+        ready = self._staged(intent, data, tip, header_bytes)
         piece = Piece(intent=intent, header_bytes=header_bytes, tip=tip)
-        return self.committer.submit(piece, ready, caller=caller, told=told)
+        waiting = self.committer.submit(piece, ready, caller=caller, told=told)
+        self._close_in(self.options.linger_ms / 1_000 if small or self._expects_others() else 0.0)
+        return waiting
+
+    def _expects_others(self) -> bool:
+        """Whether callers that are known may come soon: a segment costs the same however much is in it."""
+        return 0 < self.company.awaited_s(self.chain.clock.elapsed_s()) < math.inf
 
     async def drain(self) -> None:
         """Return when no upload and no commit is in flight (R10)."""
@@ -261,16 +268,16 @@ class Writer:
             chunks = [_chunk(append) for append in batches]
             staged = self._staged(Intent(id="staged", tip=0, appends=chunks), [b.batch.data for b in batches], None, 0)
             staged.add_done_callback(unheard)
+            self._close_in(0.0)
             return (await staged).intent.appends
         finally:
             self._leave(size)
 
     def _staged(
-        self, intent: Intent, data: Sequence[Buffer], tip: int | None, header_bytes: int, *, linger_s: float = 0.0
+        self, intent: Intent, data: Sequence[Buffer], tip: int | None, header_bytes: int
     ) -> asyncio.Future[Piece]:
-        """The intent with its bytes in segments, once they are stored there. The last of them waits for company."""
+        """The intent with its bytes in segments, once they are stored there. The last of them is still to be closed."""
         places = [self._add_to_pack(part) for part in data]
-        self._close_in(linger_s)
         packs = [each.stored for each in {id(pack): pack for pack, _ in places}.values() if each.stored is not None]
         stored: asyncio.Future[Any] = packs[0] if len(packs) == 1 else asyncio.gather(*packs)
         ready: asyncio.Future[Piece] = asyncio.get_running_loop().create_future()
@@ -289,7 +296,7 @@ class Writer:
 
     def _add_to_pack(self, part: Buffer) -> tuple[_Pack, int]:
         if self._pack.size and self._pack.size + len(part) > self.options.segment_bytes_target:
-            self._close_pack()
+            self._send_off()
         pack, pos = self._pack, self._pack.size
         if pack.stored is None:
             pack.stored = asyncio.get_running_loop().create_future()
@@ -310,15 +317,26 @@ class Writer:
             loop.call_soon(self._close_pack, pack)
 
     def _close_pack(self, pack: _Pack | None = None) -> None:
-        """Send off the open pack, if there is one and it is this one."""
-        if not self._pack.size or pack not in (None, self._pack):
-            return
+        """Send off the open pack, if it is this one, as soon as an upload may begin: until then it fills."""
+        if self._pack.size and pack in (None, self._pack):
+            if len(self._uploads) < self.options.uploads_max:
+                self._send_off()
+            else:
+                self._pack.waits = True
+
+    def _send_off(self) -> None:
+        """Close the open pack and upload it."""
         pack, self._pack = self._pack, _Pack()
         if pack.closing is not None:
             pack.closing.cancel()
         task = asyncio.get_running_loop().create_task(self._upload(pack), name="headwater-upload")
         self._uploads.add(task)
-        task.add_done_callback(self._uploads.discard)
+        task.add_done_callback(self._uploaded)
+
+    def _uploaded(self, task: asyncio.Task[None]) -> None:
+        self._uploads.discard(task)
+        if self._pack.waits:
+            self._close_pack()
 
     async def _upload(self, pack: _Pack) -> None:
         assert pack.stored is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -667,6 +668,44 @@ def test_small_appends_that_no_manifest_takes_at_once_share_segments_for_a_linge
         assert {"put": 1, "put_if_absent": 2} == {kind: pen.store.calls[kind] for kind in ("put", "put_if_absent")}
 
     with_pen(main, Options(linger_ms=25))
+
+
+def test_large_appends_share_a_segment_while_somebody_may_still_come() -> None:
+    async def main(pen: Pen) -> None:
+        async def call(caller: str, fill: int) -> Outcome:
+            return await pen.writer.commit(
+                [Append(topic=1, partition=0, batch=blob(size=2_000, fill=fill))], caller=caller
+            )
+
+        await call("a", 0)
+        await call("b", 1)
+        assert 2 == pen.store.calls["put"], "nobody else was known, or had just been answered"
+        start_s = pen.parts.clock.elapsed_s()
+        first = asyncio.ensure_future(call("a", 2))
+        await sim_loop().sleep(0.015)
+        assert 2 == pen.store.calls["put"], "b had its answer just now"
+        await asyncio.gather(first, call("b", 3))
+        assert 3 == pen.store.calls["put"]
+        assert 0.015 == pytest.approx(pen.parts.clock.elapsed_s() - start_s)
+        assert [0, 1, 2, 3] == await pen.log()
+
+    with_pen(main, replace(SMALL, linger_ms=20))
+
+
+def test_what_no_upload_can_take_yet_shares_a_segment() -> None:
+    """Each large append waited for a turn of its own: eight clients with five of 1 MB each got 110 MB/s, not 170."""
+
+    async def main(pen: Pen) -> None:
+        pen.store.always["put"] = slow(sim_loop(), 1.0)
+        waiting = []
+        for i in range(8):
+            waiting.append(pen.later(2_000, fill=i))
+            await sim_loop().sleep(0.01)
+        await asyncio.gather(*waiting)
+        assert 2 + 2 == pen.store.calls["put"], "two at once, and the others as full as may be"
+        assert list(range(8)) == await pen.log()
+
+    with_pen(main, Options(uploads_max=2, inline_bytes_max=1_000, segment_bytes_target=8_000))
 
 
 def test_an_empty_segment_that_was_to_be_closed_does_not_stay_open_for_ever() -> None:

@@ -1,0 +1,182 @@
+"""Fetch: at once what is in memory, several partitions at a time what is not, and each error where it belongs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kio.schema.errors import ErrorCode
+
+from headwater.errors import Unavailable
+from headwater.kafka import connection
+from headwater.kafka.gateway import Gateway, Settings
+from headwater.kafka.model import Fields, Later, Peer, Request
+from headwater.log import kafka2
+from headwater.log.options import Options
+from headwater.sim.latency import Profile
+from headwater.sim.loop import sim_loop
+from tests.kafka.helpers_peer import ask, handled, peer, whole
+from tests.kafka.test_kafka_produce import batch
+from tests.log.helpers import memory, network, opened, simulate
+
+PRODUCE, FETCH = 0, 1
+GET_S = 0.03
+SLOW = Profile("slow gets", put=(0, 0), get=(1_000 * GET_S, 1_000 * GET_S), list=(0, 0))
+
+
+def asked(partitions: dict[int, int], **fields: Any) -> Fields:
+    rows = [
+        {"partition": index, "fetch_offset": offset, "partition_max_bytes": 1 << 20, "current_leader_epoch": -1}
+        for index, offset in partitions.items()
+    ]
+    known = {"max_wait": 0, "min_bytes": 0, "max_bytes": 1 << 20, "session_id": 0, "session_epoch": -1, "rack_id": ""}
+    topics = [{"topic": "orders", "topic_id": bytes(16), "partitions": rows}]
+    return {**known, "topics": topics, "forgotten_topics_data": [], **fields}
+
+
+def found(answer: Fields | None) -> dict[int, tuple[ErrorCode, list[int]]]:
+    """By partition: its error, and the base offsets of its batches."""
+    assert answer is not None
+    return {
+        row["partition_index"]: (
+            ErrorCode(row["error_code"]),
+            [header.base_offset for header in kafka2.headers_of(data)] if (data := b"".join(row["records"])) else [],
+        )
+        for topic in answer["responses"]
+        for row in topic["partitions"]
+    }
+
+
+async def fetched(reader: Peer, partitions: dict[int, int], **fields: Any) -> dict[int, tuple[ErrorCode, list[int]]]:
+    request = Request(api=FETCH, version=12, correlation=1, client="test", fields=asked(partitions, **fields))
+    return found(await whole(await handled(reader, request)))
+
+
+async def written(store: Any, partitions: int, batches: int = 1) -> None:
+    """One record in each batch of each partition, in segments: no manifest carries them."""
+    namespace = await opened(store, options=Options(inline_bytes_max=0))
+    await namespace.create_topic("orders", partitions=partitions)
+    writer = peer(namespace)
+    for index in range(partitions):
+        for _ in range(batches):
+            topic = {"name": "orders", "partition_data": [{"index": index, "records": batch(-1, -1)}]}
+            await ask(writer, PRODUCE, 9, acks=-1, timeout=1_000, topic_data=[topic])
+    await namespace.close()
+
+
+@pytest.mark.parametrize(("partitions", "rounds"), [(1, 1), (8, 1), (9, 2), (20, 3)])
+def test_what_is_not_in_memory_is_read_for_several_partitions_at_a_time(partitions: int, rounds: int) -> None:
+    """A consumer of a hundred partitions that begins anew waited for a hundred requests to the bucket in a row."""
+
+    async def main() -> None:
+        bucket = network()
+        await written(bucket, partitions)
+        namespace = await opened(network(bucket.bucket, profile=SLOW))
+        reader = peer(namespace)
+        start_s = sim_loop().time()
+        assert dict.fromkeys(range(partitions), (ErrorCode.none, [0])) == await fetched(
+            reader, dict.fromkeys(range(partitions), 0)
+        )
+        assert rounds * GET_S == pytest.approx(sim_loop().time() - start_s)
+
+    simulate(main())
+
+
+def test_what_is_in_memory_is_answered_at_once_and_what_is_not_later() -> None:
+    async def main() -> None:
+        store = memory()
+        await written(store, 2)
+        reader = peer(await opened(store))
+        await fetched(reader, {0: 0})
+        shelf = reader.gateway.shelf(reader.namespace)
+        before = shelf.hits, shelf.misses
+        for partitions, fields, is_there in (
+            ({0: 0}, {}, True),
+            ({0: 0}, {"min_bytes": 1 << 20, "max_wait": 100}, False),
+            ({0: 1}, {"min_bytes": 1, "max_wait": 100}, False),
+            ({0: 0, 1: 0}, {}, False),
+            ({0: 9}, {"min_bytes": 1, "max_wait": 100}, True),
+        ):
+            request = Request(api=FETCH, version=12, correlation=1, client="test", fields=asked(partitions, **fields))
+            answer = await handled(reader, request)
+            assert is_there == isinstance(answer, dict), (partitions, fields)
+            await whole(answer)
+        assert (3, 1) == (shelf.hits - before[0], shelf.misses - before[1]), "each answer's batches count once"
+
+    simulate(main())
+
+
+def test_a_shelf_without_room_serves_every_partition_nonetheless() -> None:
+    async def main() -> None:
+        store = memory()
+        await written(store, 20, batches=2)
+        namespace = await opened(store)
+        gateway = Gateway(store, (), Settings(node_id=1, cache_bytes=1), clock=namespace.chain.clock)
+        reader = peer(namespace, gateway=gateway)
+        answer = await fetched(reader, dict.fromkeys(range(20), 0))
+        assert {(ErrorCode.none, 0)} == {(code, bases[0]) for code, bases in answer.values()}
+
+    simulate(main())
+
+
+def test_a_partition_that_cannot_be_read_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        store = memory()
+        await written(store, 3)
+        reader = peer(await opened(store))
+        shelf = reader.gateway.shelf(reader.namespace)
+        read = shelf.read
+
+        async def broken(topic: str, place: tuple[int, int], offset: int) -> Any:
+            if place[1] == 1:
+                raise Unavailable("503 Slow Down, planted.")
+            return await read(topic, place, offset)
+
+        monkeypatch.setattr(shelf, "read", broken)
+        assert {
+            0: (ErrorCode.none, [0]),
+            1: (ErrorCode.kafka_storage_error, []),
+            2: (ErrorCode.none, [0]),
+        } == await fetched(reader, {0: 0, 1: 0, 2: 0}, min_bytes=1 << 20, max_wait=60_000)
+
+    simulate(main())
+
+
+def test_a_reader_at_the_end_hears_of_what_comes() -> None:
+    async def main() -> None:
+        store = memory()
+        await written(store, 1)
+        namespace = await opened(store)
+        reader = peer(namespace)
+        request = Request(
+            api=FETCH,
+            version=12,
+            correlation=1,
+            client="test",
+            fields=asked({0: 1}, min_bytes=1, max_wait=60_000),
+        )
+        answer = await handled(reader, request)
+        assert isinstance(answer, Later)
+        waiting = asyncio.ensure_future(whole(answer))
+        await sim_loop().sleep(1.0)
+        assert not waiting.done()
+        topic = {"name": "orders", "partition_data": [{"index": 0, "records": batch(-1, -1)}]}
+        await ask(reader, PRODUCE, 9, acks=-1, timeout=1_000, topic_data=[topic])
+        assert {0: (ErrorCode.none, [1])} == found(await waiting)
+
+    simulate(main())
+
+
+@given(sizes=st.lists(st.integers(0, 40_000), max_size=40), most=st.integers(1_000, 100_000))
+def test_an_answer_goes_to_the_socket_in_pieces_that_are_all_of_it(sizes: list[int], most: int) -> None:
+    parts: list[Any] = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+    pieces = connection._pieces(parts, most)
+    assert b"".join(parts) == b"".join(b"".join(piece) for piece in pieces)
+    if sum(sizes) > connection.JOINED_BYTES_MAX:
+        assert max(sum(map(len, piece)) for piece in pieces) <= most
+        large = {id(part) for part in parts if len(part) > connection.JOINED_BYTES_MAX}
+        shared = {id(view.obj) for piece in pieces for view in piece if isinstance(view, memoryview)}
+        assert large <= shared, "what is large is not copied"
