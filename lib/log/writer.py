@@ -10,7 +10,6 @@ I2: an intent goes to the committer's manifest only after every byte that it nam
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -229,21 +228,17 @@ class Writer:
         intent = Intent(id=intent_id, tip=0, appends=chunks, ops=ops)
         header_bytes = check_intent(intent)
         data = [append.batch.data for append in appends]
-        small = size <= self.options.inline_bytes_max
-        if not size or (small and self.committer.has_room_inline(size)):
+        if not size or self.committer.has_room_inline(size):
             piece = Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
             return self.committer.submit(piece, caller=caller, told=told)
         # Manifests follow one another, so what the next one cannot carry would wait for round trip after round trip.
-        # Segments are stored side by side, and the next manifest names them all.
+        # Segments are stored side by side, and the next manifest names them all. One may fill up for as long as a commit
+        # may wait for company, unless the next commit waits for it.
         ready = self._staged(intent, data, tip, header_bytes)
         piece = Piece(intent=intent, header_bytes=header_bytes, tip=tip)
         waiting = self.committer.submit(piece, ready, caller=caller, told=told)
-        self._close_in(self.options.linger_ms / 1_000 if small or self._expects_others() else 0.0)
+        self._close_in(self.options.linger_ms / 1_000)
         return waiting
-
-    def _expects_others(self) -> bool:
-        """Whether callers that are known may come soon: a segment costs the same however much is in it."""
-        return 0 < self.company.awaited_s(self.chain.clock.elapsed_s()) < math.inf
 
     async def drain(self) -> None:
         """Return when no upload and no commit is in flight (R10)."""
