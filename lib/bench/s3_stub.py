@@ -1,18 +1,20 @@
 """A bucket in this process, spoken to over HTTP as S3 is: enough of it for a benchmark's fresh processes.
 
-GET (whole and ranges), HEAD, PUT with ``If-None-Match: *``, and ListObjectsV2, over a ``MemoryStore``. Signatures
-are not looked at. What it costs is not part of what is measured: it runs in another process than the one measured.
+GET (whole and ranges), HEAD, PUT with ``If-None-Match: *``, DeleteObjects, and ListObjectsV2, over a ``MemoryStore``.
+Signatures are not looked at. What it costs is not part of what is measured: it runs in another process than the one
+measured.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 from aiohttp import web
 
@@ -91,8 +93,8 @@ class _List:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         query = request.query
-        if request.method != "GET":  # DeleteObjects of the probe: nothing stays to be deleted in a benchmark
-            return web.Response(body=b'<?xml version="1.0"?><DeleteResult/>', content_type="application/xml")
+        if request.method == "POST":
+            return await self._deleted(request)
         limit = int(query.get("max-keys", "1000"))
         after = query.get("continuation-token") or query.get("start-after", "")
         found = [s async for s in self.store.list(query.get("prefix", ""), start_after=after, limit=limit + 1)]
@@ -107,6 +109,14 @@ class _List:
             f'<?xml version="1.0"?><ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>'
             f"<KeyCount>{len(found)}</KeyCount>{token}{rows}</ListBucketResult>"
         )
+        return web.Response(body=text.encode(), content_type="application/xml")
+
+    async def _deleted(self, request: web.Request) -> web.Response:
+        """DeleteObjects."""
+        names = [unescape(name) for name in re.findall("<Key>(.*?)</Key>", await request.text())]
+        await self.store.delete(names)
+        rows = "".join(f"<Deleted><Key>{escape(name)}</Key></Deleted>" for name in names)
+        text = f'<?xml version="1.0"?><DeleteResult>{rows}</DeleteResult>'
         return web.Response(body=text.encode(), content_type="application/xml")
 
 

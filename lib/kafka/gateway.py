@@ -9,6 +9,7 @@ stored byte is read once, and namespaces share nothing but the process.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import traceback
@@ -133,14 +134,19 @@ class Gateway:
             for each in self.listening:
                 listener = each.listener
                 await self.namespace(listener.namespace)
-                each.server = await loop.create_server(
-                    self._accepting(each),
-                    listener.host,
-                    listener.port,
-                    ssl=listener.tls,
-                    backlog=1024,
-                    ssl_handshake_timeout=KAFKA_SLOW_S if listener.tls else None,
-                )
+                try:
+                    each.server = await loop.create_server(
+                        self._accepting(each),
+                        listener.host,
+                        listener.port,
+                        ssl=listener.tls,
+                        backlog=1024,
+                        ssl_handshake_timeout=KAFKA_SLOW_S if listener.tls else None,
+                    )
+                except OSError as error:
+                    number = error.errno or 0
+                    why = os.strerror(number) if number > 0 else error.strerror  # below 0: a name is not known
+                    raise OSError(number, f"{listener.name} on {listener.host} port {listener.port}: {why}") from error
                 port = each.server.sockets[0].getsockname()[1]
                 each.address = Address(host=listener.host, port=port)
         except BaseException:

@@ -232,8 +232,8 @@ class Writer:
             piece = Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
             return self.committer.submit(piece, caller=caller, told=told)
         # Manifests follow one another, so what the next one cannot carry would wait for round trip after round trip.
-        # Segments are stored side by side, and the next manifest names them all. One may fill up for as long as a commit
-        # may wait for company, unless the next commit waits for it.
+        # Segments are stored side by side, and the next manifest names them all. One may fill up for as long as a
+        # commit may wait for company, unless the next commit waits for it.
         ready = self._staged(intent, data, tip, header_bytes)
         piece = Piece(intent=intent, header_bytes=header_bytes, tip=tip)
         waiting = self.committer.submit(piece, ready, caller=caller, told=told)

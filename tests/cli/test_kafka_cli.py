@@ -73,9 +73,10 @@ def test_who_listens_everywhere_is_told_to_say_where_that_is(store: Path) -> Non
 
 def test_an_address_that_is_taken_is_an_error_and_no_traceback(hw: Headwater) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ran = hw("kafka", "--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--json")
+        port = taken.getsockname()[1]
+        ran = hw("kafka", "--listen", "127.0.0.1:0", "--listen", f"b=127.0.0.1:{port}", "--json")
     assert 1 == ran.code
-    assert "Cannot listen" in ran.error["message"]
+    assert f"Cannot listen: b on 127.0.0.1 port {port}: Address already in use." == ran.error["message"]
 
 
 @pytest.mark.parametrize(
