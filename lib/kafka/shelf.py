@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headwater.limits import KAFKA_READ_AHEAD_BYTES
+from headwater.limits import KAFKA_READ_AHEAD_BYTES, KIB
 from headwater.log import kafka2
 from headwater.log.namespace import Namespace
 from headwater.types import Buffer
@@ -45,6 +45,7 @@ Place = tuple[int, int]  # topic id, partition
 
 
 FOLLOWED_MAX = 1 << 16  # partitions whose readers are remembered
+COPIED_BYTES_MAX = 16 * KIB  # of batches in one part: less costs more to carry in parts than to copy
 INTEREST_S = 5.0  # a partition that nobody asked for this long has no reader who waits for its end
 
 
@@ -90,7 +91,7 @@ class Shelf:
         To be called in the fold of the commit: those who wait for it look here as soon as they are woken.
         """
         if self._read_s.get(place, -INTEREST_S) > self.namespace.chain.clock.elapsed_s() - INTEREST_S:
-            self._put(place, Shelved.of(base, end, kafka2.rebased(_own(data), base)))
+            self._put(place, _placed(base, end, data))
 
     def follow(self, place: Place) -> None:
         """Somebody has read all of this partition and waits for more."""
@@ -135,8 +136,10 @@ class Shelf:
         for chunk in fetched.chunks:
             if chunk.base > position:
                 brought.append(_gap(position, chunk.base))
-            data = chunk.kafka2() if chunk.codec == "kafka2" else await asyncio.to_thread(chunk.kafka2)
-            brought.append(Shelved.of(chunk.base, chunk.end, (data,)))
+            if chunk.codec == "kafka2":
+                brought.append(_placed(chunk.base, chunk.end, chunk.data))
+            else:
+                brought.append(Shelved.of(chunk.base, chunk.end, (await asyncio.to_thread(chunk.kafka2),)))
             position = max(position, chunk.end)
         if fetched.next_offset > position:
             brought.append(_gap(position, fetched.next_offset))
@@ -178,8 +181,10 @@ def _gap(start: int, end: int) -> Shelved:
     return Shelved.of(start, end, (kafka2.passage(start, end),))
 
 
-def _own(data: Buffer) -> Buffer:
-    """``data`` as it lies in the request that brought it, unless that would keep far more of the request alive."""
+def _placed(base: int, end: int, data: Buffer) -> Shelved:
+    """Batches from ``base`` on. They stay where they lie, unless they are small or keep far more memory than theirs."""
+    if len(data) <= COPIED_BYTES_MAX:
+        return Shelved.of(base, end, (kafka2.with_base_offset(data, base),))
     if isinstance(data, memoryview) and memoryview(data.obj).nbytes > 2 * data.nbytes:
-        return bytes(data)
-    return data
+        data = bytes(data)
+    return Shelved.of(base, end, kafka2.rebased(data, base))

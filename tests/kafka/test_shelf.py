@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pyarrow as pa
 import pytest
 
 from headwater.kafka.shelf import Shelf, Shelved
 from headwater.log import kafka2
-from headwater.log.batch import encode_kafka2
+from headwater.log.batch import batch_of_kafka2, encode_kafka2
 from headwater.log.codec_schema import TIMESTAMP
 from headwater.log.namespace import Namespace
 from headwater.store.memory import MemoryStore
 
 
-def batch(count: int = 3) -> bytes:
-    rows = {"timestamp": pa.array(range(count)).cast(TIMESTAMP), "value": [b"x" * 100] * count}
+def batch(count: int = 3, value_bytes: int = 20_000) -> bytes:
+    rng = random.Random(1)
+    rows = {
+        "timestamp": pa.array(range(count)).cast(TIMESTAMP),
+        "value": [rng.randbytes(value_bytes) for _ in range(count)],
+    }
     return bytes(encode_kafka2(pa.table(rows)))
 
 
@@ -43,6 +48,26 @@ def test_a_small_part_of_a_large_request_does_not_keep_all_of_it(around: float, 
             assert data == found.data
             request[len(data) - 1] ^= 1
             assert is_copied == (data == found.data)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("value_bytes", "parts"), [(100, 1), (20_000, 2)])
+def test_small_batches_are_one_part_however_they_came(value_bytes: int, parts: int) -> None:
+    """A megabyte of single records in two parts each took longer to carry than to copy."""
+
+    async def main() -> None:
+        async with await Namespace.open(MemoryStore()) as space:
+            await space.create_topic("t", partitions=1)
+            await space.append("t", 0, batch_of_kafka2(batch(3, value_bytes)))
+            shelf = Shelf(space, 1 << 20)
+            read = await shelf.read("t", (1, 0), 1)
+            shelf.follow((1, 0))
+            shelf.offer((1, 0), 3, 6, batch(3, value_bytes))
+            offered = shelf.find((1, 0), 4)
+            assert read is not None and offered is not None
+            assert (parts, parts) == (len(read.parts), len(offered.parts))
+            assert [0, 3] == [kafka2.headers_of(each.data)[0].base_offset for each in (read, offered)]
 
     asyncio.run(main())
 
