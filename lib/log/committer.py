@@ -68,7 +68,7 @@ class Committer:
         self._queue: deque[Pending] = deque()
         self._queued_bytes = 0
         self._queued_inline = 0  # of those, the bytes that are to ride in a manifest
-        self.waits: Callable[[], object] = _nothing  # called when the next intent's bytes are awaited
+        self.waits: Callable[[asyncio.Future[Piece]], object] = _nothing  # told of the next intent, if it is not ready
         self._came = asyncio.Event()
         self._waiting: dict[str, Pending] = {}
         self._pending_of_others: dict[str, list[Intent]] = {}
@@ -192,7 +192,7 @@ class Committer:
                 if not head.ready.done():
                     if group:
                         break
-                    self.waits()
+                    self.waits(head.ready)
                 try:
                     head.piece = head.ready.result() if head.ready.done() else await head.ready
                 except HeadwaterError as error:
@@ -519,5 +519,5 @@ def located(intent: Intent, key: str) -> Intent:
     )
 
 
-def _nothing() -> None:
+def _nothing(_: object) -> None:
     pass

@@ -51,6 +51,7 @@ class _Pack:
     closing: asyncio.TimerHandle | None = None  # while it waits for company
     closes_now: bool = False
     waits: bool = False  # for an upload to end: as many as may be are under way
+    intents: set[asyncio.Future[Piece]] = field(default_factory=set)  # of which it holds the last bytes
 
 
 class Writer:
@@ -62,7 +63,7 @@ class Writer:
         self.options = committer.options
         self.company = committer.company
         self._pack = _Pack()
-        committer.waits = self._close_pack
+        committer.waits = self._awaited
         self._segments = 0  # stored so far
         self._uploads: set[asyncio.Task[None]] = set()
         self._upload_slots = asyncio.Semaphore(self.options.uploads_max)
@@ -287,7 +288,13 @@ class Writer:
                 ready.set_result(_placed(intent, places, tip, header_bytes))
 
         stored.add_done_callback(done)
+        self._pack.intents.add(ready)
         return ready
+
+    def _awaited(self, ready: asyncio.Future[Piece]) -> None:
+        """The next commit waits for this intent: its segment fills no longer."""
+        if ready in self._pack.intents:
+            self._close_pack()
 
     def _add_to_pack(self, part: Buffer) -> tuple[_Pack, int]:
         if self._pack.size and self._pack.size + len(part) > self.options.segment_bytes_target:

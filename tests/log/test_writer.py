@@ -747,6 +747,20 @@ def test_a_segment_that_the_next_commit_waits_for_fills_up_no_longer() -> None:
     with_pen(main, Options(linger_ms=1_000))
 
 
+def test_a_commit_that_waits_for_one_segment_lets_the_next_one_fill() -> None:
+    async def main(pen: Pen) -> None:
+        pen.store.always["put"] = slow(sim_loop(), 0.060)
+        waiting = []
+        for i, pause_s in enumerate((0.010, 0.045, 0.010, 0.0)):
+            waiting.append(pen.later(2_000, fill=i))
+            await sim_loop().sleep(pause_s)
+        await asyncio.gather(*waiting)
+        assert 3 == pen.store.calls["put"], "the last two share one, though a commit waits for that of the second"
+        assert list(range(4)) == await pen.log()
+
+    with_pen(main, Options(linger_ms=20, inline_bytes_max=1_000))
+
+
 def test_after_drain_nothing_is_in_flight() -> None:
     async def main(pen: Pen) -> None:
         pen.store.always = {kind: slow(sim_loop(), 0.3) for kind in ("put", "put_if_absent", "get", "list")}
