@@ -751,7 +751,7 @@ def test_a_commit_that_waits_for_one_segment_lets_the_next_one_fill() -> None:
     async def main(pen: Pen) -> None:
         pen.store.always["put"] = slow(sim_loop(), 0.060)
         waiting = []
-        for i, pause_s in enumerate((0.010, 0.045, 0.010, 0.0)):
+        for i, pause_s in enumerate((0.030, 0.045, 0.015, 0.0)):
             waiting.append(pen.later(2_000, fill=i))
             await sim_loop().sleep(pause_s)
         await asyncio.gather(*waiting)
