@@ -14,6 +14,7 @@ from headwater.log.operations import Operation
 from headwater.log.state import Topic
 
 NO_UUID: Final = bytes(16)
+UNKNOWN: Final = (ErrorCode.unknown_topic_or_partition, ErrorCode.unknown_topic_id)  # as far as this process knows
 LEADER_EPOCH: Final = 0  # there is one leader for ever: whichever gateway is asked
 
 

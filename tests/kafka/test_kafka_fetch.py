@@ -43,7 +43,9 @@ def found(answer: Fields | None) -> dict[int, tuple[ErrorCode, list[int]]]:
     return {
         row["partition_index"]: (
             ErrorCode(row["error_code"]),
-            [header.base_offset for header in kafka2.headers_of(data)] if (data := b"".join(row["records"])) else [],
+            [header.base_offset for header in kafka2.headers_of(data)]
+            if (data := b"".join(row.get("records", ())))
+            else [],
         )
         for topic in answer["responses"]
         for row in topic["partitions"]
@@ -141,6 +143,17 @@ def test_a_partition_that_cannot_be_read_fails_alone(monkeypatch: pytest.MonkeyP
             1: (ErrorCode.kafka_storage_error, []),
             2: (ErrorCode.none, [0]),
         } == await fetched(reader, {0: 0, 1: 0, 2: 0}, min_bytes=1 << 20, max_wait=60_000)
+
+    simulate(main())
+
+
+def test_what_another_gateway_has_just_made_is_looked_for_before_it_is_denied() -> None:
+    async def main() -> None:
+        store = memory()
+        here = await opened(store)
+        await written(store, 2)
+        assert {0: (ErrorCode.none, [0]), 1: (ErrorCode.none, [0])} == await fetched(peer(here), {0: 0, 1: 0})
+        assert {7: (ErrorCode.unknown_topic_or_partition, [])} == await fetched(peer(here), {7: 0})
 
     simulate(main())
 

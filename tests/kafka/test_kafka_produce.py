@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kio.schema.errors import ErrorCode
 
-from headwater.errors import Indeterminate
+from headwater.errors import Indeterminate, Unavailable
 from headwater.kafka.model import Later, Peer, Request, Soon
 from headwater.log import kafka2
 from headwater.log.namespace import Namespace
@@ -130,6 +130,41 @@ def test_an_unknown_topic_or_partition_is_an_error_of_its_own() -> None:
         assert [(0, ErrorCode.unknown_topic_or_partition, -1)] == codes(answer)
         answer = await handled(known, wanted({9: batch(-1, -1)}))
         assert [(9, ErrorCode.unknown_topic_or_partition, -1)] == codes(answer)
+
+    asyncio.run(main())
+
+
+def test_what_another_gateway_has_just_made_is_looked_for_before_it_is_denied() -> None:
+    """A gateway that nobody asked for metadata denied a topic for ever, which Metadata elsewhere said was led by it."""
+
+    async def main() -> None:
+        store = MemoryStore()
+        here, there = await Namespace.open(store, "default"), await Namespace.open(store, "default")
+        await there.create_topic("orders", partitions=1)
+        known = peer(here)
+        assert [(0, ErrorCode.none, 0)] == codes(await (await begun(known, wanted({0: batch(-1, -1)}))))
+        await there.add_partitions("orders", 2)
+        answer = await (await begun(known, wanted({0: batch(-1, -1), 1: batch(-1, -1)})))
+        assert [(0, ErrorCode.none, 1), (1, ErrorCode.none, 0)] == codes(answer)
+        await here.close()
+        await there.close()
+
+    asyncio.run(main())
+
+
+def test_a_store_that_cannot_be_asked_denies_no_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        namespace, known, _ = await opened()
+
+        async def away() -> Any:
+            raise Unavailable("503 Slow Down, planted.")
+
+        monkeypatch.setattr(namespace, "refresh", away)
+        answer = await handled(known, wanted({0: batch(-1, -1)}, topic="nowhere"))
+        assert [(0, ErrorCode.not_enough_replicas, -1)] == codes(answer)
+        answer = await (await begun(known, wanted({0: batch(-1, -1), 9: batch(-1, -1)})))
+        assert [(0, ErrorCode.none, 0), (9, ErrorCode.not_enough_replicas, -1)] == codes(answer)
+        await namespace.close()
 
     asyncio.run(main())
 

@@ -23,7 +23,7 @@ from headwater.kafka.figures import FETCH
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.nearby import point, preferred
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
-from headwater.kafka.names import LEADER_EPOCH, topic_for
+from headwater.kafka.names import LEADER_EPOCH, UNKNOWN, topic_for
 from headwater.kafka.sessions import Session
 from headwater.kafka.shelf import Place, Shelved
 from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX, KAFKA_FETCH_READS_MAX
@@ -54,7 +54,7 @@ def fetch(peer: Peer, request: Request) -> Answer:
     if session is not None:
         asked = {**asked, "topics": session.topics()}
     reading = _Reading(peer, asked, session)
-    if peer.namespace.chain.age_s() <= POLL_S_MAX and reading.look():
+    if peer.namespace.chain.age_s() <= POLL_S_MAX and reading.look() and not reading.is_denied:
         return reading.give()
     return Later(reading.rest())
 
@@ -73,12 +73,13 @@ class _Reading:
         self._size = 0  # bytes of records in it
         self._hits = 0  # of those batches the ones that were in memory
         self._failed = False  # whether it has an error to tell
+        self.is_denied = False  # whether a topic or a partition is not known here
 
     def look(self) -> bool:
         """Make the answer as of now; whether it is one to be given."""
         peer, asked = self._peer, self._asked
         left = min(max(asked["max_bytes"], 0), KAFKA_FETCH_BYTES_MAX)
-        self._size, self._hits, self._failed, self._misses = 0, 0, False, []
+        self._size, self._hits, self._failed, self.is_denied, self._misses = 0, 0, False, False, []
         away = preferred(peer, asked)
         self._responses = responses = []
         for wanted in asked["topics"]:
@@ -94,6 +95,7 @@ class _Reading:
                     left -= self._partition(topic, each, row, left)
                 if row["error_code"]:
                     self._failed = True
+                    self.is_denied |= row["error_code"] in UNKNOWN
             responses.append({"topic": wanted["topic"], "topic_id": wanted["topic_id"], "partitions": rows})
         return not self._misses and (self._failed or self._size >= max(asked["min_bytes"], 0))
 
@@ -160,7 +162,7 @@ class _Reading:
         """Read what is not in memory, or wait for what is not there yet, until there is an answer to be given."""
         chain = self._peer.namespace.chain
         poll = LongPoll(chain, min(max(self._asked["max_wait"], 0), FETCH_WAIT_MS_MAX))
-        if chain.age_s() > POLL_S_MAX:
+        if chain.age_s() > POLL_S_MAX or self.is_denied:
             await chain.refresh()  # rights and topics are those of now
         while True:
             seen = chain.state.seq

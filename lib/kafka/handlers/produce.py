@@ -30,7 +30,7 @@ from headwater.kafka.errors import code_of
 from headwater.kafka.figures import PRODUCE
 from headwater.kafka.handlers import Api
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request, Soon
-from headwater.kafka.names import topic_for
+from headwater.kafka.names import UNKNOWN, topic_for
 from headwater.limits import INTENT_APPENDS_MAX, TRACE_HEADER_BYTES_MAX
 from headwater.log import kafka2
 from headwater.log import operations as ops
@@ -68,6 +68,29 @@ def produce(peer: Peer, request: Request) -> Answer | Coroutine[Any, Any, Answer
     if tid and not peer.service.may("write", "transactional_id", tid):
         return _refused(asked, ErrorCode.transactional_id_authorization_failed)
     answers, parts = _read(peer, asked)
+    if any(part.answer["error_code"] in UNKNOWN for part in parts):
+        return _looked_again(peer, request)
+    return _judged(peer, request, answers, parts)
+
+
+async def _looked_again(peer: Peer, request: Request) -> Answer:
+    """A topic, or a partition, that is not known here may have been made at another gateway just now."""
+    code: ErrorCode | None = None
+    try:
+        await peer.namespace.refresh()
+    except HeadwaterError as error:
+        code = code_of(error)
+    answers, parts = _read(peer, request.fields)
+    for part in parts:
+        if code is not None and part.answer["error_code"] in UNKNOWN:
+            part.answer["error_code"] = code
+    answer = _judged(peer, request, answers, parts)
+    return await answer if isinstance(answer, Coroutine) else answer
+
+
+def _judged(peer: Peer, request: Request, answers: Fields, parts: list[_Part]) -> Answer | Coroutine[Any, Any, Answer]:
+    """Begin with what there is nothing to be said against."""
+    asked = request.fields
     wanted = [part for part in parts if part.append is not None]
     if len(wanted) < len(parts):
         for part in parts:
