@@ -78,7 +78,7 @@ class Fleet:
         self._read: dict[str, Card | None] = {}  # by key; None: no card of ours
         self._others: tuple[Card, ...] = ()
         self._places: dict[tuple[str, str, Node], Places] = {}
-        self._renewed_s = self._looked_s = float("-inf")
+        self._renewed_s = self._looked_s = self._alert_until_s = float("-inf")
         self._looking: asyncio.Task[None] | None = None
         self._is_troubled = False
 
@@ -91,6 +91,7 @@ class Fleet:
         """Show the card, and look who is there. A store that cannot be reached is tried again later."""
         self._card = card
         self._key = f"{FOLDER}{card.node}-{fresh_name(self._rng, NONCE_BITS)}"
+        self._be_alert()
         await self._trying(self._renew)
         await self.look()
 
@@ -103,12 +104,18 @@ class Fleet:
             await self._trying(lambda: self._store.delete([self._key]))
 
     async def keep(self) -> None:
-        """Renew the card as long as somebody may read it, until the task is cancelled."""
+        """Renew the card as long as somebody may read it, until the task is cancelled.
+
+        A gateway that is alone renews nothing, so those who look rarely would not meet: who has just come, or has seen
+        others come or go, shows itself and looks around until every other one has looked, too.
+        """
         while True:
             await self._clock.sleep(KAFKA_CARD_RENEW_S)
-            if self._others:
+            now_s = self._clock.elapsed_s()
+            is_alert = now_s < self._alert_until_s
+            if self._others or is_alert:
                 await self._trying(self._renew)
-            if self._clock.elapsed_s() - self._looked_s >= KAFKA_LONELY_LOOK_S:
+            if is_alert or now_s - self._looked_s >= KAFKA_LONELY_LOOK_S:
                 await self.look()
 
     async def look(self) -> None:
@@ -191,6 +198,10 @@ class Fleet:
                 )
         self._others = others
         self._places.clear()
+        self._be_alert()
+
+    def _be_alert(self) -> None:
+        self._alert_until_s = self._clock.elapsed_s() + KAFKA_LONELY_LOOK_S + 2 * KAFKA_CARD_RENEW_S
 
     def _looked(self, _: object) -> None:
         self._looking = None

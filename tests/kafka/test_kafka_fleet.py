@@ -105,6 +105,47 @@ def test_who_was_alone_shows_itself_as_soon_as_it_sees_another() -> None:
     simulate(main())
 
 
+@pytest.mark.parametrize("apart_s", [0.0, 1.0, 17.0, 45.0, 600.0, 631.0])
+def test_gateways_find_each_other_though_no_client_asks(apart_s: float) -> None:
+    """Those that were alone when the other looked renewed no card, and were dead for each other from then on."""
+
+    async def main() -> None:
+        store, clock = network(), SimClock(sim_loop())
+        fleets = [a_fleet(store, 1), a_fleet(store, 2)]
+        keeping = []
+        for number, fleet in enumerate(fleets):
+            await fleet.enter(card(1 + number))
+            keeping.append(sim_loop().create_task(fleet.keep()))
+            await clock.sleep(apart_s if number == 0 else 0.0)
+        for _ in range(5):
+            await clock.sleep(KAFKA_LONELY_LOOK_S + 3 * KAFKA_CARD_RENEW_S)
+            assert ([2], [1]) == (nodes_of(fleets[0]), nodes_of(fleets[1]))
+        for task in keeping:
+            task.cancel()
+
+    simulate(main())
+
+
+def test_gateways_find_each_other_again_after_one_stood_still() -> None:
+    async def main() -> None:
+        store, clock = network(), SimClock(sim_loop())
+        one, two = a_fleet(store, 1), a_fleet(store, 2)
+        await one.enter(card(1))
+        await two.enter(card(2))
+        keeping = [sim_loop().create_task(fleet.keep()) for fleet in (one, two)]
+        await clock.sleep(DEAD_S)
+        keeping[1].cancel()  # the second one is not given the processor for a while
+        await clock.sleep(10 * DEAD_S)
+        assert [] == nodes_of(one)
+        keeping[1] = sim_loop().create_task(two.keep())
+        await clock.sleep(2 * KAFKA_LONELY_LOOK_S)
+        assert ([2], [1]) == (nodes_of(one), nodes_of(two))
+        for task in keeping:
+            task.cancel()
+
+    simulate(main())
+
+
 @pytest.mark.parametrize(("others", "asking", "most"), [(0, False, 1), (0, True, 12), (1, False, 13), (1, True, 24)])
 def test_it_costs_so_many_requests_a_minute(others: int, asking: bool, most: int) -> None:
     async def main() -> None:
