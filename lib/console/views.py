@@ -196,7 +196,9 @@ def lag_history(state: State, group: Group, commits: Sequence[Commit]) -> list[t
         for number, part in enumerate(state.topics[topic].partitions)
         if number in group.offsets[topic]
     }
-    stood = {(topic, number): at.offset for topic, places in group.offsets.items() for number, at in places.items()}
+    stood = {
+        (topic, number): max(0, at.offset) for topic, places in group.offsets.items() for number, at in places.items()
+    }
     found = []
     for commit in commits:
         found.append((commit.seq, sum(max(0, end - stood[place]) for place, end in ends.items() if place in stood)))

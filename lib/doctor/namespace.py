@@ -104,7 +104,7 @@ def _lost(state: State) -> Iterator[tuple[str, str, int]]:
             if known is None:
                 continue
             for number, committed in places.items():
-                if number < len(known.partitions) and committed.offset < known.partitions[number].start:
+                if number < len(known.partitions) and 0 <= committed.offset < known.partitions[number].start:
                     yield group.name, known.name, number
 
 

@@ -187,5 +187,5 @@ def _behind(group: Group, topic: Topic, number: int) -> tuple[int, int, int]:
     if share is not None:
         return share.start, partition.stable_end, share_lag(share, partition)
     known, end = group.offsets.get(topic.id, {}).get(number), partition.stable_end
-    committed = -1 if known is None else known.offset
+    committed = -1 if known is None else max(-1, known.offset)
     return committed, end, max(0, end - max(committed, partition.start))

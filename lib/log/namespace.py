@@ -264,6 +264,7 @@ class Namespace:
             for topic, places in (found.offsets if found else {}).items()
             if topic in state.topics
             for partition, committed in places.items()
+            if committed.offset >= 0
         }
 
     async def offsets_op(

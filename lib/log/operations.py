@@ -25,7 +25,7 @@ from headwater.limits import (
     SUBSCRIBED_MAX,
     TOPIC_NAME_MAX,
 )
-from headwater.log.operations_base import Count, MemberId, Name, Op, OrNone, Positive, TopicName
+from headwater.log.operations_base import Count, MemberId, Name, Op, OrNone, Position, Positive, TopicName
 from headwater.log.operations_shares import (
     AlterGroup,
     ClaimShare,
@@ -171,11 +171,15 @@ class ExpireReserve(Op, frozen=True):
 
 
 class OffsetEntry(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The next offset that a group will read of a partition, with the client's metadata."""
+    """The next offset that a group will read of a partition, with the client's metadata.
+
+    Kafka's clients may commit -1 or -2, too: whoever reads next begins at the end, or at the start, or as its own rule
+    says. It is kept for them; to everybody else the group has committed nothing there.
+    """
 
     topic: Count
     partition: Count
-    offset: Count
+    offset: Position
     metadata: Metadata = ""
     leader_epoch: OrNone = -1
 

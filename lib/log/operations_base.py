@@ -10,6 +10,7 @@ from headwater.limits import NAME_BYTES_MAX, TOPIC_NAME_MAX
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**62)]
 Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**62)]
+Position: TypeAlias = Annotated[int, Meta(ge=-2, le=2**62)]
 OrNone: TypeAlias = Annotated[int, Meta(ge=-1, le=2**62)]
 Name: TypeAlias = Annotated[str, Meta(max_length=NAME_BYTES_MAX)]
 MemberId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_BYTES_MAX)]

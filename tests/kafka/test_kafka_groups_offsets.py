@@ -27,7 +27,7 @@ from tests.kafka.helpers_kafka_groups import (
     Place,
 )
 from tests.kafka.helpers_peer import ask
-from tests.log.helpers import simulate
+from tests.log.helpers import blob, simulate
 
 
 def places(peer: Peer, version: int, offsets: dict[str, dict[int, int]], **more: Any) -> list[Fields]:
@@ -112,11 +112,31 @@ def test_metadata_and_leader_epoch_are_kept() -> None:
     simulate(main())
 
 
+@pytest.mark.parametrize("version", [2, 5, 9])
+def test_a_client_may_commit_that_a_group_begins_anew(version: int) -> None:
+    """kafkajs, whose offset was out of range, commits -2 or -1, and was refused: its consumer was dead for good."""
+
+    async def main() -> None:
+        place = Place()
+        one = await place.gateway(t=3)
+        await one.namespace.append("t", 0, blob(count=4))
+        assert [E.none] * 3 == await commit(one, {"t": {0: -2, 1: -1, 2: 7}}, version)
+        two = await place.gateway()
+        assert [-2, -1, 7] == offsets_in(await fetch(two, {"t": [0, 1, 2]}, version))
+        assert {("t", 2): 7} == {tp: found.offset for tp, found in (await two.namespace.committed("g")).items()}
+        lags = {lag.partition: (lag.committed, lag.lag) for lag in await Service(two.namespace).lag("g")}
+        assert {0: (-1, 4), 1: (-1, 0), 2: (7, 0)} == lags
+        assert [E.none] == await commit(one, {"t": {0: 3}}, version)
+        assert [3] == offsets_in(await fetch(two, {"t": [0]}, version))
+
+    simulate(main())
+
+
 def test_each_partition_has_a_code_of_its_own() -> None:
     async def main() -> None:
         place = Place()
         one = await place.gateway(t=2)
-        wanted = {"t": {0: 5, 2: 1, -1: 1, 1: -1}, "none": {0: 1}}
+        wanted = {"t": {0: 5, 2: 1, -1: 1, 1: -3}, "none": {0: 1}}
         bad = [E.unknown_topic_or_partition] * 2 + [E.invalid_request]
         assert [E.none, *bad, E.unknown_topic_or_partition] == await commit(one, wanted, 9)
         assert [E.none, *bad, E.unknown_topic_id] == await commit(one, wanted, 10)

@@ -32,6 +32,7 @@ from headwater.log.state import Group, Member, State, Topic
 from headwater.log.state.groups import pending_offsets
 from headwater.log.surely import commit_surely
 
+OFFSET_MIN: Final = -2  # the start, and -1 the end: kafkajs commits them for a group that is to begin anew
 OFFSET_MAX: Final = 2**62  # what the log's own integers can carry
 TOPIC_ERRORS: Final = {"Forbidden": ErrorCode.topic_authorization_failed}
 
@@ -176,7 +177,7 @@ def _part(peer: Peer, request: Request, topic: Topic | None, asked: Fields) -> _
         code = ErrorCode.unknown_topic_or_partition
     elif len(metadata) > METADATA_BYTES_MAX:
         code = ErrorCode.offset_metadata_too_large
-    elif not 0 <= offset <= OFFSET_MAX:
+    elif not OFFSET_MIN <= offset <= OFFSET_MAX:
         code = ErrorCode.invalid_request
     elif not _owns(peer.namespace.state, request, topic.id, index):
         code = ErrorCode.stale_member_epoch
