@@ -37,7 +37,7 @@ def test_kafkajs_writes_and_reads(kafka: Any) -> None:
     )
     assert 0 == done.returncode, done.stderr
     values = sorted([*(f"v{n}" for n in range(50)), "commit", "late commit"])
-    expected = {"created": True, "values": values, "groups": ["js"]}
+    expected = {"created": True, "values": values, "reset": ["-2", "-2"], "again": "0", "groups": ["js", "lost"]}
     assert expected == json.loads(done.stdout)
 
 

@@ -1,6 +1,22 @@
 // kafkajs against a gateway: node kafkajs.js BOOTSTRAP. Prints one JSON line of what it saw.
 const { Kafka, logLevel } = require('kafkajs')
 
+// A reader beyond the end commits that it begins anew, and does so.
+async function readsAgain(kafka) {
+  const consumer = kafka.consumer({ groupId: 'lost' })
+  await consumer.connect()
+  await consumer.subscribe({ topics: ['js'], fromBeginning: true })
+  const crashed = new Promise((_, reject) => consumer.on('consumer.crash', ({ payload }) => reject(payload.error)))
+  const found = new Promise((resolve) => {
+    consumer.run({ eachMessage: async ({ partition, message }) => partition === 0 && resolve(message.offset) })
+    consumer.seek({ topic: 'js', partition: 0, offset: '1000000' })
+  })
+  const late = new Promise((_, reject) => setTimeout(() => reject(new Error('nothing is read again')), 20000).unref())
+  const first = await Promise.race([found, crashed, late])
+  await consumer.disconnect()
+  return first
+}
+
 async function main(bootstrap) {
   const kafka = new Kafka({ brokers: [bootstrap], logLevel: logLevel.NOTHING })
   const admin = kafka.admin()
@@ -39,11 +55,16 @@ async function main(bootstrap) {
     await transaction[end]()
     await new Promise((resolve) => setTimeout(resolve, 500))
   }
-  setTimeout(() => console.error('the reader is stuck behind an aborted transaction') || process.exit(1), 20000).unref()
+  const stuck = setTimeout(() => console.error('the reader is stuck behind an aborted transaction') || process.exit(1), 20000)
   await arrived
+  clearTimeout(stuck)
+  await consumer.stop()
+  await admin.resetOffsets({ groupId: 'js', topic: 'js', earliest: true })
+  const reset = (await admin.fetchOffsets({ groupId: 'js', topics: ['js'] }))[0].partitions.map((each) => each.offset)
+  const again = await readsAgain(kafka)
   const groups = (await admin.listGroups()).groups.map((group) => group.groupId)
   await Promise.all([consumer, producer, transactional, admin].map((each) => each.disconnect()))
-  console.log(JSON.stringify({ created, values: values.sort(), groups }))
+  console.log(JSON.stringify({ created, values: values.sort(), reset, again, groups }))
 }
 
 main(process.argv[2]).catch((error) => {
