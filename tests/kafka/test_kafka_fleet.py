@@ -258,14 +258,40 @@ def test_a_gateway_that_goes_leaves_only_its_own_places() -> None:
     assert before == {place: Places(nodes).leader(place, "").id for place in reversed(places)}
 
 
+@pytest.mark.parametrize("partitions", [1, 2, 3, 6, 12, 25, 100])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_partitions_of_a_topic_are_spread_evenly_and_few_move_when_a_gateway_goes(
+    partitions: int, count: int
+) -> None:
+    """Of twelve partitions one of three gateways led six, by mere chance."""
+    nodes = [Node(number, f"h{number}", 1) for number in range(count + 1)]
+    moved = own = 0
+    for topic in range(40):
+        before, after = (
+            [each.id for (each,) in Places(there).replicas(f"ns/{topic}", partitions, "")]
+            for there in (nodes, nodes[1:])
+        )
+        assert max(Counter(before).values()) <= -(-partitions // (count + 1))
+        moved += sum(a != b for a, b in zip(before, after, strict=True))
+        own += before.count(0)
+    assert own <= moved <= 3 * own
+
+
+def test_what_clients_say_of_their_zone_is_not_remembered() -> None:
+    places = Places([Node(1, "a", 1, "eu-1a"), Node(2, "b", 1, "eu-1b")])
+    found = [places.replicas("ns/1", 4, f"no-{number}") for number in range(100)]
+    assert all(each is found[0] for each in found)
+    assert 1 == len(places._spread)
+    assert 6 == len(places.replicas("ns/1", 6, "")), "as many as there are by now"
+
+
 def test_clients_are_led_by_their_own_zone_and_every_zone_has_a_replica() -> None:
     nodes = [Node(1, "a", 1, "eu-1a"), Node(2, "b", 1, "eu-1a"), Node(3, "c", 1, "eu-1b")]
     places = Places(nodes)
-    for number in range(50):
-        for zone, ids in (("eu-1a", {1, 2}), ("eu-1b", {3}), ("eu-1c", {1, 2, 3}), ("", {1, 2, 3})):
-            found = places.replicas(f"p{number}", zone)
-            assert found[0].id in ids
-            assert ["eu-1a", "eu-1b"] == sorted(node.zone for node in found)
+    for zone, ids in (("eu-1a", {1, 2}), ("eu-1b", {3}), ("eu-1c", {1, 2, 3}), ("", {1, 2, 3})):
+        found = places.replicas("ns/1", 50, zone)
+        assert ids == {leader.id for leader, *_ in found}
+        assert all(["eu-1a", "eu-1b"] == sorted(node.zone for node in each) for each in found)
     assert {1, 2} == {places.leader(f"p{number}", "eu-1a").id for number in range(50)}
 
 

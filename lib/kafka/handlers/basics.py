@@ -13,7 +13,7 @@ from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.kafka import schema
 from headwater.kafka.errors import code_of
 from headwater.kafka.handlers import Api, table
-from headwater.kafka.handlers.nearby import partition_place, places_of, zone_of
+from headwater.kafka.handlers.nearby import places_of, replicas_of, zone_of
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.names import LEADER_EPOCH, NO_UUID, cluster_id, topic_by_uuid, topic_uuid
 from headwater.kafka.rights import NOT_ASKED, operations_of
@@ -173,15 +173,12 @@ def _topic_metadata(peer: Peer, found: Topic, request: Request) -> Fields:
 
 
 def _described(peer: Peer, found: Topic, request: Request, *, with_operations: bool) -> Fields:
-    places, zone = places_of(peer), zone_of(peer, request)
+    replicas = replicas_of(peer, places_of(peer), found, zone_of(peer, request))
     return {
         "name": found.name,
         "topic_id": topic_uuid(peer.namespace, found.id),
         "is_internal": found.name.startswith(INTERNAL),
-        "partitions": [
-            _partition(number, [node.id for node in places.replicas(partition_place(peer, found.id, number), zone)])
-            for number in range(len(found.partitions))
-        ],
+        "partitions": [_partition(number, [node.id for node in nodes]) for number, nodes in enumerate(replicas)],
         "topic_authorized_operations": operations_of(peer, "topic", found.name, wanted=with_operations),
     }
 

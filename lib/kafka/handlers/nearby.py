@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from headwater.kafka.model import Fields, Peer, Request
 from headwater.kafka.placing import Node, Places, zone_in
 from headwater.limits import KAFKA_CARD_DEAD_MS, KAFKA_LED_MAX
@@ -23,9 +25,9 @@ def zone_of(peer: Peer, request: Request) -> str:
     return zone_in(request.client) or peer.zone
 
 
-def partition_place(peer: Peer, topic: int, partition: int) -> str:
-    """The place of a partition among all of the bucket's."""
-    return f"{peer.namespace.name}/{topic}/{partition}"
+def replicas_of(peer: Peer, places: Places, topic: Topic, zone: str) -> Sequence[tuple[Node, ...]]:
+    """For each partition of a topic its leader for clients of ``zone``, and a gateway of each other zone."""
+    return places.replicas(f"{peer.namespace.name}/{topic.id}", len(topic.partitions), zone)
 
 
 def coordinator(peer: Peer, request: Request, key: str) -> Node:
@@ -76,6 +78,6 @@ def point(peer: Peer, places: Places, zone: str, topic: Topic, answer: Fields) -
             high_watermark=place.stable_end,
             last_stable_offset=place.stable_end,
             log_start_offset=place.start,
-            preferred_read_replica=places.leader(partition_place(peer, topic.id, number), zone).id,
+            preferred_read_replica=replicas_of(peer, places, topic, zone)[number][0].id,
             records=b"",  # librdkafka takes null for a broken answer
         )
