@@ -27,7 +27,7 @@ from headwater.sim.faults import Faults, SimStore
 from tests.kafka.helpers_peer import ask, peer
 from tests.log.helpers import SimClock, keys_under, network, opened, sim_loop, simulate
 
-METADATA, FIND, CLUSTER, FETCH, LIST_GROUPS, CREATE = 3, 10, 60, 1, 16, 19
+METADATA, FIND, CLUSTER, FETCH, LIST_GROUPS, CREATE, REASSIGN = 3, 10, 60, 1, 16, 19, 45
 DEAD_S = KAFKA_CARD_DEAD_MS / 1_000
 
 
@@ -340,6 +340,25 @@ async def two_zones(zone: str = "eu-1a") -> tuple[Namespace, Peer]:
 async def leaders(known: Peer, client: str) -> set[int]:
     answer = await ask(known, METADATA, client=client, topics=[{"name": "t"}])
     return {part["leader_id"] for part in answer["topics"][0]["partitions"]}
+
+
+def test_partitions_may_be_reassigned_to_where_metadata_says_they_are() -> None:
+    """Only to the gateway that was asked, though Metadata named another one as the replica."""
+
+    async def main() -> None:
+        _, known = await two_zones(zone="")
+        answer = await ask(known, METADATA, topics=[{"name": "t"}])
+        rows = answer["topics"][0]["partitions"]
+        assert {2} < {node for row in rows for node in row["replica_nodes"]}
+        for shift, code in ((0, E.none), (1, E.invalid_replica_assignment)):
+            wanted = [
+                {"partition_index": row["partition_index"], "replicas": [node + shift for node in row["replica_nodes"]]}
+                for row in rows
+            ]
+            found = await ask(known, REASSIGN, topics=[{"name": "t", "partitions": wanted}])
+            assert {code} == {E(row["error_code"]) for row in found["responses"][0]["partitions"]}
+
+    simulate(main())
 
 
 def test_metadata_names_all_gateways_and_leaders_near_the_client() -> None:

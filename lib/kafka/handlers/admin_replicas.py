@@ -11,6 +11,7 @@ from typing import Final
 from kio.schema.errors import ErrorCode
 
 from headwater.kafka.handlers import Api
+from headwater.kafka.handlers.nearby import places_of, replicas_of, zone_of
 from headwater.kafka.model import Fields, Peer, Request
 from headwater.log.state import State, Topic
 from headwater.upkeep.retention import bytes_at_most
@@ -110,11 +111,9 @@ async def alter_partition_reassignments(peer: Peer, request: Request) -> Fields:
         number, code, text = each["partition_index"], ErrorCode.none, ""
         if _missing(state, name, number):
             code, text = ErrorCode.unknown_topic_or_partition, "There is no such partition."
-        elif each["replicas"] == [peer.gateway.node_id]:
-            pass  # that is where it is
         elif each["replicas"] is None:
             code, text = ErrorCode.no_reassignment_in_progress, "Nothing is being reassigned."
-        else:
+        elif sorted(each["replicas"]) != _replicas(peer, request, state, name, number):
             code, text = ErrorCode.invalid_replica_assignment, "The log lies in a bucket; no broker has a part of it."
         return {"partition_index": number, "error_code": code, "error_message": text or None}
 
@@ -132,6 +131,13 @@ async def list_partition_reassignments(peer: Peer, request: Request) -> Fields:
         text = "Only who may describe the cluster sees reassignments."
         return {"error_code": ErrorCode.cluster_authorization_failed, "error_message": text, "topics": []}
     return {"error_code": ErrorCode.none, "topics": []}
+
+
+def _replicas(peer: Peer, request: Request, state: State, name: str, number: int) -> list[int]:
+    """The gateways that Metadata tells this client to have a partition, by id."""
+    topic = state.named(name)
+    assert topic is not None, "it was looked for"
+    return sorted([node.id for node in replicas_of(peer, places_of(peer), topic, zone_of(peer, request))[number]])
 
 
 def _missing(state: State, name: str, number: int) -> ErrorCode:
