@@ -267,7 +267,7 @@ class Gateway:
         self.figures.disconnects.add()
         peer = known.peer
         told = {"client": peer.host, "namespace": peer.namespace.name, "principal": peer.principal} if peer else {}
-        self.lines.say("info", "disconnect", **told, message=f"The client is let go: {why}.")
+        self.lines.say("info", "disconnect", **told, message=f"The client is let go: {why.rstrip('.')}.")
 
     def mistake(self, what: str, error: Exception) -> None:
         """An error that is no client's fault."""
