@@ -266,6 +266,7 @@ KAFKA_CACHE_BYTES = 256 * MIB  # chunks as clients get them, so that the bucket 
 KAFKA_READ_AHEAD_BYTES = 8 * MIB  # what one miss reads of a partition: 1 request to the store for many fetches
 KAFKA_FETCH_BYTES_MAX = 64 * MIB  # records of one answer, whatever the client asks for
 KAFKA_FETCH_READS_MAX = 8  # partitions of one Fetch that are read at once: with what is read ahead, 64 MiB
+KAFKA_HELD_BACK_S = 10.0  # who is over its quota waits so long: clients give up after 30 (request.timeout.ms)
 KAFKA_IDLE_S = 600.0  # a silent connection is closed, as in Kafka (connections.max.idle.ms)
 KAFKA_SLOW_S = 30.0  # a frame that has begun must grow within this
 KAFKA_CONNECTIONS_MAX = 10_000  # of one gateway; about 10 KiB each

@@ -16,12 +16,13 @@ from typing import Any, Final, TypeAlias
 from kio.schema.errors import ErrorCode
 
 from headwater import tracing
-from headwater.errors import HeadwaterError, Throttled
+from headwater.errors import HeadwaterError
 from headwater.kafka import schema
 from headwater.kafka.errors import Refusal, code_of
 from headwater.kafka.figures import FETCH
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.nearby import point, preferred
+from headwater.kafka.handlers.paying import charged, owed_ms, settled
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import LEADER_EPOCH, UNKNOWN, topic_for
 from headwater.kafka.sessions import Session
@@ -54,7 +55,8 @@ def fetch(peer: Peer, request: Request) -> Answer:
     if session is not None:
         asked = {**asked, "topics": session.topics()}
     reading = _Reading(peer, asked, session)
-    if peer.namespace.chain.age_s() <= POLL_S_MAX and reading.look() and not reading.is_denied:
+    is_free = peer.namespace.chain.age_s() <= POLL_S_MAX and not owed_ms(peer, "fetch")
+    if is_free and reading.look() and not reading.is_denied:
         return reading.give()
     return Later(reading.rest())
 
@@ -72,6 +74,7 @@ class _Reading:
         self._responses: list[Fields] = []
         self._size = 0  # bytes of records in it
         self._hits = 0  # of those batches the ones that were in memory
+        self._may_read = True  # unless the client has read more than it may
         self._failed = False  # whether it has an error to tell
         self.is_denied = False  # whether a topic or a partition is not known here
 
@@ -118,7 +121,7 @@ class _Reading:
         most: int = min(left, max(wanted["partition_max_bytes"], 0))
         parts: list[Buffer] = []
         size, position, key, shelf, brought = 0, offset, (topic.id, number), self._shelf, self._brought
-        while position < end:
+        while position < end and self._may_read:
             found: _Read = brought.get((key, position)) if brought else None
             if found is None:
                 found = shelf.peek(key, position)
@@ -142,25 +145,22 @@ class _Reading:
         self._size += size
         return size
 
-    def give(self) -> Answer:
-        """Charge what was read. A client that has read more than it may gets the answer later."""
+    def give(self, silent_ms: int = 0) -> Fields:
+        """The answer, once what was read is charged. ``silent_ms``: nothing was, and when the client may read again."""
         peer = self._peer
         self._shelf.hits += self._hits
         if self._failed:
             for row in (row for topic in self._responses for row in topic["partitions"] if row["error_code"]):
                 peer.gateway.figures.api(FETCH).refused(row["error_code"])
-        if self._size:
-            peer.service.charge("fetch", self._size)
-            try:
-                peer.service.check_debt("fetch")
-            except Throttled as error:
-                peer.gateway.figures.api(FETCH).throttled(error.retry_after_ms)
-                return Later(self._held_back(error.retry_after_ms / 1_000))
-        return self._fields()
+        found: Fields = {"throttle_time": silent_ms or charged(peer, FETCH, "fetch", self._size)}
+        if self._session is None:
+            return {**found, "responses": self._responses}
+        return {**found, "session_id": self._session.id, "responses": self._session.news(self._responses)}
 
     async def rest(self) -> Fields:
         """Read what is not in memory, or wait for what is not there yet, until there is an answer to be given."""
         chain = self._peer.namespace.chain
+        self._may_read = not (silent_ms := await settled(self._peer, "fetch"))
         poll = LongPoll(chain, min(max(self._asked["max_wait"], 0), FETCH_WAIT_MS_MAX))
         if chain.age_s() > POLL_S_MAX or self.is_denied:
             await chain.refresh()  # rights and topics are those of now
@@ -169,9 +169,8 @@ class _Reading:
             is_enough = self.look()
             if self._misses:
                 await together(*(self._bring(miss) for miss in self._misses))
-            elif is_enough or not await poll.more(seen):
-                answer = self.give()
-                return await answer.answer if isinstance(answer, Later) else self._fields()
+            elif is_enough or silent_ms or not await poll.more(seen):
+                return self.give(silent_ms)
             else:
                 self._brought.clear()
 
@@ -183,15 +182,6 @@ class _Reading:
         except HeadwaterError as error:
             found = error
         self._brought[miss.place, miss.offset] = found
-
-    async def _held_back(self, seconds: float) -> Fields:
-        await self._peer.gateway.clock.sleep(seconds)
-        return self._fields()
-
-    def _fields(self) -> Fields:
-        if self._session is None:
-            return {"responses": self._responses}
-        return {"session_id": self._session.id, "responses": self._session.news(self._responses)}
 
 
 async def _traced(reading: Coroutine[Any, Any, Shelved | None], miss: _Miss) -> Shelved | None:

@@ -15,6 +15,7 @@ intent. The epochs before are fenced by that, and what of them is still under wa
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -23,15 +24,16 @@ from typing import Any, Final
 from kio.schema.errors import ErrorCode
 
 from headwater import tracing
-from headwater.errors import Fenced, HeadwaterError, Indeterminate, InvalidRequest, Throttled, Unavailable
+from headwater.errors import Fenced, HeadwaterError, Indeterminate, InvalidRequest, Unavailable
 from headwater.kafka import schema
 from headwater.kafka.deferring import Deferring
 from headwater.kafka.errors import code_of
 from headwater.kafka.figures import PRODUCE
 from headwater.kafka.handlers import Api
+from headwater.kafka.handlers.paying import charged, owed_ms, settled
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request, Soon
 from headwater.kafka.names import UNKNOWN, topic_for
-from headwater.limits import INTENT_APPENDS_MAX, TRACE_HEADER_BYTES_MAX
+from headwater.limits import INTENT_APPENDS_MAX, KAFKA_HELD_BACK_S, TRACE_HEADER_BYTES_MAX
 from headwater.log import kafka2
 from headwater.log import operations as ops
 from headwater.log.batch import batch_of_kafka2, keyless_rows
@@ -98,26 +100,24 @@ def _judged(peer: Peer, request: Request, answers: Fields, parts: list[_Part]) -
                 peer.gateway.figures.api(PRODUCE).refused(part.answer["error_code"])
     if not wanted:
         return None if asked["acks"] == 0 else answers
-    try:
-        peer.service.pay("produce", sum([part.nbytes for part in wanted]))
-    except Throttled as error:
-        return _held_back(peer, request, answers, wanted, error)
+    if owed_ms(peer, "produce"):
+        return _held_back(peer, request, answers, wanted)
     return _begin(peer, request, answers, wanted)
 
 
-async def _held_back(peer: Peer, request: Request, answers: Fields, wanted: list[_Part], error: Throttled) -> Answer:
-    """Begin when the bytes can be paid for: Kafka holds clients back, it does not refuse them."""
-    nbytes = sum([part.nbytes for part in wanted])
-    while True:
-        peer.gateway.figures.api(PRODUCE).throttled(error.retry_after_ms)
-        await peer.gateway.clock.sleep(error.retry_after_ms / 1_000)
-        try:
-            peer.service.pay("produce", nbytes)
-            break
-        except Throttled as again:
-            error = again
-    answer = _begin(peer, request, answers, wanted)
-    return await answer if isinstance(answer, Coroutine) else answer
+async def _held_back(peer: Peer, request: Request, answers: Fields, wanted: list[_Part]) -> Answer:
+    """Begin when what was sent before is paid for; or refuse it, while the client still listens. It tries again."""
+    acks = request.fields["acks"]
+    silent_ms = await settled(peer, "produce", KAFKA_HELD_BACK_S if acks else math.inf)
+    if not silent_ms:
+        answer = _begin(peer, request, answers, wanted)
+        return await answer if isinstance(answer, Coroutine) else answer
+    for part in wanted:
+        text = f"The quota is used up for {silent_ms} ms more. Nothing was appended; send it again then."
+        part.answer.update(error_code=ErrorCode.not_enough_replicas, error_message=text)
+        peer.gateway.figures.api(PRODUCE).refused(ErrorCode.not_enough_replicas)
+    peer.gateway.figures.api(PRODUCE).throttled(silent_ms)
+    return {**answers, "throttle_time": silent_ms}
 
 
 async def _in_turn(peer: Peer, answer: Callable[[], Answer]) -> Answer:
@@ -129,6 +129,7 @@ async def _in_turn(peer: Peer, answer: Callable[[], Answer]) -> Answer:
 def _begin(peer: Peer, request: Request, answers: Fields, wanted: list[_Part]) -> Answer | Coroutine[Any, Any, Answer]:
     """Put the intents of what is wanted into the writer's queue."""
     asked = request.fields
+    answers["throttle_time"] = charged(peer, PRODUCE, "produce", sum([part.nbytes for part in wanted]))
     sending = [_sending(peer, asked["transactional_id"], group) for group in _groups(wanted)]
     span = _span(request, wanted) if tracing.is_on() else None
     with tracing.within(span.context) if span is not None else nullcontext():

@@ -16,13 +16,14 @@ from typing import Final
 
 from kio.schema.errors import ErrorCode
 
-from headwater.errors import HeadwaterError, Throttled
+from headwater.errors import HeadwaterError
 from headwater.groups.share_partition import NotAcquired
 from headwater.groups.shares import Place, Shares
 from headwater.kafka.errors import Refusal, code_of
 from headwater.kafka.figures import SHARE_FETCH
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import enter, refused
+from headwater.kafka.handlers.paying import charged
 from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import topic_for
 from headwater.kafka.share_records import extents, said_in
@@ -163,22 +164,9 @@ async def _fetched(peer: Peer, request: Request, session: ShareSession, *, is_fi
     if is_final:
         sessions.end(session)
     lock_ms = peer.namespace.shared(Shares).config(session.group).lock_ms
-    paused_ms = _pay(peer, sum(len(part) for row in rows for part in row.parts))
+    paused_ms = charged(peer, SHARE_FETCH, "fetch", sum(len(part) for row in rows for part in row.parts))
     responses = _by_topic(_answers(words, rows))
     return {"throttle_time": paused_ms, "acquisition_lock_timeout": lock_ms, "responses": responses}
-
-
-def _pay(peer: Peer, nbytes: int) -> int:
-    """Charge what was read; how long, in ms, a client that has read more than it may is to be silent."""
-    if not nbytes:
-        return 0
-    peer.service.charge("fetch", nbytes)
-    try:
-        peer.service.check_debt("fetch")
-    except Throttled as error:
-        peer.gateway.figures.api(SHARE_FETCH).throttled(error.retry_after_ms)
-        return error.retry_after_ms
-    return 0
 
 
 def _answers(words: dict[Key, HeadwaterError | None], rows: Sequence[_Row]) -> list[tuple[Key, Fields]]:
