@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from headwater import lines
-from headwater.api.messages import HttpError, Request, Response
+from headwater.api.messages import SLASH, HttpError, Request, Response
 from headwater.errors import HeadwaterError, InvalidRequest
 from headwater.limits import (
     HTTP_BODY_BYTES_MAX,
@@ -157,8 +157,11 @@ def request_of(incoming: Incoming, namespace: str) -> Request:
 def segments_of(raw_path: str) -> list[str]:
     """The parts of a path, each percent-decoded once; at least one. One slash at the end is passed over.
 
+    A slash that was encoded is ``SLASH`` in its part, and allowed in what is asked of the registry alone: files that
+    a .proto imports are subjects there.
+
     Raises:
-        InvalidRequest: a part is empty, ``.`` or ``..``, is no UTF-8, or holds a slash or a control character.
+        InvalidRequest: a part is empty, ``.`` or ``..``, is no UTF-8, or holds a backslash or a control character.
         HttpError: 414, it is too long.
     """
     if len(raw_path) > HTTP_PATH_BYTES_MAX:
@@ -168,7 +171,12 @@ def segments_of(raw_path: str) -> list[str]:
     trimmed = raw_path[1:-1] if len(raw_path) > 2 and raw_path.endswith("/") else raw_path[1:]
     if not trimmed:
         return [""]
-    return [_segment(part) for part in trimmed.split("/")]
+    found = [_segment(part) for part in trimmed.split("/")]
+    at = 2 if found[0] == "namespaces" else 0
+    beyond = at + 1 if found[at : at + 1] == ["registry"] else len(found)
+    if any(SLASH in part for part in found[:beyond]):
+        raise InvalidRequest("A part of the path holds a slash.")
+    return found
 
 
 def query_of(raw: str) -> dict[str, str]:
@@ -214,9 +222,9 @@ def _segment(part: str) -> str:
             raise InvalidRequest("The path is no UTF-8.") from error
     if part in ("", ".", ".."):
         raise InvalidRequest("The path has an empty part, or one of dots alone.")
-    if "/" in part or "\\" in part or _UNSAFE.search(part) or "\t" in part:
-        raise InvalidRequest("A part of the path holds a slash or a control character.")
-    return part
+    if "\\" in part or _UNSAFE.search(part) or "\t" in part:
+        raise InvalidRequest("A part of the path holds a backslash or a control character.")
+    return part.replace("/", SLASH)
 
 
 def _event_body(event: Mapping[str, Any]) -> bytes:

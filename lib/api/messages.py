@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from headwater.errors import HeadwaterError
 from headwater.limits import HTTP_FETCH_BYTES_MAX, HTTP_WAIT_MS_MAX
+
+SLASH: Final = "\x1f"  # in a part of a path: a slash that does not end it; no path that is taken has this character
 
 if TYPE_CHECKING:
     from headwater.api.verbs import AclRule, Verbs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from headwater.api.messages import HttpError, Route
+from headwater.api.messages import SLASH, HttpError, Route
 
 
 @dataclass(slots=True)
@@ -70,4 +70,4 @@ def _ends(node: _Node, segments: list[str], at: int) -> Iterable[_Node]:
 
 def _values(route: Route, segments: list[str]) -> dict[str, str]:
     pairs = zip(route.pattern.split("/")[1:], segments, strict=True)
-    return {name[1:-1]: value for name, value in pairs if name.startswith("{")}
+    return {name[1:-1]: value.replace(SLASH, "/") for name, value in pairs if name.startswith("{")}

@@ -43,8 +43,8 @@ def parse(text: str, referred: Mapping[str, str]) -> File:
         Refusal: 42201.
     """
     made = _file(text)
-    if not made.messages and not made.enums:
-        raise invalid_schema("it defines no message and no enum.")
+    if not made.messages and not made.enums and not made.imports:
+        raise invalid_schema("it defines no message and no enum, and imports nothing.")
     for name in made.imports:
         if name not in referred and not name.startswith(_BUILT_IN):
             raise invalid_schema(f"it imports {name[:200]!r}, which no reference names.")

@@ -155,6 +155,29 @@ def test_references_are_read_by_the_serializers(client: SchemaRegistryClient) ->
     assert {"by": {"name": "ada"}} == AvroDeserializer(client)(written, VALUE)
 
 
+def test_a_proto_may_import_files_in_folders_and_one_that_only_imports_others(client: SchemaRegistryClient) -> None:
+    """Serializers register each import under its path; a slash in it was refused, and a file without types, too."""
+    user = Schema('syntax = "proto3"; package shop; message User { string name = 1; }', "PROTOBUF")
+    client.register_schema("shop/types/user.proto", user)
+    assert ["shop/types/user.proto"] == client.get_subjects()
+    assert 1 == client.get_latest_version("shop/types/user.proto").version
+    public = Schema(
+        'syntax = "proto3"; import public "shop/types/user.proto";',
+        "PROTOBUF",
+        [SchemaReference("shop/types/user.proto", "shop/types/user.proto", 1)],
+    )
+    client.register_schema("shop/all.proto", public)
+    order = Schema(
+        'syntax = "proto3"; package shop; import "shop/all.proto"; message Order { User by = 1; }',
+        "PROTOBUF",
+        [SchemaReference("shop/all.proto", "shop/all.proto", 1)],
+    )
+    number = client.register_schema("orders-value", order)
+    assert "User by" in str(client.get_schema(number).schema_str)
+    client.register_schema("all-value", public)
+    assert [1] == client.delete_subject("orders-value")
+
+
 def test_modes_and_levels_are_set_through_the_client(client: SchemaRegistryClient) -> None:
     assert "READWRITE" == client.get_global_mode()
     client.update_global_mode("READONLY")
