@@ -1,7 +1,8 @@
 """Who is asking: one request, one principal, by one of four modes.
 
     iam     the platform has checked the signature and says who it was (function URLs with AuthType AWS_IAM)
-    token   Authorization: Bearer hw_<key>_<secret>, an API key of the namespace, stored as a hash
+    token   Authorization: Bearer hw_<key>_<secret>, an API key of the namespace, stored as a hash; or Basic, with that
+            as the password of the key or of its principal, as clients of a schema registry send it
     sigv4   Authorization: AWS4-HMAC-SHA256 …, checked here, with keys from a file; for local servers
     none    everybody is root; for local servers
 
@@ -12,6 +13,7 @@ is not decided here (``headwater.api.access``).
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -108,12 +110,12 @@ class Authenticator:
 
     def may_be_known(self, request: Request) -> bool:
         """Whether the request bears what looks like an API key: without one no namespace need be opened for it."""
-        return bool(_bearer(request)[0])
+        return bool(_shown(request)[0])
 
     # -- API keys ------------------------------------------------------------------------------------
 
     async def _by_token(self, request: Request, namespace: Namespace | None) -> Identity:
-        key, digest = _bearer(request)
+        key, digest, user = _shown(request)
         found = self._match(namespace, key, digest)
         if namespace is not None and self._must_look(namespace, known=found is not None):
             try:
@@ -121,7 +123,7 @@ class Authenticator:
             except HeadwaterError as error:
                 raise Unavailable("The credentials cannot be checked now.") from error
             found = self._match(namespace, key, digest)
-        if found is None:
+        if found is None or user not in ("", key, found.principal):
             raise Unauthorized(UNKNOWN)
         return Identity(principal=found.principal, scopes=list(found.scopes) or None)
 
@@ -262,12 +264,22 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="backslashreplace")).hexdigest()
 
 
-def _bearer(request: Request) -> tuple[str, str]:
-    """The key's id and the secret's SHA-256 in hex; of a malformed header an id that no key has."""
-    header = request.headers.get("authorization", "")
+def _shown(request: Request) -> tuple[str, str, str]:
+    """The key's id, the secret's SHA-256 in hex, and the user that it is shown for ("": for whoever it is).
+
+    Of a malformed header an id that no key has.
+    """
+    header = request.headers.get("authorization", "")[: AUTH_HEADER_BYTES_MAX + 1]
     scheme, _, token = header.partition(" ")
-    well_formed = scheme.lower() == "bearer" and len(header) <= AUTH_HEADER_BYTES_MAX
-    key, mark, secret = token.strip().removeprefix(TOKEN_PREFIX).partition("_")
-    well_formed &= token.strip().startswith(TOKEN_PREFIX) and bool(mark and secret)
-    digest = digest_of(secret[:AUTH_HEADER_BYTES_MAX])
-    return (key, digest) if well_formed else ("", digest)
+    token, user = token.strip(), ""
+    well_formed = scheme.lower() in ("bearer", "basic") and len(header) <= AUTH_HEADER_BYTES_MAX
+    if scheme.lower() == "basic":
+        try:
+            user, _, token = base64.b64decode(token, validate=True).decode().partition(":")
+        except ValueError:
+            token = ""
+        well_formed &= bool(user)
+    key, mark, secret = token.removeprefix(TOKEN_PREFIX).partition("_")
+    well_formed &= token.startswith(TOKEN_PREFIX) and bool(mark and secret)
+    digest = digest_of(secret)
+    return (key, digest, user) if well_formed else ("", digest, "")

@@ -74,12 +74,17 @@ def describe(table: tuple[Route, ...]) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "security": [{"token": []}, {"signature": []}, {}],
+        "security": [{"token": []}, {"password": []}, {"signature": []}, {}],
         "paths": paths,
         "components": {
             "schemas": schemas,
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "An API key's token"},
+                "password": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "An API key or its principal, and the key's token",
+                },
                 "signature": {
                     "type": "apiKey",
                     "in": "header",

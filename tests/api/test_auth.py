@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -118,6 +119,23 @@ def test_a_key_names_its_principal_and_its_scopes() -> None:
     simulate(main())
 
 
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize("user", ["abcd", "ann"])
+def test_a_key_is_the_password_of_itself_and_of_its_principal(user: str) -> None:
+    """As clients of a schema registry show it (``basic.auth.user.info``)."""
+
+    async def main() -> None:
+        namespace = await keyed(memory())
+        request = Request(method="GET", path="/", headers={"authorization": basic(user, f"hw_abcd_{SECRET}")})
+        assert Identity(principal="ann") == await authenticator().authenticate(request, namespace)
+        assert authenticator().may_be_known(request)
+
+    simulate(main())
+
+
 def test_a_key_that_the_service_made_is_good_until_it_is_revoked() -> None:
     async def main() -> None:
         namespace = await opened(memory())
@@ -150,6 +168,13 @@ def test_a_key_that_the_service_made_is_good_until_it_is_revoked() -> None:
         f"Bearer abcd_{SECRET}",
         f"Bearer hw__{SECRET}",
         f"Basic hw_abcd_{SECRET}",
+        basic("bob", f"hw_abcd_{SECRET}"),
+        basic("", f"hw_abcd_{SECRET}"),
+        basic("ann", SECRET),
+        basic("ann", f"hw_abcd_{SECRET}x"),
+        basic("ann", f"hw_abcd_{SECRET}") + "!",
+        "Basic " + base64.b64encode(b"\xff:\xff").decode(),
+        "Basic " + "A" * 1_000_000,
         f"hw_abcd_{SECRET}",
         f"Bearer hw_abcd_{hashlib.sha256(SECRET.encode()).hexdigest()}",
         "Bearer hw_abcd_é☃",

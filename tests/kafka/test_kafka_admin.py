@@ -12,11 +12,11 @@ from headwater.kafka.gateway import Settings
 from headwater.kafka.handlers import table
 from headwater.kafka.model import Fields, Peer
 from headwater.kafka.names import topic_uuid
-from headwater.log.operations import AclRule
+from headwater.log.operations import AclRule, Operation
 from tests.kafka.helpers_peer import ask, peer
 from tests.log.helpers import blob, memory, opened, simulate
 
-CREATE, DELETE, TRIM, GROW = 19, 20, 21, 37
+METADATA, CREATE, DELETE, TRIM, GROW, CLUSTER = 3, 19, 20, 21, 37, 60
 MOVE, LOG_DIRS, ELECT, REASSIGN, REASSIGNMENTS = 34, 35, 43, 45, 46
 
 
@@ -343,6 +343,29 @@ def test_no_election_is_ever_needed(version: int) -> None:
         codes = [[each["error_code"] for each in topic["partition_result"]] for topic in found]
         assert [[E.election_not_needed, E.unknown_topic_or_partition], [E.unknown_topic_or_partition]] == codes
         assert [] == (await ask(known, ELECT, version, topic_partitions=None))["replica_election_results"]
+
+    simulate(main())
+
+
+@pytest.mark.parametrize(("api", "version"), [(METADATA, 10), (CLUSTER, 1)])
+def test_who_asks_is_told_what_it_may_do_with_the_cluster(api: int, version: int) -> None:
+    """Bits of create 5, alter 7, describe 8, cluster action 9, and of configs 10 and 11 (KIP-430)."""
+
+    async def main() -> None:
+        namespace = await opened(memory())
+        owner = peer(namespace)
+        asking = {"include_cluster_authorized_operations": True}
+        allowed: list[tuple[list[Operation], list[int]]] = [
+            ([], [5, 7, 8, 9, 10, 11]),
+            (["describe"], [8, 10]),
+            (["describe", "alter"], [7, 8, 10, 11]),
+        ]
+        for rules, bits in allowed:
+            if rules:
+                await owner.service.change_acls([AclRule("ann", rule, "cluster", "kafka-cluster") for rule in rules])
+            answer = await ask(peer(namespace, "ann"), api, version, **asking)
+            assert sum(1 << bit for bit in bits) == answer["cluster_authorized_operations"]
+        assert -(2**31) == (await ask(owner, api, version))["cluster_authorized_operations"]
 
     simulate(main())
 

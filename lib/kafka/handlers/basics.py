@@ -66,8 +66,12 @@ async def metadata(peer: Peer, request: Request) -> Answer:
         "cluster_id": cluster_id(peer.namespace),
         "controller_id": peer.gateway.node_id,
         "topics": topics,
-        "cluster_authorized_operations": NOT_ASKED,
+        "cluster_authorized_operations": _cluster_operations(peer, request),
     }
+
+
+def _cluster_operations(peer: Peer, request: Request) -> int:
+    return operations_of(peer, "cluster", wanted=request.fields["include_cluster_authorized_operations"])
 
 
 async def describe_cluster(peer: Peer, request: Request) -> Answer:
@@ -80,7 +84,7 @@ async def describe_cluster(peer: Peer, request: Request) -> Answer:
             {"broker_id": node.id, "host": node.host, "port": node.port, "rack": node.zone or None}
             for node in places_of(peer).nodes
         ],
-        "cluster_authorized_operations": NOT_ASKED,
+        "cluster_authorized_operations": _cluster_operations(peer, request),
         "endpoint_type": request.fields["endpoint_type"],
     }
 
