@@ -259,12 +259,19 @@ def _rule(
 def _change_acls(settings: Settings, rules: list[AclRule], *, remove: bool) -> None:
     async def work(verbs: Verbs, namespace: Namespace) -> None:
         if remove:
+            from msgspec.structs import replace
+
+            from headwater.api.access import CLUSTER
             from headwater.errors import NotFound
 
             known = set(await verbs.acls())
-            for rule in rules:
-                if rule not in known:
+            for number, rule in enumerate(rules):
+                # A rule for the cluster that a Kafka client has made names it as Kafka does.
+                named = [rule, *([replace(rule, name=CLUSTER)] if rule.resource == "cluster" else [])]
+                found = next((each for each in named if each in known), None)
+                if found is None:
                     raise NotFound(f"There is no such rule: {_told(rule)}.")
+                rules[number] = found
             await verbs.change_acls(remove=rules)
         else:
             await verbs.change_acls(add=rules)

@@ -117,6 +117,8 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client sends nothing more; what it has asked for is still answered."""
         self._has_ended = True
+        if self.peer is not None:
+            self.peer.has_left = True
         return self.is_busy
 
     def pause_writing(self) -> None:
@@ -139,6 +141,7 @@ class Connection(asyncio.BufferedProtocol):
             task.cancel()
         self._hold(-self._held)
         if self.peer is not None:
+            self.peer.has_left = True
             self.peer.namespace.writer.company.leave(self.peer)
         self._transport = None
 

@@ -67,6 +67,8 @@ class Peer:
     sends_tokens: bool = False  # bare tokens of SASL follow, without a request around them
     sasl: Any = None  # the exchange under way
     appending: Any = None  # a future: done once the last Produce has its outcome
+    has_left: bool = False  # it sends nothing more: it has gone, or waits for its last answers
+    owes_since_s: float = -1.0  # since when its appends have been over its quota; -1: they are not
     led: dict[str, float] = field(default_factory=dict)  # when it was told another coordinator, by group or transaction
 
 

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from headwater.api.access import CLUSTER
+from headwater.api.service import Service
+from headwater.log.namespace import Namespace
+from headwater.log.operations import AclRule
+from headwater.store import open_store
 from tests.cli.conftest import Headwater
 
 RULE = ("--principal", "ana", "--operation", "read", "--topic", "a")
@@ -74,6 +80,21 @@ def test_a_rule_may_deny_and_may_be_a_prefix(hw: Headwater) -> None:
          "pattern": "prefix"}
     ]  # fmt: skip
     assert "deny" in hw("auth", "acl", "list").text
+
+
+@pytest.mark.parametrize("name", ["*", CLUSTER])
+def test_a_rule_for_the_cluster_is_removed_whoever_made_it(hw: Headwater, store: Path, name: str) -> None:
+    """One that a Kafka client had made has Kafka's name for the cluster, and was not found."""
+
+    async def make() -> None:
+        async with await Namespace.open(open_store(store.as_uri())) as namespace:
+            await Service(namespace).change_acls([AclRule("ana", "alter", "cluster", name)])
+
+    asyncio.run(make())
+    words = ("--principal", "ana", "--operation", "alter", "--cluster")
+    removed = hw("auth", "acl", "remove", *words, "--json").json["removed"]
+    assert [name] == [rule["name"] for rule in removed]
+    assert hw("auth", "acl", "list", "--json").json == []
 
 
 def test_removing_an_unknown_rule_is_an_error(hw: Headwater) -> None:

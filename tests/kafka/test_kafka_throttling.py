@@ -84,6 +84,43 @@ def test_a_producer_that_is_not_silent_is_held_back_and_refused_before_it_gives_
     simulate(main())
 
 
+def test_requests_that_wait_for_one_another_are_refused_before_the_last_of_them_gives_up() -> None:
+    """Each was held back for ten seconds, one behind the other: the seventh was older than a minute, and sent again."""
+
+    async def main() -> None:
+        known, _ = await reader_and_writer(produce_bytes_per_s=BATCH_BYTES // 4)
+        known.service.charge("produce", 100 * BATCH_BYTES)
+        start_s = sim_loop().time()
+        for _ in range(30):
+            answer = await produced(known)
+            assert answer is not None
+            assert [(0, ErrorCode.not_enough_replicas, -1)] == codes(answer)
+        assert sim_loop().time() - start_s < 20.0
+        await sim_loop().sleep(500.0)
+        assert [(0, ErrorCode.none, 0)] == codes(await produced(known))
+        known.service.charge("produce", 100 * BATCH_BYTES)
+        start_s = sim_loop().time()
+        await produced(known)
+        assert KAFKA_HELD_BACK_S == pytest.approx(sim_loop().time() - start_s), "it has paid meanwhile"
+
+    simulate(main())
+
+
+def test_what_is_held_back_is_not_appended_for_a_client_that_has_left() -> None:
+    async def main() -> None:
+        known, place = await reader_and_writer(produce_bytes_per_s=BATCH_BYTES // 4)
+        await produced(known)
+        waiting = asyncio.ensure_future(produced(known))
+        await sim_loop().sleep(1.0)
+        known.has_left = True
+        answer = await waiting
+        assert answer is not None
+        assert [(0, ErrorCode.not_enough_replicas, -1)] == codes(answer)
+        assert 1 == place.next
+
+    simulate(main())
+
+
 def test_a_reader_over_its_quota_gets_what_it_asked_for_and_then_nothing_until_it_is_paid() -> None:
     async def main() -> None:
         known, _ = await reader_and_writer(fetch_bytes_per_s=BATCH_BYTES // 40)

@@ -46,6 +46,7 @@ from headwater.log.surely import commit_surely
 from headwater.log.together import unheard
 from headwater.log.writer import Append
 
+PAUSE_S_MIN: Final = 0.25  # before a request that is over the quota is refused, so that nobody asks in a circle
 EPOCHS_AHEAD_MAX: Final = 1_000  # that a producer may have given itself unheard: one a minute, in an outage of hours
 
 
@@ -102,20 +103,27 @@ def _judged(peer: Peer, request: Request, answers: Fields, parts: list[_Part]) -
         return None if asked["acks"] == 0 else answers
     if owed_ms(peer, "produce"):
         return _held_back(peer, request, answers, wanted)
+    peer.owes_since_s = -1.0
     return _begin(peer, request, answers, wanted)
 
 
 async def _held_back(peer: Peer, request: Request, answers: Fields, wanted: list[_Part]) -> Answer:
-    """Begin when what was sent before is paid for; or refuse it, while the client still listens. It tries again."""
-    acks = request.fields["acks"]
-    silent_ms = await settled(peer, "produce", KAFKA_HELD_BACK_S if acks else math.inf)
-    if not silent_ms:
+    """Begin when what was sent before is paid for; or refuse it, while the client still listens. It tries again.
+
+    Requests of a connection wait for one another, so what the first of them has waited counts for those behind it.
+    """
+    now_s = peer.gateway.now_s()
+    if peer.owes_since_s < 0:
+        peer.owes_since_s = now_s
+    patience_s = max(PAUSE_S_MIN, peer.owes_since_s + KAFKA_HELD_BACK_S - now_s)
+    silent_ms = await settled(peer, "produce", patience_s if request.fields["acks"] else math.inf)
+    if not silent_ms and not peer.has_left:  # who has left sends it again elsewhere
+        peer.owes_since_s = -1.0
         answer = _begin(peer, request, answers, wanted)
         return await answer if isinstance(answer, Coroutine) else answer
     for part in wanted:
         text = f"The quota is used up for {silent_ms} ms more. Nothing was appended; send it again then."
         part.answer.update(error_code=ErrorCode.not_enough_replicas, error_message=text)
-        peer.gateway.figures.api(PRODUCE).refused(ErrorCode.not_enough_replicas)
     peer.gateway.figures.api(PRODUCE).throttled(silent_ms)
     return {**answers, "throttle_time": silent_ms}
 
