@@ -289,6 +289,7 @@ SCRAM_SALT_MAX = 1_024  # characters of base64; Kafka's own tools make salts of 
 SCRAM_ITERATIONS_MAX = 16_384  # as in Kafka: clients compute them at every connection
 KAFKA_CARD_RENEW_S = 5.0  # a gateway's card is renewed, and looked for by others, this often …
 KAFKA_CARD_DEAD_MS = 16_000  # … and no client is sent to one that has not been for so long: two renewals may fail
+KAFKA_CARD_LOOK_S = 0.5  # how often cards are looked for while gateways have just come or gone, and clients ask
 KAFKA_CARD_KEEP_MS = 600_000  # a card of somebody who died goes after this
 KAFKA_CARD_BYTES_MAX = 64 * KIB  # a gateway's listeners, with the namespaces that they lead to
 KAFKA_LED_MAX = 256  # coordinators in other zones that one connection was told; beyond it the oldest is forgotten

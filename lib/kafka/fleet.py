@@ -28,6 +28,7 @@ from headwater.limits import (
     KAFKA_CARD_BYTES_MAX,
     KAFKA_CARD_DEAD_MS,
     KAFKA_CARD_KEEP_MS,
+    KAFKA_CARD_LOOK_S,
     KAFKA_CARD_RENEW_S,
     KAFKA_GATEWAYS_MAX,
     KAFKA_LONELY_LOOK_S,
@@ -119,8 +120,14 @@ class Fleet:
                 await self.look()
 
     async def look(self) -> None:
-        """Know who lives, as of a few seconds ago. Never fails: what cannot be read now stays as it was."""
-        if self._card is None or self._clock.elapsed_s() - self._looked_s < KAFKA_CARD_RENEW_S:
+        """Know who lives, as of a few seconds ago. Never fails: what cannot be read now stays as it was.
+
+        While gateways come and go it is half a second: clients ask several, and librdkafka lets go of a broker that one
+        of them names and the next does not, with the requests that are on their way to it.
+        """
+        now_s = self._clock.elapsed_s()
+        fresh_s = KAFKA_CARD_LOOK_S if now_s < self._alert_until_s else KAFKA_CARD_RENEW_S
+        if self._card is None or now_s - self._looked_s < fresh_s:
             return
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._trying(self._look))

@@ -105,6 +105,22 @@ def test_who_was_alone_shows_itself_as_soon_as_it_sees_another() -> None:
     simulate(main())
 
 
+def test_who_has_just_come_is_named_by_all_within_a_moment() -> None:
+    """For five seconds one gateway named two of them and the other one, and clients let go of the second one."""
+
+    async def main() -> None:
+        store, clock = network(), SimClock(sim_loop())
+        one, two = a_fleet(store, 1), a_fleet(store, 2)
+        await one.enter(card(1))
+        await one.look()
+        await two.enter(card(2))
+        await clock.sleep(0.6)
+        await one.look()
+        assert ([2], [1]) == (nodes_of(one), nodes_of(two))
+
+    simulate(main())
+
+
 @pytest.mark.parametrize("apart_s", [0.0, 1.0, 17.0, 45.0, 600.0, 631.0])
 def test_gateways_find_each_other_though_no_client_asks(apart_s: float) -> None:
     """Those that were alone when the other looked renewed no card, and were dead for each other from then on."""
