@@ -123,7 +123,7 @@ class Authenticator:
             except HeadwaterError as error:
                 raise Unavailable("The credentials cannot be checked now.") from error
             found = self._match(namespace, key, digest)
-        if found is None or user not in ("", key, found.principal):
+        if found is None or not may_show(user, key, found.principal):
             raise Unauthorized(UNKNOWN)
         return Identity(principal=found.principal, scopes=list(found.scopes) or None)
 
@@ -262,6 +262,11 @@ def token_of(key: str, secret: str) -> str:
 def digest_of(secret: str) -> str:
     """What is kept of a secret: its SHA-256 in hex."""
     return hashlib.sha256(secret.encode(errors="backslashreplace")).hexdigest()
+
+
+def may_show(user: str, key: str, principal: str) -> bool:
+    """Whether an API key may be shown for ``user``: nobody in particular (""), the key itself, or its principal."""
+    return user in ("", key, principal)
 
 
 def _shown(request: Request) -> tuple[str, str, str]:

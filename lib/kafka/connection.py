@@ -39,9 +39,7 @@ _FAILURES = frozenset(  # of ours, not of what a client asked for
 PIECE_BYTES = 2 * MIB  # what is given to the socket at once, …
 SEALED_PIECE_BYTES = 256 * KIB  # … or to TLS, which keeps a copy of it
 PARTS_MAX = 16  # of an answer that goes to the socket as it is
-JOINED_BYTES_MAX = (
-    16 * KIB
-)  # neighbouring parts up to this are copied into one, rather than given to the socket one by one
+JOINED_BYTES_MAX = 16 * KIB  # neighbouring parts up to this are copied into one
 
 _Pending = asyncio.Future[list[Buffer] | None]
 _Rest = tuple[Coroutine[Any, Any, Any], ...]  # what is to be done, and the coroutines that it awaits
@@ -455,8 +453,9 @@ def _pieces(parts: list[Buffer], piece_bytes: int) -> list[list[Buffer]]:
     for part in parts if len(parts) <= PARTS_MAX else _joined(parts):
         view = memoryview(part)
         while view:
-            pieces[-1].append(view[:left])
-            view, left = view[left:], left - len(view[:left])
+            fitting = view[:left]
+            pieces[-1].append(fitting)
+            view, left = view[left:], left - len(fitting)
             if not left:
                 pieces.append([])
                 left = piece_bytes

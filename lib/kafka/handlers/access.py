@@ -17,7 +17,7 @@ from typing import Final
 
 from kio.schema.errors import ErrorCode
 
-from headwater.api.auth import TOKEN_PREFIX, Authenticator, Identity
+from headwater.api.auth import TOKEN_PREFIX, Authenticator, Identity, may_show
 from headwater.api.messages import Request as HttpRequest
 from headwater.api.names import check_principal
 from headwater.errors import HeadwaterError, InvalidRequest, Unauthorized, Unavailable
@@ -163,7 +163,7 @@ async def _by_token(peer: Peer, token: str, user: str) -> tuple[Identity, Namesp
         identity = await namespace.shared(_authenticator).authenticate(shown, namespace)
     except Unauthorized:
         raise Unauthorized(_WRONG) from None
-    if user not in ("", key, identity.principal):
+    if not may_show(user, key, identity.principal):
         raise Unauthorized(_WRONG)
     return identity, namespace
 

@@ -6,8 +6,6 @@ was had before is paid for; but not until it gives up, since it would send the s
 
 from __future__ import annotations
 
-import math
-
 from headwater.api.quotas import Kind
 from headwater.errors import Throttled
 from headwater.kafka.model import Peer
@@ -37,7 +35,7 @@ def owed_ms(peer: Peer, kind: Kind) -> int:
 async def settled(peer: Peer, kind: Kind, patience_s: float = KAFKA_HELD_BACK_S) -> int:
     """Wait until all is paid for, or ``patience_s``; for how many ms more the client is to be silent then."""
     clock = peer.gateway.clock
-    end_s = clock.elapsed_s() + patience_s if patience_s < math.inf else math.inf
+    end_s = clock.elapsed_s() + patience_s
     while silent_ms := owed_ms(peer, kind):
         left_s = end_s - clock.elapsed_s()
         if left_s < silent_ms / 1_000:
