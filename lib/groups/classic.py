@@ -3,7 +3,8 @@
 The machine is the fold's (``log.state.classic``). Here is what needs time: a member that waits looks at the tip with
 growing pauses, keeps its lease meanwhile, and says ``EndJoin`` when a join phase has lasted long enough. So no
 broker has to stay alive between the requests of a rebalance. Metadata and assignments are bytes that only clients
-understand.
+understand; those of Kafka's consumers are understood here as well, so that their groups can change to KIP-848's
+protocol (``log.state.migration``). In such a group a member joins without waiting for others, and is never the leader.
 """
 
 from __future__ import annotations
@@ -15,13 +16,22 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from headwater.errors import Conflict, Fenced, InvalidRequest, NotFound
+from headwater.errors import Conflict, Fenced, InvalidRequest
+from headwater.groups import consumer_protocol
 from headwater.groups.checks import check_member, check_name, check_terms
 from headwater.groups.coordinator import Coordinator, member_in
-from headwater.limits import GROUP_POLL_MS_MAX, GROUP_POLL_MS_MIN, REBALANCE_MS, SESSION_MS
+from headwater.limits import (
+    GROUP_POLL_MS_MAX,
+    GROUP_POLL_MS_MIN,
+    REBALANCE_MS,
+    SESSION_MS,
+    SUBSCRIBED_MAX,
+    TOPIC_NAME_MAX,
+)
 from headwater.log import operations as ops
 from headwater.log.outcomes import Rebalancing
-from headwater.log.state import Group, Member
+from headwater.log.state import Group, Member, State, migration
+from headwater.log.state.groups import generation_of
 from headwater.log.together import to_the_end
 
 PROTOCOLS_MAX = 64  # assignors that one member offers
@@ -100,12 +110,13 @@ async def join_classic(
         await coordinator.admit(group, member, session_ms=session_ms)
     else:
         await to_the_end([coordinator.keep(group, before), coordinator.namespace.chain.refresh()])
+    join = _with_subscription(coordinator.namespace.state, join, protocols)
     join = structs.replace(join, as_of=coordinator.namespace.state.seq)
     await _commit(coordinator, join)
     waiting = _Waiting(coordinator, group, member, timeout_ms or rebalance_ms + session_ms)
     while True:
         found, known = waiting.look()
-        if found.phase in ("completing", "stable") and known.joined:
+        if known.joined and _has_begun(found, known):
             return _joined(found, known)
         if not known.joined:
             # The generation that we joined has come and gone between two looks.
@@ -139,13 +150,19 @@ async def sync_classic(
         _check_generation(found, known, generation)
         if found.phase == "preparing":
             raise Rebalancing(f"Group {group!r} is rebalancing: join again.")
+        if found.kind == "consumer":
+            return _told(coordinator.namespace.state, known)
         if found.phase == "stable":
             return base64.b64decode(known.assignment)
         if found.leader == member:
             given = {name: base64.b64encode(data).decode() for name, data in (assignments or {}).items()}
-            await _commit(
-                coordinator, ops.SyncClassic(group=group, member=member, generation=generation, assignments=given)
-            )
+            try:
+                await _commit(
+                    coordinator, ops.SyncClassic(group=group, member=member, generation=generation, assignments=given)
+                )
+            except Conflict:
+                # Somebody of the other protocol has joined meanwhile.
+                raise Rebalancing(f"Group {group!r} is rebalancing: join again.") from None
             continue
         await waiting.pause()
 
@@ -167,20 +184,10 @@ async def heartbeat_classic(
     await coordinator.keep(group, await coordinator.seen(group, member, "classic", epoch=generation, stale_ms=stale_ms))
     known = member_in(coordinator.namespace.state, group, member, "classic")
     found = coordinator.namespace.state.groups[group]
-    await end_join_if_due(coordinator, found)
+    await coordinator.end_join_if_due(found)
     _check_generation(found, known, generation)
-    if found.phase == "preparing":
+    if found.phase == "preparing" or (found.kind == "consumer" and not migration.knows_all(known)):
         raise Rebalancing(f"Group {group!r} is rebalancing: join again.")
-
-
-async def end_join_if_due(coordinator: Coordinator, group: Group) -> None:
-    """End a join phase whose deadline has passed, as anybody may. Cost: nothing, or 1 commit."""
-    if group.phase != "preparing" or coordinator.now_ms() < group.deadline_ms:
-        return
-    try:
-        await _commit(coordinator, ops.EndJoin(group=group.name, generation=group.generation))
-    except (Conflict, NotFound):
-        pass  # somebody else did, or the one who stamped the manifest has a slower clock: look again later
 
 
 class _Waiting:
@@ -213,7 +220,7 @@ class _Waiting:
         await self._chain.refresh()
         found, known = self.look()
         await self._coordinator.keep(self._group, known)
-        await end_join_if_due(self._coordinator, found)
+        await self._coordinator.end_join_if_due(found)
 
     def _due_ms(self) -> float | None:
         """How long the open join phase lasts; None if there is none, or if it is overdue and others may end it."""
@@ -244,11 +251,57 @@ def _check(group: str, member: str, protocol_type: str, protocols: Sequence[tupl
 
 def _check_generation(group: Group, member: Member, generation: int) -> None:
     # While all are to join again, the generation that is over is still the one that members name.
-    if generation != group.generation:
-        raise Fenced(f"Group {group.name!r} is at generation {group.generation}; {member.id!r} named {generation}.")
+    current = generation_of(group, member)
+    if generation != current:
+        raise Fenced(f"Group {group.name!r} is at generation {current}; {member.id!r} named {generation}.")
+
+
+def _with_subscription(state: State, join: ops.JoinClassic, protocols: Sequence[tuple[str, bytes]]) -> ops.JoinClassic:
+    """The join with what a Kafka consumer says of itself, if its member is one."""
+    said = [consumer_protocol.decode_subscription(metadata) for _, metadata in protocols]
+    if join.protocol_type != consumer_protocol.TYPE or None in said:
+        return join
+    known = [each for each in said if each is not None]
+    topics = {topic for each in known for topic in each.topics}
+    if len(topics) > SUBSCRIBED_MAX or not all(0 < len(topic.encode()) <= TOPIC_NAME_MAX for topic in topics):
+        return join
+    claims = {
+        (state.names[topic], partition)
+        for each in known
+        for topic, partition in each.claims
+        if topic in state.names and partition >= 0
+    }
+    return structs.replace(join, topics=sorted(topics), claims=sorted(claims))
+
+
+def _has_begun(group: Group, member: Member) -> bool:
+    """Whether the generation has begun that a member has joined for."""
+    return group.phase in ("completing", "stable") if group.kind == "classic" else member.generation >= 0
+
+
+def protocol_of(group: Group, member: Member) -> str:
+    """The assignor under which the member takes part; of a member among those of KIP-848, the one it likes best."""
+    return member.protocols[0][0] if group.kind == "consumer" and member.protocols else group.protocol
+
+
+def _told(state: State, member: Member) -> bytes:
+    """The assignment that a member in a consumer group was told of with its last join."""
+    places = {
+        state.topics[topic].name: partitions for topic, partitions in member.told.items() if topic in state.topics
+    }
+    said = consumer_protocol.decode_subscription(metadata_of(member, member.protocols[0][0]))
+    return consumer_protocol.encode_assignment(dict(sorted(places.items())), said.version if said else 0)
 
 
 def _joined(group: Group, member: Member) -> Joined:
+    if group.kind == "consumer":
+        return Joined(
+            generation=member.generation,
+            protocol_type=group.protocol_type,
+            protocol=protocol_of(group, member),
+            leader="",
+            member=member.id,
+        )
     members = []
     if group.leader == member.id:
         members = [

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from headwater.errors import Conflict, Fenced
+from headwater.errors import Conflict, Fenced, NotFound
 from headwater.groups.checks import check_member, check_subscription, check_terms
 from headwater.groups.describe import TP, named, unsettled
 from headwater.groups.leases import Lease, Leases, overdue, renewal_ms
@@ -34,7 +34,8 @@ from headwater.log import keys
 from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownMember
-from headwater.log.state import Member, State
+from headwater.log.state import Group, Member, State
+from headwater.log.state.groups import generation_of
 from headwater.log.state.model import GroupKind
 from headwater.log.together import to_the_end
 
@@ -99,7 +100,8 @@ class Coordinator:
             InvalidRequest: a name or a number is out of bounds.
             Fenced: ``epoch`` is one that the group has never told this member.
             UnknownMember: the group has let go of this member. Give up all partitions, join under a new id.
-            Conflict: the group has members of the classic protocol, or as many as it may have.
+            Conflict: the group has classic members that cannot be taken over (see ``log.state.migration``), or as many
+                members as it may have.
             Indeterminate: the store fell silent. Call again.
 
         Cost: 1 GET; once an interval 1 PUT and 1 HEAD (2 where several processes serve the member); 1 commit if
@@ -130,6 +132,7 @@ class Coordinator:
             keeping = [self.keep(group, known)] if renew else []
             committing = [self._commit(changes)] if changes else []
             await to_the_end([*keeping, *committing])
+            await self.end_join_if_due(self.namespace.state.groups.get(group))
         return self.answer(group, member, "consumer")
 
     async def leave(self, group: str, member: str, *, reason: str = "") -> None:
@@ -167,10 +170,19 @@ class Coordinator:
             except Conflict:
                 pass
             else:
-                newest = known.epoch if kind == "consumer" else self.namespace.state.groups[group].generation
-                if epoch <= newest:
+                found = self.namespace.state.groups[group]
+                if epoch <= (known.epoch if kind == "consumer" else generation_of(found, known)):
                     return known
         return member_in(await self.namespace.refresh(), group, member, kind)
+
+    async def end_join_if_due(self, group: Group | None) -> None:
+        """End a join phase whose deadline has passed, as anybody may. Cost: nothing, or 1 commit."""
+        if group is None or group.phase != "preparing" or self.now_ms() < group.deadline_ms:
+            return
+        try:
+            await self._commit([ops.EndJoin(group=group.name, generation=group.generation)])
+        except (Conflict, NotFound):
+            pass  # somebody else did, or the one who stamped the manifest has a slower clock: look again later
 
     async def admit(self, group: str, member: str, *, session_ms: int) -> None:
         """Write the lease of somebody who is about to join, and expel whom the group has lost meanwhile.
@@ -304,13 +316,14 @@ class Coordinator:
 
 
 def member_in(state: State, group: str, member: str, kind: GroupKind) -> Member:
-    """The member, of a group of that protocol. Raises ``UnknownMember``, or ``Conflict`` for the other protocol."""
+    """The member, if it speaks that protocol. Raises ``UnknownMember``, or ``Conflict`` for the other protocol."""
     found = state.groups.get(group)
     known = found.members.get(member) if found else None
     if found is None or known is None:
         raise UnknownMember(f"Group {group!r} has no member {member!r}: it left, or was expelled.")
-    if found.kind != kind:
-        raise Conflict(f"Group {group!r} has {found.kind} members; this is the {kind} protocol.")
+    spoken = "classic" if known.protocols else found.kind
+    if spoken != kind:
+        raise Conflict(f"Member {member!r} of group {group!r} is a {spoken} one; this is the {kind} protocol.")
     return known
 
 

@@ -131,6 +131,8 @@ def phase_of(group: Group) -> str:
         return "Empty"
     if group.kind == "classic":
         return _PHASES.get(group.phase, "Empty")
+    if group.phase == "preparing":
+        return "Assigning"  # it waits for its classic members
     return "Reconciling" if any(unsettled(group, member) for member in group.members.values()) else "Stable"
 
 

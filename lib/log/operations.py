@@ -276,6 +276,10 @@ class JoinClassic(Op, frozen=True):
 
     A join phase ends when all known members have joined, or after ``rebalance_ms``; of a new group not before
     ``delay_ms`` (Kafka: group.initial.rebalance.delay.ms). ``as_of``: as in ``JoinGroup``.
+
+    ``topics`` are those that the metadata names, None if it is not that of a Kafka consumer; with them the member may
+    be in one group with members of KIP-848's protocol. ``claims`` are partitions, by topic id, that it has not let go
+    of to join (KIP-429).
     """
 
     group: Name
@@ -288,6 +292,8 @@ class JoinClassic(Op, frozen=True):
     delay_ms: Count = 0
     client: Name = ""
     as_of: OrNone = -1
+    topics: Annotated[list[TopicName], Meta(max_length=SUBSCRIBED_MAX)] | None = None
+    claims: Annotated[list[tuple[Count, Count]], Meta(max_length=INTENT_OPS_MAX)] = field(default_factory=list)
 
 
 class EndJoin(Op, frozen=True):

@@ -52,7 +52,7 @@ from headwater.log.state import Group, Member
 
 LEAVE, LEAVE_FOR_A_WHILE, JOIN = -1, -2, 0  # epochs that say what is wanted
 ASSIGNORS: Final = {"uniform": "cooperative-sticky", "range": "range"}  # Kafka's names, and ours
-CONSUMER_MEMBER: Final = 1  # a member's type: 0 is a classic one
+CLASSIC_MEMBER, CONSUMER_MEMBER = 0, 1  # a member's type
 _SPECIAL: Final = {
     "Fenced": ErrorCode.fenced_member_epoch,
     "Conflict": ErrorCode.group_id_not_found,  # there is one, of the classic protocol
@@ -230,7 +230,7 @@ def _member(peer: Peer, group: Group, member: Member) -> Fields:
         "subscribed_topic_regex": pattern_of(member.topics) or None,
         "assignment": {"topic_partitions": by_topic(peer, sorted(held))},
         "target_assignment": {"topic_partitions": by_topic(peer, named(state, target))},
-        "member_type": CONSUMER_MEMBER,
+        "member_type": CLASSIC_MEMBER if member.protocols else CONSUMER_MEMBER,
     }
 
 

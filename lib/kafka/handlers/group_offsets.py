@@ -6,7 +6,6 @@ would refuse is found out here first, partition by partition, since Kafka's answ
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,8 +27,8 @@ from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.names import NO_UUID, topic_by_uuid, topic_uuid
 from headwater.limits import INTENT_OPS_MAX, METADATA_BYTES_MAX
 from headwater.log import operations as ops
-from headwater.log.state import Group, Member, State, Topic
-from headwater.log.state.groups import pending_offsets
+from headwater.log.state import Group, State, Topic
+from headwater.log.state.groups import generation_of, may_move, pending_offsets
 from headwater.log.surely import commit_surely
 
 OFFSET_MIN: Final = -2  # the start, and -1 the end: kafkajs commits them for a group that is to begin anew
@@ -96,10 +95,10 @@ def _commit_code(state: State, asked: Fields, version: int) -> ErrorCode:
     code = standing(state, group, member, asked["group_instance_id"] or "")
     if code is not ErrorCode.none:
         return code
-    if found.kind == "consumer":
-        is_known = 0 <= generation <= found.members[member].epoch
-        return ErrorCode.none if is_known else ErrorCode.stale_member_epoch
-    if generation != found.generation:
+    known = found.members[member]
+    if found.kind == "consumer" and not known.protocols:
+        return ErrorCode.none if 0 <= generation <= known.epoch else ErrorCode.stale_member_epoch
+    if generation != generation_of(found, known):
         return ErrorCode.illegal_generation
     return ErrorCode.rebalance_in_progress if found.phase == "completing" else ErrorCode.none
 
@@ -192,16 +191,10 @@ def _owns(state: State, request: Request, topic: int, partition: int) -> bool:
     group = state.groups.get(request.fields["group_id"])
     if is_anonymous(request.fields):
         return True
-    if group is None or group.kind != "consumer" or not group.members:
+    if group is None or group.kind == "share" or not group.members:
         return True
     known = group.members.get(request.fields["member_id"])
-    since = _since(known, topic, partition) if known is not None else None
-    return since is not None and since <= _generation(request.fields)
-
-
-def _since(member: Member, topic: int, partition: int) -> int | None:
-    owned = member.owned.get(topic, {}).get(partition)
-    return member.revoking.get(topic, {}).get(partition) if owned is None else owned
+    return known is not None and may_move(group, known, _generation(request.fields), topic, partition)
 
 
 def commit_of(request: Request, entries: Sequence[ops.OffsetEntry]) -> ops.CommitOffsets:
@@ -288,7 +281,8 @@ def _fetch_code(found: Group | None, asked: Fields) -> ErrorCode:
     known = found.members.get(member or "")
     if known is None:
         return ErrorCode.unknown_member_id
-    return ErrorCode.stale_member_epoch if epoch > known.epoch else ErrorCode.none
+    newest = generation_of(found, known) if known.protocols else known.epoch
+    return ErrorCode.stale_member_epoch if epoch > newest else ErrorCode.none
 
 
 def _group_refused(request: Request, asked: Fields, code: ErrorCode) -> Fields:
@@ -406,30 +400,8 @@ async def _deleted(peer: Peer, group: str, places: Sequence[tuple[str, int]]) ->
 
 
 def subscribed(group: Group) -> set[str]:
-    """Topics that the members subscribe to. Of classic ones as far as their metadata is that of consumers."""
-    found = {topic for member in group.members.values() for topic in member.topics}
-    if group.kind == "classic" and group.protocol_type == "consumer":
-        from headwater.groups.classic import metadata_of
-
-        for member in group.members.values():
-            for name, _ in member.protocols:
-                found |= set(_subscription(metadata_of(member, name)))
-    return found
-
-
-def _subscription(metadata: bytes) -> list[str]:
-    """The topics of a consumer's subscription (Kafka: ConsumerProtocolSubscription); nothing if it is none."""
-    topics: list[str] = []
-    try:
-        _, count = struct.unpack_from(">hi", metadata)
-        at = 6
-        for _ in range(min(count, len(metadata))):
-            (size,) = struct.unpack_from(">h", metadata, at)
-            topics.append(metadata[at + 2 : at + 2 + size].decode())
-            at += 2 + size
-    except (struct.error, UnicodeDecodeError):
-        return []
-    return topics
+    """Topics that the members subscribe to, as far as they are known."""
+    return {topic for member in group.members.values() for topic in member.topics}
 
 
 APIS: Final = {

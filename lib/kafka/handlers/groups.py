@@ -13,7 +13,7 @@ from kio.schema.errors import ErrorCode
 
 from headwater.errors import HeadwaterError
 from headwater.groups.checks import REBALANCE_MS_MAX
-from headwater.groups.classic import Joined, heartbeat_classic, join_classic, sync_classic
+from headwater.groups.classic import Joined, heartbeat_classic, join_classic, protocol_of, sync_classic
 from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api
 from headwater.kafka.handlers.group_rules import (
@@ -33,6 +33,7 @@ from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.limits import KAFKA_GROUP_STALE_MS, SESSION_MS_MAX, SESSION_MS_MIN
 from headwater.log import keys
 from headwater.log.state import State
+from headwater.log.state.groups import generation_of
 
 GROUP, TRANSACTION, SHARE = 0, 1, 2  # what a coordinator is looked for
 
@@ -172,9 +173,10 @@ async def _sync_group(peer: Peer, request: Request) -> Fields:
     except HeadwaterError as error:
         return _refused(peer, asked, error)
     found = peer.namespace.state.groups.get(group)
+    known = found.members.get(member) if found else None
     return {
         "protocol_type": found.protocol_type if found else None,
-        "protocol_name": found.protocol if found else None,
+        "protocol_name": protocol_of(found, known) if found and known else None,
         "assignment": assignment,
     }
 
@@ -182,9 +184,10 @@ async def _sync_group(peer: Peer, request: Request) -> Fields:
 def _check_protocol(state: State, asked: Fields) -> None:
     """Raise ``Refusal`` if the member takes part in another protocol than its group (KIP-559)."""
     found = state.groups.get(asked["group_id"])
-    if found is None or found.generation != asked["generation_id"]:
+    known = found.members.get(asked["member_id"]) if found else None
+    if found is None or known is None or generation_of(found, known) != asked["generation_id"]:
         return  # another error says so
-    for kind, ours in (("protocol_type", found.protocol_type), ("protocol_name", found.protocol)):
+    for kind, ours in (("protocol_type", found.protocol_type), ("protocol_name", protocol_of(found, known))):
         if asked[kind] is not None and asked[kind] != ours:
             message = f"The {kind.replace('_', ' ')} of group {found.name!r} is {ours!r}, not {asked[kind][:40]!r}."
             raise Refusal(ErrorCode.inconsistent_group_protocol, message)

@@ -45,8 +45,9 @@ def assign(
 
 
 def chosen(members: Sequence[Member]) -> str:
-    """The assignor that most members name; of several the first by name."""
-    votes = Counter(member.assignor or DEFAULT for member in members)
+    """The assignor that most members name; of several the first by name. Classic members have none to name."""
+    voters = [member for member in members if not member.protocols] or members
+    votes = Counter(member.assignor or DEFAULT for member in voters)
     return min(votes, key=lambda name: (-votes[name], name))
 
 

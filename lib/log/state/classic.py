@@ -16,11 +16,20 @@ from typing import Any
 
 from msgspec import structs
 
-from headwater.limits import MEMBERS_MAX
 from headwater.log.operations import EndJoin, JoinClassic, SyncClassic
 from headwater.log.operations_base import Op
+from headwater.log.state import migration
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.groups import check_not_departed, found, found_or_new, member_of, replace
+from headwater.log.state.groups import (
+    begin_join_phase,
+    check_assignors,
+    check_not_departed,
+    check_room,
+    found,
+    found_or_new,
+    member_of,
+    replace,
+)
 from headwater.log.state.model import Group, Member, State
 
 
@@ -36,18 +45,22 @@ def left(change: Change, group: Group) -> None:
         _set(change, group, phase="empty", leader="", protocol="", delayed=False, deadline_ms=0)
         change.set(group, "generation", group.generation + 1)
     elif group.phase != "preparing":
-        _prepare(change, group, delay_ms=0)
+        begin_join_phase(change, group)
 
 
 def _join(change: Change, op: JoinClassic) -> None:
     check_not_departed(change, op.group, op.member, op.as_of)
+    known_group = change.state.groups.get(op.group)
+    if known_group is not None and known_group.kind == "consumer" and known_group.members:
+        migration.join(change, known_group, op)
+        return
     group = found_or_new(change, op.group, "classic")
     others = [member for member in group.members.values() if member.id != op.member]
     known = group.members.get(op.member)
     before = known or next((m for m in others if op.instance and m.instance == op.instance), None)
-    _check(group, op, [member for member in others if member is not before])
-    if before is None and len(group.members) >= MEMBERS_MAX:
-        raise Refused("group_full", f"Group {op.group!r} has {MEMBERS_MAX} members, as many as a group may have.")
+    check_assignors(group, op, [member for member in others if member is not before])
+    if before is None:
+        check_room(group)
     joined = Member(
         id=op.member,
         instance=op.instance,
@@ -58,6 +71,8 @@ def _join(change: Change, op: JoinClassic) -> None:
         protocols=list(op.protocols),
         joined=True,
         assignment=before.assignment if before else "",
+        topics=sorted(set(op.topics or ())),
+        portable=op.topics is not None,
     )
     change.set(group, "protocol_type", op.protocol_type)
     if before is not None and group.leader == before.id:
@@ -69,7 +84,7 @@ def _join(change: Change, op: JoinClassic) -> None:
         return
     if before is not None and before.protocols == joined.protocols and _may_stay(group, known, joined):
         return
-    _prepare(change, group, delay_ms=op.delay_ms if was_empty else 0)
+    begin_join_phase(change, group, delay_ms=op.delay_ms if was_empty else 0)
     replace(change, group, op.member, joined)
 
 
@@ -80,25 +95,6 @@ def _may_stay(group: Group, known: Member | None, joined: Member) -> bool:
     return known is None or group.leader != joined.id  # a known leader that joins again wants a rebalance
 
 
-def _check(group: Group, op: JoinClassic, others: list[Member]) -> None:
-    if others and group.protocol_type != op.protocol_type:
-        message = f"Group {op.group!r} is of protocol type {group.protocol_type!r}, not {op.protocol_type!r}."
-        raise Refused("inconsistent_protocol", message)
-    common = {name for name, _ in op.protocols}
-    for member in others:
-        common &= {name for name, _ in member.protocols}
-    if not common:
-        raise Refused("inconsistent_protocol", f"The members of group {op.group!r} share none of these assignors.")
-
-
-def _prepare(change: Change, group: Group, *, delay_ms: int) -> None:
-    wait_ms = delay_ms or max(member.rebalance_ms for member in group.members.values())
-    _set(change, group, phase="preparing", delayed=delay_ms > 0, deadline_ms=change.state.time_ms + wait_ms)
-    # Those who have no assignment to lose and those who have are all to join again.
-    members = {name: structs.replace(member, joined=False) for name, member in group.members.items()}
-    change.set(group, "members", members)
-
-
 def _end_join(change: Change, op: EndJoin) -> None:
     group, now = found(change, op.group), change.state.time_ms
     if group.phase != "preparing" or group.generation != op.generation:
@@ -106,10 +102,17 @@ def _end_join(change: Change, op: EndJoin) -> None:
     if now < group.deadline_ms:
         raise Refused("not_expired", f"The join phase of group {op.group!r} lasts {group.deadline_ms - now} ms more.")
     # A static member that is late keeps its place until its session ends (KIP-345).
-    here = {name: member for name, member in group.members.items() if member.joined or member.instance}
+    # Not so while the group changes its protocol, since nobody knows what it holds.
+    stays = group.kind == "classic"
+    here = {n: m for n, m in group.members.items() if m.joined or (m.instance and stays) or not m.protocols}
     change.set(group, "members", here)
     if not here:
         change.set(group, "emptied_ms", now)
+    if group.kind == "consumer":
+        migration.left(change, group)
+        change.touch(op.group, anew=True)
+        return
+    if not here:
         left(change, group)
         return
     for name in ("phase", "generation", "protocol", "leader", "delayed", "deadline_ms"):
@@ -128,7 +131,12 @@ def _complete(state: State, group: Group) -> None:
         group.leader = next((member.id for member in members if member.joined), members[0].id)
     group.generation += 1
     group.phase, group.delayed, group.deadline_ms = "completing", False, 0
-    group.members = {name: structs.replace(member, assignment="") for name, member in group.members.items()}
+    group.members = {
+        name: structs.replace(
+            member, assignment="", epoch=0, generation=0, owned={}, revoking={}, revoking_ms=0, told={}
+        )
+        for name, member in group.members.items()
+    }
 
 
 def _sync(change: Change, op: SyncClassic) -> None:

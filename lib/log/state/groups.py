@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from headwater.limits import WINDOW
-from headwater.log.operations import CommitOffsets, DeleteGroup, DeleteOffsets, ExpireOffsets, OffsetEntry
+from msgspec import structs
+
+from headwater.limits import MEMBERS_MAX, WINDOW
+from headwater.log.operations import CommitOffsets, DeleteGroup, DeleteOffsets, ExpireOffsets, JoinClassic, OffsetEntry
 from headwater.log.operations_base import Op
 from headwater.log.state.appends import partition_of
 from headwater.log.state.change import Change, Refused
@@ -85,6 +87,34 @@ def forget_departed(state: State) -> None:
 
 def _departed_key(group: str, member: str) -> str:
     return f"{len(group)}:{group}{member}"  # no two pairs share a key, whatever the names hold
+
+
+def begin_join_phase(change: Change, group: Group, *, delay_ms: int = 0) -> None:
+    """All classic members are to join again, within the longest time that one of them asked for, or in ``delay_ms``."""
+    members = {n: structs.replace(m, joined=False) if m.protocols else m for n, m in group.members.items()}
+    wait_ms = delay_ms or max(member.rebalance_ms for member in members.values() if member.protocols)
+    change.set(group, "phase", "preparing")
+    change.set(group, "delayed", delay_ms > 0)
+    change.set(group, "deadline_ms", change.state.time_ms + wait_ms)
+    change.set(group, "members", members)
+
+
+def check_assignors(group: Group, op: JoinClassic, others: list[Member]) -> None:
+    """Refuse a classic member that has no assignor in common with all the others, or is of another type."""
+    if others and group.protocol_type != op.protocol_type:
+        message = f"Group {op.group!r} is of protocol type {group.protocol_type!r}, not {op.protocol_type!r}."
+        raise Refused("inconsistent_protocol", message)
+    common = {name for name, _ in op.protocols}
+    for member in others:
+        common &= {name for name, _ in member.protocols}
+    if not common:
+        raise Refused("inconsistent_protocol", f"The members of group {op.group!r} share none of these assignors.")
+
+
+def check_room(group: Group) -> None:
+    """Refuse one more member than a group may have."""
+    if len(group.members) >= MEMBERS_MAX:
+        raise Refused("group_full", f"Group {group.name!r} has {MEMBERS_MAX} members, as many as a group may have.")
 
 
 def replace(change: Change, group: Group, old: str, member: Member) -> None:
@@ -190,6 +220,31 @@ def _drop_pending(change: Change, group: Group, moved: dict[tuple[int, int], int
         change.set(group, "pending", kept)
 
 
+def holds_all(group: Group, member: Member) -> bool:
+    """Whether the member may move any offset of the group in its generation, since only its peers know what is whose.
+
+    So it is with classic members; if they are to join again because the group has changed its protocol, it is as it was
+    under the former one.
+    """
+    if group.kind == "classic":
+        return member.joined or not member.generation
+    return bool(member.protocols) and not member.joined
+
+
+def generation_of(group: Group, member: Member) -> int:
+    """The generation in which a classic member has its partitions; -1 while it waits for one."""
+    has_its_own = group.kind == "consumer" or (member.generation and not member.joined)
+    return member.generation if has_its_own else group.generation
+
+
+def may_move(group: Group, member: Member, generation: int, topic: int, partition: int) -> bool:
+    """I5: whether the member, in the generation that it names, moves the offset of this partition."""
+    if holds_all(group, member):
+        return generation == generation_of(group, member)
+    since = _since(member, topic, partition)
+    return since is not None and since <= generation
+
+
 def _fence(group: Group, generation: int, member: str, offsets: list[OffsetEntry]) -> None:
     """I5: while a group has members only one who owns a partition moves its offset."""
     if not group.members:
@@ -199,15 +254,14 @@ def _fence(group: Group, generation: int, member: str, offsets: list[OffsetEntry
     known = group.members.get(member)
     if known is None or not 0 <= generation <= group.generation:
         raise _fenced(group, generation, member)
-    if group.kind == "classic":
-        if generation != group.generation:
+    if holds_all(group, known):
+        if generation != generation_of(group, known):
             raise _fenced(group, generation, member)
         if group.phase == "completing":
             raise Refused("rebalancing", f"Group {group.name!r} waits for its leader's assignment; commit after it.")
         return
     for entry in offsets:
-        since = _since(known, entry.topic, entry.partition)
-        if since is None or since > generation:
+        if not may_move(group, known, generation, entry.topic, entry.partition):
             raise Refused(
                 "fenced",
                 f"Member {member!r} does not own partition {entry.partition} of topic {entry.topic} "

@@ -16,12 +16,11 @@ from typing import Any, TypeAlias
 
 from msgspec import structs
 
-from headwater.limits import MEMBERS_MAX
 from headwater.log.operations import JoinGroup, LeaveGroup, ReleasePartitions
 from headwater.log.operations_base import Op
-from headwater.log.state import assignors, classic, shares
+from headwater.log.state import assignors, classic, migration, shares
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.groups import check_not_departed, depart, found_or_new, member_of, replace
+from headwater.log.state.groups import check_not_departed, check_room, depart, found_or_new, member_of, replace
 from headwater.log.state.model import Group, Member, State
 
 Places: TypeAlias = dict[int, dict[int, int]]  # topic → partition → generation since which it is owned
@@ -58,22 +57,33 @@ def settle(state: State, touched: Touched) -> None:
         if group.kind == "share":
             shares.settle(state, group, anew=anew)
             continue
+        if migration.is_open(group):
+            migration.wait(group)
+            continue
+        if group.phase == "preparing":
+            group.phase, group.deadline_ms, anew = "empty", 0, True
         if anew:
             _retarget(state, group)
         _reconcile(state, group)
+        migration.tell(group)
 
 
 def _join(change: Change, op: JoinGroup) -> None:
     check_not_departed(change, op.group, op.member, op.as_of)
+    former = change.state.groups.get(op.group)
+    if former is not None and former.kind == "classic" and former.members and op.epoch < 0:
+        migration.promote(change, former)
     group = found_or_new(change, op.group, "consumer")
     known = group.members.get(op.member)
     if op.epoch >= 0 and known is None:
         member_of(change, op.group, op.member)  # refuses
+    if op.epoch >= 0 and known is not None and known.protocols:
+        raise Refused("group_kind", f"Member {op.member!r} of group {op.group!r} is of the classic protocol by now.")
     if op.assignor and op.assignor not in assignors.NAMES:
         raise Refused("invalid", f"The assignors are {', '.join(assignors.NAMES)}; {op.assignor!r} is none.")
     before = known or next((m for m in group.members.values() if op.instance and m.instance == op.instance), None)
-    if before is None and len(group.members) >= MEMBERS_MAX:
-        raise Refused("group_full", f"Group {op.group!r} has {MEMBERS_MAX} members, as many as a group may have.")
+    if before is None:
+        check_room(group)
     joined = Member(
         id=op.member,
         instance=op.instance,
@@ -119,6 +129,8 @@ def _leave(change: Change, op: LeaveGroup) -> None:
     change.set(group, "emptied_ms", change.state.time_ms)
     if group.kind == "classic":
         classic.left(change, group)
+    elif group.kind == "consumer":
+        migration.left(change, group)
     change.touch(op.group, anew=True)
 
 

@@ -191,7 +191,9 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
 
     ``consumer``: ``owned`` and ``revoking`` are topic id → partition → the generation since which the member owns
     it; what is revoking is still its own until it releases it. ``epoch`` is the generation whose target it has
-    reached; it lags while something is revoking. ``classic``: ``protocols``, ``joined``, ``assignment``.
+    reached; it lags while something is revoking. ``classic``: ``protocols``, ``joined``, ``assignment``. A member with
+    ``protocols`` in a ``consumer`` group speaks the classic protocol there: ``told`` is what it heard that it owns, in
+    ``generation`` (-1: it is still to hear). ``portable`` says that its ``topics`` are known, so that it may be there.
     """
 
     id: str
@@ -209,6 +211,9 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
     protocols: list[tuple[str, str]] = []
     joined: bool = False  # in the join phase that is open
     assignment: str = ""
+    portable: bool = False
+    generation: int = 0
+    told: dict[int, list[int]] = {}
 
 
 class Span(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
