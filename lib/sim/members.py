@@ -36,7 +36,10 @@ CALM_S = 400.0  # how long a group may take to be whole again: pauses last a min
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crew:
-    """What a seed decides about its two groups, one of each protocol. Drawn apart from the rest of the plan."""
+    """What a seed decides about its groups: one of each protocol, and one that changes it.
+
+    Drawn apart from the rest of the plan.
+    """
 
     consumers: int
     janitors: int
@@ -44,6 +47,12 @@ class Crew:
     rebalance_ms: int
     mischief: float
     classics: int
+    movers: int
+
+    @property
+    def size(self) -> int:
+        """How many members there are to be in all groups together."""
+        return self.consumers + self.classics + self.movers
 
     @classmethod
     def draw(cls, seed: int) -> Crew:
@@ -56,6 +65,7 @@ class Crew:
             rebalance_ms=rng.choice([2_000, 20_000]),
             mischief=rng.choice([0.0, 0.05, 0.15]),
             classics=rng.choice([0, 0, 0, 1, 2, 3]),
+            movers=rng.choice([0, 0, 0, 2, 3, 4]),
         )
 
 
@@ -79,10 +89,12 @@ class Roll:
 def cast(world: World) -> list[tuple[str, Act]]:
     """Who plays in this world's groups."""
     from headwater.sim.classics import classic
+    from headwater.sim.movers import mover
 
     crew = world.crew
     found: list[tuple[str, Act]] = [(f"consumer{i}", consumer) for i in range(crew.consumers)]
     found += [(f"classic{i}", classic) for i in range(crew.classics)]
+    found += [(f"mover{i}", mover) for i in range(crew.movers)]
     return found + [(f"janitor{i}", janitor) for i in range(crew.janitors if found else 0)]
 
 
@@ -135,7 +147,7 @@ async def _whole(world: World, observer: Namespace) -> dict[str, Club]:
         await observer.refresh()
         clubs = _clubs(world, observer)
         there = sum(len(club.living) for club in clubs.values())
-        if there == world.crew.consumers + world.crew.classics and not list(assembled(clubs)):
+        if there == world.crew.size and not list(assembled(clubs)):
             return clubs
         if world.loop.time() > until_s:
             return clubs
@@ -155,6 +167,7 @@ async def _restless(world: World, observer: Namespace) -> set[str]:
 def _clubs(world: World, observer: Namespace) -> dict[str, Club]:
     """The groups that this world has, as they are now."""
     from headwater.sim.classics import OLD, assigned
+    from headwater.sim.movers import MOVERS, owned
 
     clubs = {}
     if world.crew.consumers:
@@ -165,6 +178,8 @@ def _clubs(world: World, observer: Namespace) -> dict[str, Club]:
         )
     if world.crew.classics:
         clubs[OLD] = _club(world, observer, OLD, assigned(observer.state))
+    if world.crew.movers:
+        clubs[MOVERS] = _club(world, observer, MOVERS, owned(observer.state))
     return clubs
 
 

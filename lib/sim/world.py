@@ -235,7 +235,7 @@ async def _play(plan: Plan) -> Verdict:
     if plan.long_sleep:
         await world.loop.sleep(3 * DAY_S)
     world.ended = True
-    clubs = await members.settled(world) if world.crew.consumers + world.crew.classics else {}
+    clubs = await members.settled(world) if world.crew.size else {}
     await cast
     violations = await _judge(world, clubs)
     counters = world.bucket.counters

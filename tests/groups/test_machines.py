@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from headwater.log import operations as ops
-from headwater.log.state import Group, Member, State, assignors
+from headwater.log.state import Group, Member, State, assignors, migration
 from tests.log.helpers import Fold
 
 SEEDS = 60
@@ -22,7 +23,7 @@ Place = tuple[int, int]
 
 
 class Chaos:
-    """Draws operations on one group of each kind, most of them sensible."""
+    """Draws operations on one group of each kind, and on one that changes its kind, most of them sensible."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -59,7 +60,11 @@ class Chaos:
         draw = rng.random()
         if draw < 0.06:
             return self._topic_op()
-        return self._consumer_op() if draw < 0.6 else self._classic_op()
+        if draw < 0.4:
+            return self._consumer_op("c")
+        if draw < 0.65:
+            return self._classic_op("k")
+        return self._consumer_op("x") if rng.random() < 0.5 else self._mixed_op()
 
     def _topic_op(self) -> ops.AnyOp:
         rng, name = self.rng, self.rng.choice(NAMES)
@@ -70,14 +75,14 @@ class Chaos:
             return ops.DeleteTopic(topic=known)
         return ops.AddPartitions(topic=known, total=len(self.state.topics[known].partitions) + rng.randint(0, 2))
 
-    def _consumer_op(self) -> ops.AnyOp:
+    def _consumer_op(self, name: str) -> ops.AnyOp:
         rng, draw = self.rng, self.rng.random()
-        group = self.state.groups.get("c")
+        group = self.state.groups.get(name)
         member = rng.choice(list(group.members) if group and group.members and rng.random() < 0.8 else MEMBERS)
         known = group.members.get(member) if group else None
         if draw < 0.45:
             return ops.JoinGroup(
-                group="c",
+                group=name,
                 member=rng.choice(MEMBERS),
                 epoch=rng.choice([-1, -1, 0]),
                 topics=rng.sample(NAMES, rng.randint(0, 4)),
@@ -87,20 +92,32 @@ class Chaos:
         if draw < 0.75:
             owed = [(t, p) for t, places in (known.revoking if known else {}).items() for p in places]
             epoch = rng.choice([-1, known.epoch, 0]) if known else -1
-            return ops.ReleasePartitions(group="c", member=member, partitions=owed or [(1, 0)], epoch=epoch)
+            return ops.ReleasePartitions(group=name, member=member, partitions=owed or [(1, 0)], epoch=epoch)
         if draw < 0.85:
-            return ops.LeaveGroup(group="c", member=member)
+            return ops.LeaveGroup(group=name, member=member)
         entry = ops.OffsetEntry(rng.randint(1, 3), 0, rng.randint(0, 9))
         generation = rng.randint(-1, (group.generation if group else 0) + 1)
-        return ops.CommitOffsets(group="c", member=member, generation=generation, offsets=[entry])
+        return ops.CommitOffsets(group=name, member=member, generation=generation, offsets=[entry])
 
-    def _classic_op(self) -> ops.AnyOp:
+    def _mixed_op(self) -> ops.AnyOp:
+        """As ``_classic_op``, of members whose subscription and claims are known."""
+        rng, op = self.rng, self._classic_op("x")
+        if not isinstance(op, ops.JoinClassic):
+            return op
+        group = self.state.groups.get("x")
+        known = group.members.get(op.member) if group else None
+        places = list(held(known)) if known else []
+        claims = rng.choice([[], places, places[:1], [(1, 0), (2, 0)]])
+        topics = rng.choice([None, *[rng.sample(NAMES, rng.randint(0, 4))] * 9])
+        return structs.replace(op, topics=topics, claims=claims, protocols=[("a", "")])
+
+    def _classic_op(self, name: str) -> ops.AnyOp:
         rng, draw, member = self.rng, self.rng.random(), self.rng.choice(MEMBERS[:4])
-        group = self.state.groups.get("k")
+        group = self.state.groups.get(name)
         generation = group.generation if group else 0
         if draw < 0.5:
             return ops.JoinClassic(
-                group="k",
+                group=name,
                 member=member,
                 protocol_type=rng.choice(["consumer"] * 9 + ["connect"]),
                 protocols=[(name, "") for name in rng.choice([["a", "b"], ["b", "a"], ["b"], ["c"]])],
@@ -110,17 +127,17 @@ class Chaos:
             )
         if draw < 0.65:
             return ops.SyncClassic(
-                group="k",
+                group=name,
                 member=group.leader if group and group.leader and rng.random() < 0.8 else member,
                 generation=generation - rng.choice([0, 0, 0, generation > 0]),
                 assignments={name: f"to {name}" for name in MEMBERS},
             )
         if draw < 0.8:
-            return ops.EndJoin(group="k", generation=generation)
+            return ops.EndJoin(group=name, generation=generation)
         if draw < 0.9:
-            return ops.LeaveGroup(group="k", member=member)
+            return ops.LeaveGroup(group=name, member=member)
         entry = ops.OffsetEntry(1, 0, rng.randint(0, 9))
-        return ops.CommitOffsets(group="k", member=member, generation=generation, offsets=[entry])
+        return ops.CommitOffsets(group=name, member=member, generation=generation, offsets=[entry])
 
 
 def held(member: Member) -> Iterator[Place]:
@@ -158,6 +175,31 @@ def check_consumer(state: State, group: Group) -> None:
             free = target[name] - owners.keys()
             assert not free, "who owes nothing has all that is free"
             assert member.epoch == group.generation
+        if member.protocols:
+            assert member.joined, "a group has begun when all its classic members have joined"
+            assert member.portable
+            assert 0 < member.generation <= group.generation
+            assert all(since <= group.generation for since in since_of(member.owned))
+            told = {(topic, partition) for topic, places in member.told.items() for partition in places}
+            assert migration.knows_all(member) == (told == mine and not member.revoking)
+
+
+def since_of(places: Mapping[int, Mapping[int, int]]) -> list[int]:
+    return [since for partitions in places.values() for since in partitions.values()]
+
+
+def check_open(group: Group) -> None:
+    """While classic members are awaited nothing is granted but what one of them has claimed."""
+    owners = Counter(place for member in group.members.values() for place in held(member))
+    assert all(count == 1 for count in owners.values()), "I5: a partition has one owner"
+    assert group.deadline_ms > 0
+    for member in group.members.values():
+        assert member.epoch == group.generation or member.revoking
+        if member.protocols and not member.joined:
+            assert not list(held(member))
+            assert member.generation < group.generation
+        elif member.protocols:
+            assert member.generation == -1, "it is told when all have joined"
 
 
 def check_moves(before: Group, after: Group, state: State, applied: list[ops.AnyOp]) -> None:
@@ -191,6 +233,8 @@ def check(state: State) -> None:
     for group in state.groups.values():
         if group.kind == "classic":
             check_classic(group)
+        elif group.members and group.phase == "preparing":
+            check_open(group)
         elif group.members:
             check_consumer(state, group)
 
@@ -225,6 +269,45 @@ def test_every_partition_finds_its_member_when_members_release(seed: int) -> Non
     assert wanted(chaos.state, group) == {place for member in group.members.values() for place in held(member)}
 
 
+@pytest.mark.parametrize("lets_go", [True, False], ids=["eager", "cooperative"])
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_every_partition_finds_its_member_of_either_protocol(seed: int, lets_go: bool) -> None:
+    chaos = Chaos(seed)
+    for _ in range(STEPS):
+        chaos.step()
+    group = chaos.state.groups.get("x")
+    if group is None:
+        return
+    chaos.fold.done(ops.JoinGroup(group="x", member="new", topics=NAMES)) if group.kind != "classic" else None
+    for _ in range(6):
+        for name, member in list(group.members.items()):
+            owed = [(t, p) for t, places in member.revoking.items() for p in places]
+            if member.protocols and (group.kind == "classic" or not migration.knows_all(member) or not member.joined):
+                told = [(t, p) for t, places in member.told.items() for p in places if t in chaos.state.topics]
+                chaos.fold.done(
+                    ops.JoinClassic(
+                        group="x",
+                        member=name,
+                        protocol_type=group.protocol_type,
+                        protocols=member.protocols,
+                        instance=member.instance,
+                        topics=member.topics if member.portable else None,
+                        claims=[] if lets_go else sorted(set(told) & set(held(member)) - set(owed)),
+                    )
+                )
+            elif owed and not member.protocols:
+                chaos.fold.done(ops.ReleasePartitions(group="x", member=name, partitions=owed))
+    check(chaos.state)
+    if group.kind == "classic":
+        assert all(member.joined for member in group.members.values())
+        return
+    assert targets(group) == {
+        name: {(t, p) for t, places in member.owned.items() for p in places} for name, member in group.members.items()
+    }
+    assert all(migration.knows_all(member) for member in group.members.values() if member.protocols)
+    assert wanted(chaos.state, group) == {place for member in group.members.values() for place in held(member)}
+
+
 @pytest.mark.parametrize("assignor", assignors.NAMES)
 def test_who_waits_for_a_topic_that_does_not_exist_gets_none_of_the_others(assignor: str) -> None:
     # Seed 0 found the sticky assignors counting such a member in where all the others were alike.
@@ -254,15 +337,21 @@ def test_a_release_that_was_long_on_its_way_takes_nothing_that_was_given_again()
 
 
 def test_the_draw_reaches_every_corner() -> None:
-    applied, phases = Counter[str](), Counter[str]()
+    applied, phases, kinds = Counter[str](), Counter[str](), Counter[str]()
     for seed in range(40):
         chaos = Chaos(seed)
         for _ in range(STEPS):
             applied.update(type(op).__name__ for op in chaos.step())
             if "k" in chaos.state.groups:
                 phases[chaos.state.groups["k"].phase] += 1
+            if "x" in chaos.state.groups:
+                mixed = chaos.state.groups["x"]
+                speaks = {"classic" if member.protocols else "consumer" for member in mixed.members.values()}
+                kinds[" ".join([mixed.kind, mixed.phase, *sorted(speaks)])] += 1
     for kind in (ops.JoinGroup, ops.ReleasePartitions, ops.LeaveGroup, ops.CommitOffsets, ops.JoinClassic):
         assert applied[kind.__name__] > 50, applied
     for kind in (ops.SyncClassic, ops.EndJoin, ops.CreateTopic, ops.DeleteTopic, ops.AddPartitions):
         assert applied[kind.__name__] > 10, applied
     assert all(phases[name] > 10 for name in ("empty", "preparing", "completing", "stable")), phases
+    for kind in ("classic preparing classic", "consumer preparing classic consumer", "consumer empty classic consumer"):
+        assert kinds[kind] > 50, kinds

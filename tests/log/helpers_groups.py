@@ -67,11 +67,18 @@ class GroupModel:
                 here = [m["joined"] for m in group["members"].values()]
                 if group["phase"] == "preparing" and not group["delayed"] and here and all(here):
                     self._complete(group)
+            elif group["phase"] == "preparing" and any(is_awaited(m) for m in group["members"].values()):
+                for m in group["members"].values():
+                    m["epoch"] = m["epoch"] if m["revoking"] else group["generation"]
             else:
-                if anew:
+                if anew or group["phase"] == "preparing":
                     group["generation"] += 1
                     group["target"] = self._target(group)
+                group.update(phase="empty", deadline=0)
                 self._reconcile(group)
+                for m in group["members"].values():
+                    if m.get("spoken", 0) < 0:
+                        m.update(spoken=group["generation"], told=set(m["owned"]))
         self.touched_groups, self.touched_topics = {}, set()
         self.departures = [left for left in self.departures if left[0] >= self.seq - WINDOW]
         self.once = {k: d for k, d in self.once.items() if d[1] + ONCE_MS >= self.time or d[2][0] + WINDOW >= self.seq}
@@ -79,7 +86,12 @@ class GroupModel:
     def _target(self, group: dict[str, Any]) -> dict[str, set[tuple[int, int]]]:
         members = [
             Member(
-                id=name, instance=m["instance"], topics=m["topics"], assignor=m["assignor"], owned=nested(m["owned"])
+                id=name,
+                instance=m["instance"],
+                topics=m["topics"],
+                assignor=m.get("assignor", ""),
+                owned=nested(m["owned"]),
+                protocols=m.get("protocols", []),
             )
             for name, m in group["members"].items()
         ]
@@ -182,8 +194,9 @@ class GroupModel:
                 raise No("fenced")
         elif op.member not in group["members"] or not 0 <= op.generation <= group["generation"]:
             raise No("fenced")
-        elif group["kind"] == "classic":
-            if op.generation != group["generation"]:
+        elif trusts(group, group["members"][op.member]):
+            spoken = group["members"][op.member].get("spoken", 0)
+            if op.generation != (group["generation"] if group["kind"] == "classic" else spoken):
                 raise No("fenced")
             if group["phase"] == "completing":
                 raise No("rebalancing")
@@ -229,9 +242,12 @@ class GroupModel:
 
     def _JoinGroup(self, op: ops.JoinGroup) -> None:  # noqa: N802
         self._comes_late(op)
+        former = self.groups.get(op.group)
+        if former is not None and former["kind"] == "classic" and former["members"] and op.epoch < 0:
+            self._promote(former)
         group = self._made(op.group, "consumer")
-        if op.epoch >= 0:
-            self._member(op.group, op.member)
+        if op.epoch >= 0 and self._member(op.group, op.member).get("protocols"):
+            raise No("group_kind")
         if op.assignor and op.assignor not in assignors.NAMES:
             raise No("invalid")
         old, known = _place_of(group, op.member, op.instance)
@@ -247,7 +263,7 @@ class GroupModel:
         if old in group.get("target", {}) and old != op.member:
             group["target"][op.member] = group["target"].pop(old)
         self._put(op.group, old, op.member, made)
-        same = known is not None and all(known[name] == made[name] for name in ("topics", "assignor"))
+        same = known is not None and all(known.get(name, "") == made[name] for name in ("topics", "assignor"))
         self.touched_groups[op.group] = self.touched_groups.get(op.group, False) or not same
 
     def _ReleasePartitions(self, op: ops.ReleasePartitions) -> None:  # noqa: N802
@@ -267,12 +283,66 @@ class GroupModel:
         group["emptied"] = self.time
         if group["kind"] == "classic":
             self._classic_left(group)
+        elif group["kind"] == "consumer":
+            self._demote(group)
         self.touched_groups[op.group] = True
+
+    # -- members of both protocols in one group ------------------------------------------------------
+
+    def _promote(self, group: dict[str, Any]) -> None:
+        if group["type"] != "consumer" or not all(m["portable"] for m in group["members"].values()):
+            raise No("group_kind")
+        for m in group["members"].values():
+            m.update(spoken=m.get("spoken", 0) or group["generation"], owned={}, revoking={}, revoking_ms=0)
+            m.update(epoch=m.get("epoch", 0))
+        group.update(kind="consumer", generation=group["generation"] + 1, leader="", protocol="")
+        self._prepare(group, 0)
+
+    def _demote(self, group: dict[str, Any]) -> None:
+        if not group["members"]:
+            group["phase"] = "empty"
+        elif all(m.get("protocols") for m in group["members"].values()):
+            for m in group["members"].values():
+                m["spoken"] = max(0, m["spoken"])
+            group.update(kind="classic", target={})
+            self._prepare(group, 0)
+
+    def _join_mixed(self, op: ops.JoinClassic, group: dict[str, Any]) -> None:
+        if op.protocol_type != "consumer" or op.topics is None:
+            raise No("group_kind")
+        old, known = _place_of(group, op.member, op.instance)
+        others = [m for name, m in group["members"].items() if name not in (op.member, old) and m.get("protocols")]
+        names = [{name for name, _ in m["protocols"]} for m in others]
+        if others and group["type"] != "consumer":
+            raise No("inconsistent_protocol")
+        if not {name for name, _ in op.protocols}.intersection(*names):
+            raise No("inconsistent_protocol")
+        made = classic_member(op, owned={}, revoking={}, revoking_ms=0, epoch=0, spoken=-1)
+        claims = set(map(tuple, op.claims))
+        if known is not None and is_awaited(known):
+            taken = {place for m in group["members"].values() for place in m["owned"]}
+            made["owned"] = {p: group["generation"] for p in sorted(claims - taken) if self._exists(*p)}
+            made["epoch"] = group["generation"]
+        elif known is not None:
+            made["owned"], made["epoch"] = known["owned"], known["epoch"]
+            made["revoking"] = {place: since for place, since in known["revoking"].items() if place in claims}
+            made["revoking_ms"] = known["revoking_ms"] if made["revoking"] else 0
+        if old in group.get("target", {}) and old != op.member:
+            group["target"][op.member] = group["target"].pop(old)
+        group["type"] = "consumer"
+        same = known is not None and known["topics"] == made["topics"] and not is_awaited(known)
+        self._put(op.group, old, op.member, made)
+        self._demote(group)
+        self.touched_groups[op.group] = self.touched_groups.get(op.group, False) or not same
 
     # -- members, classic -------------------------------------------------------------------------
 
     def _JoinClassic(self, op: ops.JoinClassic) -> None:  # noqa: N802
         self._comes_late(op)
+        mixed = self.groups.get(op.group)
+        if mixed is not None and mixed["kind"] == "consumer" and mixed["members"]:
+            self._join_mixed(op, mixed)
+            return
         group = self._made(op.group, "classic")
         old, known = _place_of(group, op.member, op.instance)
         others = [m for name, m in group["members"].items() if name not in (op.member, old)]
@@ -286,14 +356,7 @@ class GroupModel:
         again = op.member in group["members"]
         if known is not None and group["leader"] == old:
             group["leader"] = op.member
-        made = {
-            "instance": op.instance,
-            "topics": [],
-            "protocols": list(op.protocols),
-            "rebalance": op.rebalance_ms,
-            "joined": True,
-            "assignment": known["assignment"] if known else "",
-        }
+        made = classic_member(op, assignment=known["assignment"] if known else "")
         self._put(op.group, old, op.member, made)
         self.touched_groups[op.group] = True
         if group["phase"] == "preparing":
@@ -305,9 +368,10 @@ class GroupModel:
         made["joined"] = True
 
     def _prepare(self, group: dict[str, Any], delay: int) -> None:
-        wait = delay or max(m["rebalance"] for m in group["members"].values())
+        classic = [m for m in group["members"].values() if m.get("protocols")]
+        wait = delay or max(m["rebalance"] for m in classic)
         group.update(phase="preparing", delayed=delay > 0, deadline=self.time + wait)
-        for m in group["members"].values():
+        for m in classic:
             m["joined"] = False
 
     def _complete(self, group: dict[str, Any]) -> None:
@@ -319,7 +383,7 @@ class GroupModel:
             group["leader"] = [*[n for n, m in members.items() if m["joined"]], *members][0]
         group.update(generation=group["generation"] + 1, phase="completing", delayed=False, deadline=0)
         for m in members.values():
-            m["assignment"] = ""
+            m.update(assignment="", owned={}, revoking={}, revoking_ms=0, epoch=0, spoken=0, told=set())
 
     def _classic_left(self, group: dict[str, Any]) -> None:
         if not group["members"]:
@@ -334,6 +398,12 @@ class GroupModel:
             raise No("stale")
         if self.time < group["deadline"]:
             raise No("not_expired")
+        if group["kind"] == "consumer":
+            group["members"] = {n: m for n, m in group["members"].items() if not is_awaited(m)}
+            group["emptied"] = group["emptied"] if group["members"] else self.time
+            self._demote(group)
+            self.touched_groups[op.group] = True
+            return
         group["members"] = {n: m for n, m in group["members"].items() if m["joined"] or m["instance"]}
         if group["members"]:
             self._complete(group)
@@ -404,14 +474,16 @@ class GroupModel:
 
     def seen_groups(self) -> dict[str, Any]:
         shown = ("kind", "generation", "emptied", "phase", "type", "protocol", "leader", "delayed", "deadline")
-        sides = ("instance", "topics", "owned", "revoking", "revoking_ms", "epoch", "protocols", "joined", "assignment")
-        empty = dict(zip(sides, ("", [], {}, {}, 0, 0, [], False, ""), strict=True))
+        empty = {"instance": "", "topics": [], "owned": {}, "revoking": {}, "revoking_ms": 0, "epoch": 0}
+        empty |= {"protocols": [], "joined": False, "assignment": "", "spoken": 0, "told": set()}
         return {
             name: {
                 **{field: g[field] for field in shown},
                 "offsets": g["offsets"],
                 "pending": sorted((p["pid"], p["place"], p["offset"], p["metadata"], p["seq"]) for p in g["pending"]),
-                "members": [(n, {side: m.get(side, empty[side]) for side in sides}) for n, m in g["members"].items()],
+                "members": [
+                    (n, {side: m.get(side, what) for side, what in empty.items()}) for n, m in g["members"].items()
+                ],
             }
             for name, g in self.groups.items()
         }
@@ -419,6 +491,31 @@ class GroupModel:
     def seen_rules(self) -> list[Any]:
         departed = {f"{len(group)}:{group}{member}": seq for seq, group, member in self.departures}
         return [sorted(self.rules), self.keys, self.quotas, self.scram, list(self.once), departed]
+
+
+def classic_member(op: ops.JoinClassic, **more: Any) -> dict[str, Any]:
+    return {
+        "instance": op.instance,
+        "topics": sorted(set(op.topics or ())),
+        "protocols": list(op.protocols),
+        "rebalance": op.rebalance_ms,
+        "joined": True,
+        "assignment": "",
+        "portable": op.topics is not None,
+        **more,
+    }
+
+
+def is_awaited(member: dict[str, Any]) -> bool:
+    """Whether a classic member is still to join again."""
+    return bool(member.get("protocols")) and not member["joined"]
+
+
+def trusts(group: dict[str, Any], member: dict[str, Any]) -> bool:
+    """Whether only the members know what is whose."""
+    if group["kind"] == "classic":
+        return member["joined"] or not member.get("spoken", 0)
+    return is_awaited(member)
 
 
 def _place_of(group: dict[str, Any], member: str, instance: str) -> tuple[str, dict[str, Any] | None]:
@@ -484,6 +581,8 @@ def seen_group(group: Group) -> dict[str, Any]:
                     "protocols": m.protocols,
                     "joined": m.joined,
                     "assignment": m.assignment,
+                    "spoken": m.generation,
+                    "told": {(topic, partition) for topic, places in m.told.items() for partition in places},
                 },
             )
             for name, m in group.members.items()
@@ -519,7 +618,7 @@ def group_ops(rng: random.Random, model: GroupModel, topic: int, partition: int)
     rule = ops.AclRule(rng.choice("pq"), "read", "topic", rng.choice("ab"))
     joins: list[ops.AnyOp] = [
         ops.JoinGroup(
-            group="g",
+            group=rng.choice("ggh"),
             member=member,
             topics=rng.sample("abcd", rng.randint(0, 3)),
             epoch=rng.choice([-1, -1, 0]),
@@ -539,6 +638,8 @@ def group_ops(rng: random.Random, model: GroupModel, topic: int, partition: int)
             rebalance_ms=rng.choice([1, 1_000]),
             delay_ms=rng.choice([0, 0, 5]),
             as_of=rng.choice([-1, max(0, model.seq - rng.randrange(9))]),
+            topics=rng.choice([None, *[rng.sample("abcd", rng.randint(0, 3))] * 5]),
+            claims=rng.choice([[], places, places[:1], [(topic, partition)]]),
         )
         for _ in range(3)
     ]

@@ -81,6 +81,7 @@ def test_plans_cover_every_kind_of_trouble() -> None:
     assert {0, 1, 2, 3, 5} == {crew.consumers for crew in crews}
     assert {0, 1} == {crew.janitors for crew in crews}
     assert {0, 1, 2, 3} == {crew.classics for crew in crews}
+    assert {0, 2, 3, 4} == {crew.movers for crew in crews}
 
 
 def test_a_machine_that_starts_late_knows_the_time_of_day() -> None:

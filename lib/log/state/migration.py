@@ -84,7 +84,7 @@ def join(change: Change, group: Group, op: JoinClassic) -> None:
     )
     if before is not None:
         joined = _in_the_place_of(change.state, group, before, joined, set(op.claims))
-    same = before is not None and before.topics == joined.topics and before.joined
+    same = before is not None and before.topics == joined.topics and not _is_awaited(before)
     change.set(group, "protocol_type", op.protocol_type)
     replace(change, group, before.id if before else op.member, joined)
     left(change, group)
@@ -95,15 +95,15 @@ def _in_the_place_of(
     state: State, group: Group, before: Member, joined: Member, claims: set[tuple[int, int]]
 ) -> Member:
     """What ``before`` owns it owns; what it was to give up is released, unless it still holds it."""
-    owned, revoking = before.owned, before.revoking
-    if before.protocols and not before.joined:
+    owned, revoking, epoch = before.owned, before.revoking, before.epoch
+    if _is_awaited(before):
         taken = {
             (topic, partition)
             for member in group.members.values()
             for topic, places in member.owned.items()
             for partition in places
         }
-        owned = {}
+        owned, epoch = {}, group.generation
         for topic, partition in sorted(claims - taken):
             if state.partition(topic, partition) is not None:
                 owned.setdefault(topic, {})[partition] = group.generation
@@ -114,7 +114,7 @@ def _in_the_place_of(
     return structs.replace(
         joined,
         joined_ms=before.joined_ms,
-        epoch=before.epoch,
+        epoch=epoch,
         owned=owned,
         revoking=revoking,
         revoking_ms=before.revoking_ms if revoking else 0,
@@ -123,7 +123,12 @@ def _in_the_place_of(
 
 def is_open(group: Group) -> bool:
     """Whether a consumer group still waits for classic members to join again."""
-    return group.phase == "preparing" and any(m.protocols and not m.joined for m in group.members.values())
+    return group.phase == "preparing" and any(map(_is_awaited, group.members.values()))
+
+
+def _is_awaited(member: Member) -> bool:
+    """Whether nobody knows what the member holds: it is classic, and has not joined since its group began to change."""
+    return bool(member.protocols) and not member.joined
 
 
 def wait(group: Group) -> None:
