@@ -132,7 +132,7 @@ class Mover(Consumer):
             self.epoch = -1  # what it has lost may go to others once it has said so
 
     def _since(self) -> Mapping[TP, int]:
-        """Since when the member owns what it owns, if the fold knows: for the history, since no classic client hears it.
+        """Since when the member owns what it owns, if the fold knows: for the history, as no classic client hears it.
 
         A static member that comes back by KIP-848 is told of it, and that may be before it was told as a classic one.
         """

@@ -38,13 +38,17 @@ class Polled:
 
 @dataclass(slots=True)
 class Owned:
-    """A consumer owned a partition of its group from one time to another, as its callbacks said."""
+    """A consumer owned a partition of its group from one time to another, as its callbacks said; ``how`` it ended."""
 
     group: str
     consumer: str
     place: Place
     start_s: float
     end_s: float
+    how: str = "revoked"
+
+    def __str__(self) -> str:
+        return f"{self.consumer} ({self.start_s:.3f} to {self.end_s:.3f} s, {self.how})"
 
 
 @dataclass(slots=True)
@@ -186,5 +190,5 @@ def _assignments(history: History) -> list[str]:
         spans.sort(key=lambda each: each.start_s)
         for one, two in pairwise(spans):
             if one.consumer != two.consumer and two.start_s < one.end_s:
-                found.append(f"wrong assignment: {one.consumer} and {two.consumer} of {group} both owned {place}")
+                found.append(f"wrong assignment: {one} and {two} of {group} both owned {place}")
     return found

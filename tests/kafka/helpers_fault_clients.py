@@ -245,6 +245,7 @@ class Clients:
 
     def _live(self, reader: str, name: str, group: str, until_s: float) -> None:
         mine: dict[Place, tuple[int, float]] = {}
+        closed_s: list[float] = []
 
         def assigned(_: Any, partitions: list[TopicPartition]) -> None:
             for each in partitions:
@@ -255,7 +256,9 @@ class Clients:
                 held = mine.pop((each.topic, each.partition), None)
                 if held is not None:
                     place = (each.topic, each.partition)
-                    self.history.owned.append(Owned(group, name, place, held[1], stopwatch_s()))
+                    end_s = closed_s[0] if closed_s else stopwatch_s()
+                    how = "closed" if closed_s else "revoked"
+                    self.history.owned.append(Owned(group, name, place, held[1], end_s, how))
 
         def lost(_: Any, partitions: list[TopicPartition]) -> None:
             # The session ended without it; when, only the group knows, so nothing is claimed of this span.
@@ -285,6 +288,9 @@ class Clients:
             if found:
                 self.diary.did(f"read by {group}", len(found))
         self.diary.step(reader, f"closes {name}")
+        closed_s.append(
+            stopwatch_s()
+        )  # what is claimed is what its group confirms after this; it may end any time later
         if not _is_member(consumer):
             mine.clear()  # as if they were lost
         consumer.close()
