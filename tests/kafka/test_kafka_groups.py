@@ -183,6 +183,43 @@ def test_a_static_member_that_restarts_gets_its_partitions_back_and_nobody_else_
             assert (mine, theirs) == (after.parts, other.parts)
 
 
+@pytest.mark.parametrize("assignor", ["range", "cooperative-sticky"])
+@pytest.mark.parametrize("way", [("classic", "consumer"), ("consumer", "classic")], ids=["forth", "back"])
+def test_a_group_changes_its_protocol_while_its_members_are_restarted_one_by_one(
+    serve: Any, way: tuple[str, str], assignor: str
+) -> None:
+    store = MemoryStore()
+    north, south = serve(store, [Listener(port=0)]), serve(store, [Listener(port=0)])
+    north.create_topic("orders", 6)
+    commits = {"enable_auto_commit": True, "auto_commit_interval_ms": 200}
+
+    def member(kafka: Any, protocol: str) -> Polling:
+        strategy = {"partition_assignment_strategy": assignor} if protocol == "classic" else {}
+        return Polling(kafka, protocol, **commits, **strategy)
+
+    def found() -> list[bytes]:
+        return [value for each in all_of_them for value in each.found]
+
+    before, after = way
+    there = [member(north, before), member(south, before)]
+    all_of_them = [*there]
+    try:
+        until(whole(*there))
+        for round_, kafka in enumerate((north, south)):
+            write(kafka, "orders", 60, start=60 * round_, partitions=6)
+            there[round_].stop()
+            there[round_] = member(kafka, after)
+            all_of_them.append(there[round_])
+            until(whole(*there))
+            until(lambda count=60 * (round_ + 1): len(found()) >= count)
+        assert [f"{n}".encode() for n in range(120)] == sorted(found(), key=int), "each once: who leaves commits"
+        admin = AdminClient({"bootstrap.servers": north.bootstrap})
+        assert after.upper() == admin.list_consumer_groups().result().valid[0].type.name
+    finally:
+        for each in there:
+            each.stop()
+
+
 def test_a_static_member_whose_place_is_taken_is_fenced(kafka: Any) -> None:
     kafka.create_topic("orders", 2)
     with polling(kafka, "classic", group_instance_id="mine") as first:
@@ -276,6 +313,31 @@ def test_kafka_pythons_members_share_partitions_and_its_admin_sees_them(kafka: A
             known.close()
 
 
+def test_a_kafka_python_member_is_in_one_group_with_one_of_the_new_protocol(kafka: Any) -> None:
+    kafka.create_topic("orders", 4)
+    terms = {**KAFKA_PYTHON, "bootstrap_servers": kafka.bootstrap, "group_id": "g"}
+    old = kafka_python.KafkaConsumer("orders", **terms)
+    found: list[bytes] = []
+
+    def poll_until(is_so: Callable[[list[int]], bool]) -> None:
+        end_s = time.monotonic() + PATIENCE_S
+        while not is_so(sorted(place.partition for place in old.assignment())):
+            assert time.monotonic() < end_s, "it never came about"
+            for batch in old.poll(50).values():
+                found.extend(record.value for record in batch)
+
+    try:
+        poll_until(lambda mine: mine == [0, 1, 2, 3])
+        with polling(kafka, "consumer") as new:
+            poll_until(lambda mine: len(mine) == 2 and sorted(mine + new.parts) == [0, 1, 2, 3])
+            write(kafka, "orders", 40, partitions=4)
+            poll_until(lambda _: len(found) + len(new.found) >= 40)
+            assert [f"{n}".encode() for n in range(40)] == sorted([*found, *new.found], key=int)
+        poll_until(lambda mine: mine == [0, 1, 2, 3])
+    finally:
+        old.close()
+
+
 # -- aiokafka ----------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +367,34 @@ def test_aiokafkas_members_share_partitions_and_its_admin_sees_them(kafka: Any) 
                     await admin.close()
             async with asyncio.timeout(PATIENCE_S):
                 while 4 != len(one.assignment()):
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+
+
+def test_an_aiokafka_member_is_in_one_group_with_one_of_the_new_protocol(kafka: Any) -> None:
+    kafka.create_topic("orders", 4)
+    terms: dict[str, Any] = {**KAFKA_PYTHON, "bootstrap_servers": kafka.bootstrap, "group_id": "g"}
+
+    async def main() -> None:
+        async with aiokafka.AIOKafkaConsumer("orders", **terms) as old:
+            assert 4 == len(old.assignment())
+            new = Polling(kafka, "consumer")
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    while [2, 2] != [len(old.assignment()), len(new.parts)]:
+                        await asyncio.sleep(0.02)
+                write(kafka, "orders", 40, partitions=4)
+                found = [(await old.getone()).value for _ in range(20)]
+                async with asyncio.timeout(PATIENCE_S):
+                    while len(new.found) < 20:
+                        await asyncio.sleep(0.02)
+                assert [f"{n}".encode() for n in range(40)] == sorted([*found, *new.found], key=int)
+                await old.commit()
+            finally:
+                new.stop()
+            async with asyncio.timeout(PATIENCE_S):
+                while 4 != len(old.assignment()):
                     await asyncio.sleep(0.02)
 
     asyncio.run(main())

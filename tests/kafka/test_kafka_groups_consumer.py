@@ -85,6 +85,16 @@ async def shared(one: Member, two: Member) -> None:
     assert [1, 1] == [len(member.owned[1]) for member in (one, two)]
 
 
+async def terse(member: Member) -> None:
+    """A heartbeat as clients send it: they say what they have only when that has just changed."""
+    await sim_loop().sleep(1.0)
+    before = member.owned
+    await member.beat()
+    while member.owned != before:
+        before = member.owned
+        await member.settle()
+
+
 # -- life ------------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +176,50 @@ def test_a_member_that_is_behind_is_told_and_one_that_is_ahead_is_fenced() -> No
         assert E.none is await one.ask(member_epoch=1)
         assert E.unknown_member_id is await one.ask(member_id="x", member_epoch=1)
         assert E.unknown_member_id is await one.ask(group_id="other", member_epoch=1)
+
+    simulate(main())
+
+
+def test_what_came_and_went_between_two_heartbeats_is_heard_of_and_given_up() -> None:
+    # A client that was never told of a partition never said that it had given it up: its next owner got it when the
+    # rebalance timed out, after minutes, if a member was restarted quicker than the others sent heartbeats.
+    async def main() -> None:
+        place = Place()
+        one, two = Member(await place.gateway(t=2), "one"), Member(await place.gateway(), "two")
+        await shared(one, two)
+        assert E.none is await two.ask(member_epoch=-1)
+        three = Member(two.peer, "three")
+        assert E.none is await three.join()
+        assert {} == three.owned
+        for _ in range(3):
+            await terse(one)
+        await terse(three)
+        assert [0, 1] == sorted(one.owned[1] + three.owned[1])
+        assert 1 == len(one.owned[1])
+
+    simulate(main())
+
+
+def test_a_late_heartbeat_gives_up_nothing_that_its_member_was_given_later() -> None:
+    async def main() -> None:
+        place = Place()
+        one, two = Member(await place.gateway(t=2), "one"), Member(await place.gateway(), "two")
+        await one.join()
+        assert E.none is await two.join()
+        late: dict[str, Any] = {"member_epoch": two.epoch, "topic_partitions": []}  # it is on its way for long
+        await one.settle()
+        await one.settle()
+        await sim_loop().sleep(0.5)
+        await two.beat()
+        assert {1: [1]} == two.owned
+        assert E.none is await one.ask(member_epoch=-1)
+        await sim_loop().sleep(1.0)
+        await two.beat()
+        assert {1: [0, 1]} == two.owned
+        assert E.none is await Member(one.peer, "three").join()
+        assert E.none is await two.ask(**late)
+        group = (await two.peer.namespace.refresh()).groups["g"]
+        assert [1] == list(group.members["two"].revoking[1]), "it has it, and has not said otherwise since"
 
     simulate(main())
 

@@ -74,8 +74,9 @@ class GroupModel:
                 if anew or group["phase"] == "preparing":
                     group["generation"] += 1
                     group["target"] = self._target(group)
+                begun = anew or group["phase"] == "preparing"
                 group.update(phase="empty", deadline=0)
-                self._reconcile(group)
+                self._reconcile(group, begun)
                 for m in group["members"].values():
                     if m.get("spoken", 0) < 0:
                         m.update(spoken=group["generation"], told=set(m["owned"]))
@@ -102,7 +103,7 @@ class GroupModel:
         before = {name: nested(dict.fromkeys(places, 0)) for name, places in group.get("target", {}).items()}
         return {n: set(p) for n, p in assignors.assign(assignors.chosen(members), members, topics, before).items()}
 
-    def _reconcile(self, group: dict[str, Any]) -> None:
+    def _reconcile(self, group: dict[str, Any], begun: bool) -> None:
         targets = group.get("target", {})
         for name, m in group["members"].items():
             target = targets.get(name, set())
@@ -112,14 +113,16 @@ class GroupModel:
                 m["revoking"][place] = m["owned"].pop(place)
             if not m["revoking"]:
                 m["revoking_ms"] = 0
-                m["epoch"] = group["generation"]
             elif not m["revoking_ms"]:
                 m["revoking_ms"] = self.time
         taken = {p for m in group["members"].values() for side in ("owned", "revoking") for p in m[side]}
-        for name, m in group["members"].items():
-            if not m["revoking"]:
-                for place in sorted(targets.get(name, set()) - taken):
-                    m["owned"][place] = group["generation"]
+        ready = {name: m for name, m in group["members"].items() if not m["revoking"]}
+        granted = [(m, place) for name, m in ready.items() for place in sorted(targets.get(name, set()) - taken)]
+        group["generation"] += bool(granted) and not begun
+        for m in ready.values():
+            m["epoch"] = group["generation"]
+        for m, place in granted:
+            m["owned"][place] = group["generation"]
 
     # -- offsets ----------------------------------------------------------------------------------
 

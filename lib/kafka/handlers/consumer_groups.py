@@ -1,7 +1,7 @@
 """Groups whose assignments are the service's: Kafka's consumer protocol (KIP-848).
 
 One request does it all: join with epoch 0, stay, say what one owns, leave with -1 (or -2: a static member that will be
-back). The machine is the fold's (``log.state.members``). Three things differ from Kafka's coordinator, none of which a
+back). The machine is the fold's (``log.state.members``). Four things differ from Kafka's coordinator, none of which a
 client notices:
 
 - A member's epoch moves as soon as nothing is left for it to give up, not with its next heartbeat. So one that is
@@ -9,6 +9,9 @@ client notices:
 - A static member that joins takes its place at once; its old self is fenced. Kafka lets the new one wait until the
   old one's session ends.
 - The assignment is in every answer, since no gateway remembers what it said last.
+- A partition that was given to a member and taken away again between two of its heartbeats is in the first answer and
+  not in the second: clients say what they hold only when that has changed, so one that had never heard of the partition
+  would never give it up.
 """
 
 from __future__ import annotations
@@ -79,7 +82,7 @@ async def consumer_group_heartbeat(peer: Peer, request: Request) -> Answer:
         "member_id": beat.member,
         "member_epoch": beat.epoch,
         "heartbeat_interval": _interval_ms(peer),
-        "assignment": {"topic_partitions": by_topic(peer, beat.owned)},
+        "assignment": {"topic_partitions": by_topic(peer, sorted({*beat.owned, *beat.unheard}))},
     }
 
 

@@ -7,11 +7,13 @@ group is gathered, and the group is rebalanced once, at the end of the manifest:
 
 Reconciling: what a member owns beyond its target becomes *revoking*, and stays its own until it releases it; a free
 partition is granted to the member whose target names it, once that member has nothing left to release. So at every
-manifest a partition has at most one owner (I5), whatever members and their clocks believe.
+manifest a partition has at most one owner (I5), whatever members and their clocks believe. What is granted later than
+its target moves the generation on as well: a member that names an older one has not heard of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from msgspec import structs
@@ -64,7 +66,7 @@ def settle(state: State, touched: Touched) -> None:
             group.phase, group.deadline_ms, anew = "empty", 0, True
         if anew:
             _retarget(state, group)
-        _reconcile(state, group)
+        _reconcile(state, group, begun=anew)
         migration.tell(group)
 
 
@@ -149,8 +151,8 @@ def _retarget(state: State, group: Group) -> None:
             group.target[name] = mine
 
 
-def _reconcile(state: State, group: Group) -> None:
-    """Revoke what targets no longer name, then grant what is free."""
+def _reconcile(state: State, group: Group, *, begun: bool) -> None:
+    """Revoke what targets no longer name, then grant what is free: in a new generation, unless one has ``begun``."""
     # New dicts and members throughout, since an outcome or a reader may still hold the old ones.
     members = {name: _revoked(state, member, group) for name, member in group.members.items()}
     taken: set[tuple[int, int]] = set()
@@ -160,19 +162,26 @@ def _reconcile(state: State, group: Group) -> None:
                 for partition in places:
                     assert (topic, partition) not in taken, "I5: a partition has one owner"
                     taken.add((topic, partition))
+    free: dict[str, list[tuple[int, int]]] = {}
     for name, member in members.items():
-        if member.revoking:
-            continue
-        target = group.target.get(name, {})
-        free = [(t, p) for t, places in target.items() for p in places if (t, p) not in taken]
-        if not free:
-            continue
-        owned = {topic: dict(places) for topic, places in member.owned.items()}
-        for topic, partition in free:
-            owned.setdefault(topic, {})[partition] = group.generation
-            taken.add((topic, partition))
-        members[name] = structs.replace(member, owned=owned)
-    group.members = members
+        target = {} if member.revoking else group.target.get(name, {})
+        mine = [(t, p) for t, partitions in target.items() for p in partitions if (t, p) not in taken]
+        if mine:
+            free[name] = mine
+            taken.update(mine)
+    if free and not begun:
+        group.generation += 1
+    group.members = {name: _granted(member, free.get(name, ()), group) for name, member in members.items()}
+
+
+def _granted(member: Member, places: Iterable[tuple[int, int]], group: Group) -> Member:
+    """The member with these places, in the group's generation if it has nothing to give up."""
+    if member.revoking:
+        return member
+    owned = {topic: dict(partitions) for topic, partitions in member.owned.items()}
+    for topic, partition in places:
+        owned.setdefault(topic, {})[partition] = group.generation
+    return structs.replace(member, owned=owned, epoch=group.generation)
 
 
 def _revoked(state: State, member: Member, group: Group) -> Member:
@@ -192,7 +201,6 @@ def _revoked(state: State, member: Member, group: Group) -> Member:
         owned=owned,
         revoking=revoking,
         revoking_ms=(member.revoking_ms or state.time_ms) if revoking else 0,
-        epoch=member.epoch if revoking else group.generation,
     )
 
 
