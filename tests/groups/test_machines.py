@@ -353,6 +353,29 @@ def test_what_is_granted_after_its_target_has_a_generation_of_its_own() -> None:
     assert {topic: {1: granted.epoch}} == fold.state.groups["c"].members["b"].revoking
 
 
+def test_a_classic_join_that_was_long_on_its_way_releases_nothing_that_its_member_was_told_since() -> None:
+    fold = Fold()
+    topic = fold.topic(2, "t")
+    fold.done(ops.JoinGroup(group="c", member="new", topics=["t"]))
+    join = ops.JoinClassic(
+        group="c", member="old", protocol_type="consumer", protocols=[("range", "")], topics=["t"], as_of=fold.state.seq
+    )
+    fold.done(join)
+    fold.done(ops.ReleasePartitions(group="c", member="new", partitions=[(topic, 1)]))
+    fold.done(structs.replace(join, as_of=fold.state.seq))
+    assert {topic: [1]} == fold.state.groups["c"].members["old"].told
+    now = fold.state.seq
+    fold.done(ops.JoinGroup(group="c", member="another", topics=["t"], instance=""))
+    fold.done(ops.LeaveGroup(group="c", member="another"))
+    fold.done(ops.JoinGroup(group="c", member="new", topics=["t", "u"], epoch=0))
+    fold.done(structs.replace(join, topics=["u"], as_of=now, claims=[(topic, 1)]))
+    assert [1] == list(fold.state.groups["c"].members["old"].revoking[topic])
+    fold.done(structs.replace(join, topics=["u"]))
+    assert [1] == list(fold.state.groups["c"].members["old"].revoking[topic]), "it was sent before it had anything"
+    fold.done(structs.replace(join, topics=["u"], as_of=fold.state.seq))
+    assert {} == fold.state.groups["c"].members["old"].revoking
+
+
 def test_the_draw_reaches_every_corner() -> None:
     applied, phases, kinds = Counter[str](), Counter[str](), Counter[str]()
     for seed in range(40):

@@ -79,7 +79,7 @@ class GroupModel:
                 self._reconcile(group, begun)
                 for m in group["members"].values():
                     if m.get("spoken", 0) < 0:
-                        m.update(spoken=group["generation"], told=set(m["owned"]))
+                        m.update(spoken=group["generation"], told=set(m["owned"]), told_seq=self.seq)
         self.touched_groups, self.touched_topics = {}, set()
         self.departures = [left for left in self.departures if left[0] >= self.seq - WINDOW]
         self.once = {k: d for k, d in self.once.items() if d[1] + ONCE_MS >= self.time or d[2][0] + WINDOW >= self.seq}
@@ -328,7 +328,8 @@ class GroupModel:
             made["epoch"] = group["generation"]
         elif known is not None:
             made["owned"], made["epoch"] = known["owned"], known["epoch"]
-            made["revoking"] = {place: since for place, since in known["revoking"].items() if place in claims}
+            stays = set(known["revoking"]) if 0 <= op.as_of < known.get("told_seq", 0) else claims
+            made["revoking"] = {place: since for place, since in known["revoking"].items() if place in stays}
             made["revoking_ms"] = known["revoking_ms"] if made["revoking"] else 0
         if old in group.get("target", {}) and old != op.member:
             group["target"][op.member] = group["target"].pop(old)

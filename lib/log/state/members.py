@@ -67,7 +67,7 @@ def settle(state: State, touched: Touched) -> None:
         if anew:
             _retarget(state, group)
         _reconcile(state, group, begun=anew)
-        migration.tell(group)
+        migration.tell(state, group)
 
 
 def _join(change: Change, op: JoinGroup) -> None:

@@ -83,7 +83,7 @@ def join(change: Change, group: Group, op: JoinClassic) -> None:
         generation=-1,
     )
     if before is not None:
-        joined = _in_the_place_of(change.state, group, before, joined, set(op.claims))
+        joined = _in_the_place_of(change.state, group, before, joined, op)
     same = before is not None and before.topics == joined.topics and not _is_awaited(before)
     change.set(group, "protocol_type", op.protocol_type)
     replace(change, group, before.id if before else op.member, joined)
@@ -91,11 +91,12 @@ def join(change: Change, group: Group, op: JoinClassic) -> None:
     change.touch(op.group, anew=not same)
 
 
-def _in_the_place_of(
-    state: State, group: Group, before: Member, joined: Member, claims: set[tuple[int, int]]
-) -> Member:
-    """What ``before`` owns it owns; what it was to give up is released, unless it still holds it."""
-    owned, revoking, epoch = before.owned, before.revoking, before.epoch
+def _in_the_place_of(state: State, group: Group, before: Member, joined: Member, op: JoinClassic) -> Member:
+    """What ``before`` owns it owns; what it was to give up is released, unless it still holds it.
+
+    A join that was sent before the member was told of anything since says nothing of what it holds by now.
+    """
+    owned, revoking, epoch, claims = before.owned, before.revoking, before.epoch, set(op.claims)
     if _is_awaited(before):
         taken = {
             (topic, partition)
@@ -107,7 +108,7 @@ def _in_the_place_of(
         for topic, partition in sorted(claims - taken):
             if state.partition(topic, partition) is not None:
                 owned.setdefault(topic, {})[partition] = group.generation
-    elif revoking:
+    elif revoking and not 0 <= op.as_of < before.told_seq:
         kept = {topic: {p: since for p, since in places.items() if (topic, p) in claims}
                 for topic, places in revoking.items()}  # fmt: skip
         revoking = {topic: places for topic, places in kept.items() if places}
@@ -139,12 +140,12 @@ def wait(group: Group) -> None:
     }
 
 
-def tell(group: Group) -> None:
+def tell(state: State, group: Group) -> None:
     """Classic members that have joined in this manifest hear in this generation of what they own by now."""
     for name, member in group.members.items():
         if member.generation < 0:
             told = {topic: sorted(places) for topic, places in member.owned.items()}
-            group.members[name] = structs.replace(member, told=told, generation=group.generation)
+            group.members[name] = structs.replace(member, told=told, generation=group.generation, told_seq=state.seq)
 
 
 def knows_all(member: Member) -> bool:

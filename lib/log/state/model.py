@@ -193,7 +193,8 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
     it; what is revoking is still its own until it releases it. ``epoch`` is the generation whose target it has
     reached; it lags while something is revoking. ``classic``: ``protocols``, ``joined``, ``assignment``. A member with
     ``protocols`` in a ``consumer`` group speaks the classic protocol there: ``told`` is what it heard that it owns, in
-    ``generation`` (-1: it is still to hear). ``portable`` says that its ``topics`` are known, so that it may be there.
+    ``generation`` (-1: it is still to hear), at manifest ``told_seq``. ``portable`` says that its ``topics`` are known,
+    so that it may be there.
     """
 
     id: str
@@ -214,6 +215,7 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
     portable: bool = False
     generation: int = 0
     told: dict[int, list[int]] = {}
+    told_seq: int = 0
 
 
 class Span(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
