@@ -40,7 +40,12 @@ STALLED_S = 3 * (PATIENCE_S + CALL_S)
 STILL_S = HUNG_S + 2 * (TRANSACTION_S + SESSION_S)
 DRAIN_S = 300.0  # the bound of a drain that does go on
 CLASSIC, NEXT = "readers", "readers-next"  # groups: the classic protocol, and that of KIP-848
-KINDS = ("ordered", "worked", f"read by {CLASSIC}", f"read by {NEXT}")
+MIXED = "readers-mixed"  # … and one whose members change from one to the other, life by life
+READERS = (CLASSIC, NEXT, MIXED)
+KINDS = ("ordered", "worked", *(f"read by {group}" for group in READERS))
+_SESSION: dict[str, Any] = {"session.timeout.ms": int(SESSION_S * 1_000)}
+_CLASSIC = {CLASSIC: _SESSION, MIXED: {**_SESSION, "partition.assignment.strategy": "cooperative-sticky"}}
+_NEXT: dict[str, Any] = {"group.protocol": "consumer"}
 
 
 class Hung(Exception):
@@ -67,6 +72,7 @@ class Clients:
             **dict.fromkeys(("w1", "w2"), self._work),
             **dict.fromkeys(("c1", "c2", "c3"), lambda name: self._consume(name, CLASSIC)),
             **dict.fromkeys(("n1", "n2", "n3"), lambda name: self._consume(name, NEXT)),
+            **dict.fromkeys(("m1", "m2"), lambda name: self._consume(name, MIXED)),
         }
         self.threads = [
             threading.Thread(target=self._guarded, args=(job, name), name=name, daemon=True)
@@ -241,9 +247,11 @@ class Clients:
         rng = random.Random(name)
         while self._running.is_set():
             life += 1
-            self._live(name, f"{name}.{life}", group, stopwatch_s() + rng.uniform(8, 20))
+            until_s = stopwatch_s() + rng.uniform(8, 20)
+            is_classic = group == CLASSIC or (group == MIXED and rng.random() < 0.5)
+            self._live(name, f"{name}.{life}", group, until_s, _CLASSIC[group] if is_classic else _NEXT)
 
-    def _live(self, reader: str, name: str, group: str, until_s: float) -> None:
+    def _live(self, reader: str, name: str, group: str, until_s: float, protocol: dict[str, Any]) -> None:
         mine: dict[Place, tuple[int, float]] = {}
         closed_s: list[float] = []
 
@@ -265,7 +273,6 @@ class Clients:
             for each in partitions:
                 mine.pop((each.topic, each.partition), None)
 
-        protocol = {"group.protocol": "consumer"} if group == NEXT else {"session.timeout.ms": int(SESSION_S * 1_000)}
         consumer = Consumer(
             self._config(
                 **{
@@ -327,7 +334,7 @@ class Clients:
         wanted = {value for records in log.values() for _, value in records}
 
         def left() -> int:
-            seen: dict[str, set[int]] = {CLASSIC: set(), NEXT: set()}
+            seen: dict[str, set[int]] = {group: set() for group in READERS}
             for poll in list(self.history.polled):
                 seen[poll.group].update(value for _, value in poll.records)
             return sum(len(wanted - each) for each in seen.values())

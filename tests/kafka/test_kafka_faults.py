@@ -20,7 +20,7 @@ from headwater.clock import stopwatch_s
 from headwater.log.namespace import Namespace
 from headwater.store import open_store
 from tests.kafka.helpers_checker import History, check
-from tests.kafka.helpers_fault_clients import CLASSIC, DRAIN_S, KINDS, NEXT, PARTITIONS, STALLED_S, WORKED, Clients
+from tests.kafka.helpers_fault_clients import DRAIN_S, KINDS, PARTITIONS, READERS, STALLED_S, WORKED, Clients
 from tests.kafka.helpers_fault_diary import cluster, stacks
 from tests.kafka.helpers_fault_gateways import Gateways, running
 
@@ -89,7 +89,7 @@ def _finish(clients: Clients, store: Path) -> list[str]:
     if not found[0]:
         found.append(clients.wait_until_read(asyncio.run(_read_all(store))))
     if not any(found):
-        clients.history.caught_up = {CLASSIC, NEXT}
+        clients.history.caught_up = set(READERS)
         clients.stop()
         found += [f"{each.name} does not end" for each in clients.threads if each.is_alive()]
     return [each for each in found if each]
@@ -100,7 +100,7 @@ def _explain(clients: Clients, gateways: Gateways) -> None:
     print(*stacks(clients.threads), *clients.diary.lines(), sep="\n")
     gateways.tell()
     try:
-        print(*cluster(clients.bootstrap, ("workers", CLASSIC, NEXT), TOPICS, PARTITIONS), sep="\n")
+        print(*cluster(clients.bootstrap, ("workers", *READERS), TOPICS, PARTITIONS), sep="\n")
     except Exception as error:
         print(f"The gateways do not say: {error!r}")
     clients.stop()
