@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from headwater.errors import Fenced, HeadwaterError, NotFound
+from headwater.groups.configs import ShareConfig, duration_ms, share_config
 from headwater.groups.leases import Leases
-from headwater.groups.share_configs import ShareConfig, duration_ms, share_config
 from headwater.groups.share_partition import Acquired, NotAcquired, Parting, Said, SharePartition
 from headwater.limits import (
     SHARE_CLAIM_MIN,

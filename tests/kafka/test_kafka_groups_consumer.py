@@ -18,6 +18,7 @@ from tests.kafka.helpers_kafka_groups import COMMIT, CONSUMER, CONSUMER_DESCRIBE
 from tests.kafka.helpers_peer import ask
 from tests.log.helpers import simulate
 
+ALTER_CONFIGS, GROUP = 44, 32
 Places = dict[int, list[int]]
 
 
@@ -176,6 +177,27 @@ def test_a_member_that_is_behind_is_told_and_one_that_is_ahead_is_fenced() -> No
         assert E.none is await one.ask(member_epoch=1)
         assert E.unknown_member_id is await one.ask(member_id="x", member_epoch=1)
         assert E.unknown_member_id is await one.ask(group_id="other", member_epoch=1)
+
+    simulate(main())
+
+
+def test_a_group_has_its_own_heartbeat_and_session() -> None:
+    async def main() -> None:
+        place = Place()
+        one = Member(await place.gateway(t=1), "one")
+
+        async def alter(name: str, value: str) -> E:
+            row = {"name": f"consumer.{name}", "config_operation": 0, "value": value}
+            asked = [{"resource_type": GROUP, "resource_name": "g", "configs": [row]}]
+            return E((await ask(one.peer, ALTER_CONFIGS, resources=asked))["responses"][0]["error_code"])
+
+        assert E.none is await alter("session.timeout.ms", "60000")
+        assert E.none is await alter("heartbeat.interval.ms", "15000")
+        for name, value in (("session.timeout.ms", "60001"), ("heartbeat.interval.ms", "999"), ("else", "1")):
+            assert E.invalid_config is await alter(name, value), name
+        assert E.none is await one.join()
+        assert 15_000 == one.answer["heartbeat_interval"]
+        assert 60_000 == one.peer.namespace.state.groups["g"].members["one"].session_ms
 
     simulate(main())
 

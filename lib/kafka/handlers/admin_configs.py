@@ -3,7 +3,7 @@
 TOPIC            the table in ``headwater.kafka.configs``
 BROKER "0"       what any gateway says of itself; read only
 BROKER ""        the cluster's defaults: the namespace's own configs, which can be altered
-GROUP            what share groups have (``groups.share_configs``)
+GROUP            what groups have (``groups.configs``)
 others           CLIENT_METRICS and BROKER_LOGGER exist and have no configs here
 """
 
@@ -16,7 +16,7 @@ from typing import Final
 from kio.schema.errors import ErrorCode
 
 from headwater.errors import Forbidden, HeadwaterError, InvalidRequest
-from headwater.groups.share_configs import CONFIGS
+from headwater.groups.configs import CONFIGS
 from headwater.kafka import configs
 from headwater.kafka.configs import Config, described
 from headwater.kafka.errors import Refusal, told

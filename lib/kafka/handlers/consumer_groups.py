@@ -23,6 +23,7 @@ from kio.schema.errors import ErrorCode
 
 from headwater.errors import HeadwaterError
 from headwater.groups.checks import PATTERN, REBALANCE_MS_MAX
+from headwater.groups.configs import HEARTBEAT, SESSION, consumer_config
 from headwater.groups.coordinator import Coordinator, Heartbeat
 from headwater.groups.describe import TP, named, phase_of
 from headwater.kafka.errors import Refusal
@@ -81,7 +82,7 @@ async def consumer_group_heartbeat(peer: Peer, request: Request) -> Answer:
     return {
         "member_id": beat.member,
         "member_epoch": beat.epoch,
-        "heartbeat_interval": _interval_ms(peer),
+        "heartbeat_interval": _interval_ms(peer, asked["group_id"]),
         "assignment": {"topic_partitions": by_topic(peer, sorted({*beat.owned, *beat.unheard}))},
     }
 
@@ -133,7 +134,7 @@ async def _join(peer: Peer, request: Request) -> Heartbeat:
         topics=await subscription(peer, asked, None),
         instance=instance,
         assignor=ASSIGNORS[asked["server_assignor"]] if asked["server_assignor"] else "",
-        session_ms=SESSION_MS,
+        session_ms=consumer_config(peer.namespace.state, group, SESSION) or SESSION_MS,
         rebalance_ms=min(asked["rebalance_timeout"], REBALANCE_MS_MAX),
         client=tidy(request.client),
         joining=True,
@@ -184,8 +185,11 @@ async def _leave(peer: Peer, asked: Fields) -> Fields:
     return {"member_id": member, "member_epoch": epoch}
 
 
-def _interval_ms(peer: Peer) -> int:
+def _interval_ms(peer: Peer, group: str) -> int:
     """When the next heartbeat is due. The lease needs fewer; this is how soon a member hears of a rebalance."""
+    own_ms = consumer_config(peer.namespace.state, group, HEARTBEAT)
+    if own_ms is not None:
+        return own_ms
     wanted_ms = KAFKA_HEARTBEAT_EACH_MS * len(peer.gateway.connections)
     return min(max(wanted_ms, KAFKA_HEARTBEAT_MS_MIN), KAFKA_HEARTBEAT_MS_MAX)
 

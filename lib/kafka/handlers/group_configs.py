@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from headwater.api.audit import append_of
-from headwater.groups.share_configs import CONFIGS, GroupConfig, check_group_configs
+from headwater.groups.configs import CONFIGS, GroupConfig, check_group_configs
 from headwater.kafka.configs import FROM_GROUP, INT, STRING, Config, described
 from headwater.kafka.model import Fields, Peer
 from headwater.log import operations as ops

@@ -11,8 +11,8 @@ from typing import Final
 from kio.schema.errors import ErrorCode
 
 from headwater.errors import HeadwaterError
+from headwater.groups.configs import share_config
 from headwater.groups.describe import named, phase_of
-from headwater.groups.share_configs import share_config
 from headwater.groups.share_members import join_share, stay_in_share
 from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api

@@ -1,4 +1,4 @@
-"""Configs of share groups: Kafka's names, defaults and bounds (KIP-932, KIP-1240). Pure."""
+"""Configs of groups: Kafka's names, defaults and bounds (KIP-848, KIP-932, KIP-1240). Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from headwater.errors import InvalidRequest
-from headwater.limits import SHARE_DELIVERIES_MAX
+from headwater.limits import KAFKA_HEARTBEAT_MS_MIN, SESSION_MS, SHARE_DELIVERIES_MAX
 from headwater.log.state import State
 
 BY_DURATION: Final = "by_duration:"
@@ -38,8 +38,26 @@ class GroupConfig:
             raise InvalidRequest(f"{self.name} is a whole number from {self.least} to {self.most}, not {value[:80]!r}.")
 
 
+HEARTBEAT: Final = "consumer.heartbeat.interval.ms"
+SESSION: Final = "consumer.session.timeout.ms"
 RESET: Final = "share.auto.offset.reset"
 _ALL: Final = (
+    GroupConfig(
+        name=HEARTBEAT,
+        default=str(KAFKA_HEARTBEAT_MS_MIN),
+        least=KAFKA_HEARTBEAT_MS_MIN,
+        most=15_000,
+        broker="group.consumer.heartbeat.interval.ms",
+        doc="How often a member says that it lives, and hears of a rebalance; unless set, longer at a busy gateway.",
+    ),
+    GroupConfig(
+        name=SESSION,
+        default=str(SESSION_MS),
+        least=45_000,
+        most=60_000,
+        broker="group.consumer.session.timeout.ms",
+        doc="After how long a silence a member that joins from now on has left.",
+    ),
     GroupConfig(
         name=RESET,
         default="latest",
@@ -131,6 +149,12 @@ def share_config(state: State, group: str) -> ShareConfig:
         may_renew=value("share.renew.acknowledge.enable") == "true",
         session_ms=int(value("share.session.timeout.ms")),
     )
+
+
+def consumer_config(state: State, group: str, name: str) -> int | None:
+    """What the group has of ``HEARTBEAT`` or ``SESSION``; None where it has nothing of its own."""
+    own = state.group_configs.get(group, {}).get(name)
+    return None if own is None else int(own)
 
 
 def check_group_configs(wanted: Mapping[str, str | None]) -> None:
