@@ -387,6 +387,16 @@ def commit_what_has_expired(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transactions, "_end", end)
 
 
+def wait_for_no_classic_member(patch: pytest.MonkeyPatch) -> None:
+    """A group that changes its protocol grants partitions at once, whatever its classic members still hold."""
+    patch.setattr(_module("state.migration"), "is_open", lambda group: False)
+
+
+def tell_classic_members_nothing_new(patch: pytest.MonkeyPatch) -> None:
+    """A classic member in a consumer group is not sent to join again when it owns something else by now."""
+    patch.setattr(_module("state.migration"), "knows_all", lambda member: True)
+
+
 PLANTS: dict[Plant, int] = {
     forget_intent_ids: 60,
     ignore_lateness: 100,
@@ -415,6 +425,8 @@ PLANTS: dict[Plant, int] = {
     forget_how_a_transaction_ended: 60,
     let_late_requests_join_the_next_transaction: 60,
     commit_what_has_expired: 60,
+    wait_for_no_classic_member: 60,
+    tell_classic_members_nothing_new: 60,
 }
 
 
