@@ -109,7 +109,7 @@ def _end_join(change: Change, op: EndJoin) -> None:
     if not here:
         change.set(group, "emptied_ms", now)
     if group.kind == "consumer":
-        migration.left(change, group)
+        migration.demote_if_classic(change, group)
         change.touch(op.group, anew=True)
         return
     if not here:

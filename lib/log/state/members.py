@@ -132,7 +132,7 @@ def _leave(change: Change, op: LeaveGroup) -> None:
     if group.kind == "classic":
         classic.left(change, group)
     elif group.kind == "consumer":
-        migration.left(change, group)
+        migration.demote_if_classic(change, group)
     change.touch(op.group, anew=True)
 
 

@@ -40,8 +40,8 @@ def promote(change: Change, group: Group) -> None:
     begin_join_phase(change, group)
 
 
-def left(change: Change, group: Group) -> None:
-    """Members are gone from a consumer group. If those who remain are classic it becomes a classic group.
+def demote_if_classic(change: Change, group: Group) -> None:
+    """Make a classic group of a consumer group whose members are all classic, now that others have left it.
 
     Until they have joined again they keep what they own.
     """
@@ -87,7 +87,7 @@ def join(change: Change, group: Group, op: JoinClassic) -> None:
     same = before is not None and before.topics == joined.topics and not _is_awaited(before)
     change.set(group, "protocol_type", op.protocol_type)
     replace(change, group, before.id if before else op.member, joined)
-    left(change, group)
+    demote_if_classic(change, group)
     change.touch(op.group, anew=not same)
 
 
@@ -144,10 +144,15 @@ def tell(state: State, group: Group) -> None:
     """Classic members that have joined in this manifest hear in this generation of what they own by now."""
     for name, member in group.members.items():
         if member.generation < 0:
-            told = {topic: sorted(places) for topic, places in member.owned.items()}
-            group.members[name] = structs.replace(member, told=told, generation=group.generation, told_seq=state.seq)
+            heard = {"told": _places(member), "told_seq": state.seq, "generation": group.generation}
+            group.members[name] = structs.replace(member, **heard)
 
 
 def knows_all(member: Member) -> bool:
     """Whether a classic member of a consumer group was told what it owns now, and has nothing left to give up."""
-    return not member.revoking and member.told == {topic: sorted(places) for topic, places in member.owned.items()}
+    return not member.revoking and member.told == _places(member)
+
+
+def _places(member: Member) -> dict[int, list[int]]:
+    """What the member owns, by topic."""
+    return {topic: sorted(places) for topic, places in member.owned.items()}

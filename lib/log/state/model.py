@@ -256,7 +256,10 @@ class Share(Struct, forbid_unknown_fields=True):
 
 
 class Group(Struct, forbid_unknown_fields=True):
-    """``generation`` numbers targets (consumer: KIP-848's group epoch) or completed join phases (classic)."""
+    """``generation`` numbers targets and later grants (consumer: KIP-848's group epoch), or join phases (classic).
+
+    A consumer group is ``preparing`` while it waits for its classic members (see ``migration``), else ``empty``.
+    """
 
     name: str
     kind: GroupKind = ""  # "" while nobody has joined
