@@ -35,6 +35,10 @@ BACKLOG_MAX = 2_000  # orders that are not worked yet: producers wait for the wo
 # patience, and be aborted at the end of patience: each is patience and one last call. Its member lives meanwhile, so
 # the group waits for it with the other worker's partition as well, and orders wait for the workers (BACKLOG_MAX).
 STALLED_S = 3 * (PATIENCE_S + CALL_S)
+# When one message times out librdkafka gives itself a new epoch, and sends under it what may have arrived under the old
+# one, too (rd_kafka_idemp_drain_epoch_bump): duplicates that no broker can tell. So none is to time out in a run that
+# is not at a standstill for longer than it may be.
+MESSAGE_MS = int(2 * STALLED_S * 1_000)
 # While none dies: a call that hangs, then the transaction that it leaves open and the member that it leaves behind,
 # each up to its time-out, and as much again as those two on a machine that runs other tests.
 STILL_S = HUNG_S + 2 * (TRANSACTION_S + SESSION_S)
@@ -131,7 +135,7 @@ class Clients:
     def _order(self, name: str, life: int) -> None:
         fatal = threading.Event()
         producer = Producer(
-            self._config(**{"enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": 60_000}),
+            self._config(**{"enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": MESSAGE_MS}),
         )
         self.diary.step(name, f"produces, life {life}")
         while self._producing.is_set() and not fatal.is_set():
