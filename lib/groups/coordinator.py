@@ -48,8 +48,7 @@ class Heartbeat:
     """What a group tells one of its members (KIP-848's ConsumerGroupHeartbeat).
 
     ``owned`` is what the member may read and commit, with the generation since which it owns it. ``revoke`` it
-    must let go of: commit, then name it as ``released`` in the next heartbeat; ``unheard`` is what of it was given to
-    the member only after the epoch that it named. ``epoch`` goes with commits.
+    must let go of: commit, then name it as ``released`` in the next heartbeat. ``epoch`` goes with commits.
     ``interval_ms`` is when the next heartbeat is due; asking sooner is allowed and costs 1 GET.
     """
 
@@ -61,7 +60,6 @@ class Heartbeat:
     revoke: Sequence[TP]
     interval_ms: int
     topics: Sequence[str] = ()
-    unheard: Sequence[TP] = ()
 
 
 class Coordinator:
@@ -135,7 +133,7 @@ class Coordinator:
             committing = [self._commit(changes)] if changes else []
             await to_the_end([*keeping, *committing])
             await self.end_join_if_due(self.namespace.state.groups.get(group))
-        return self.answer(group, member, "consumer", epoch=epoch)
+        return self.answer(group, member, "consumer")
 
     async def leave(self, group: str, member: str, *, reason: str = "") -> None:
         """Leave the group. Of a member that is gone already, or of no group at all, there is nothing to do.
@@ -298,14 +296,11 @@ class Coordinator:
     async def _commit(self, changes: Sequence[ops.AnyOp]) -> None:
         await self.namespace.writer.commit(ops=changes)
 
-    def answer(self, group: str, member: str, kind: GroupKind, *, epoch: int | None = None) -> Heartbeat:
-        """What the member hears, by what this process knows; ``epoch`` is the one that it has named.
-
-        Raises ``UnknownMember``, or ``Conflict``.
-        """
+    def answer(self, group: str, member: str, kind: GroupKind) -> Heartbeat:
+        """What the member hears, by what this process knows. Raises ``UnknownMember``, or ``Conflict``."""
         state = self.namespace.state
         known = member_in(state, group, member, kind)
-        interval_ms, revoking = renewal_ms(known.session_ms), named(state, known.revoking)
+        interval_ms = renewal_ms(known.session_ms)
         if unsettled(state.groups[group], known):
             interval_ms = min(interval_ms, HEARTBEAT_FLUX_MS)
         return Heartbeat(
@@ -314,10 +309,9 @@ class Coordinator:
             epoch=known.epoch,
             generation=state.groups[group].generation,
             owned=named(state, known.owned),
-            revoke=list(revoking),
+            revoke=list(named(state, known.revoking)),
             interval_ms=interval_ms,
             topics=list(known.topics),
-            unheard=[tp for tp, since in revoking.items() if epoch is not None and since > epoch],
         )
 
 

@@ -237,10 +237,8 @@ class Writer:
         # commit may wait for company, unless the next commit waits for it.
         ready = self._staged(intent, data, tip, header_bytes)
         piece = Piece(intent=intent, header_bytes=header_bytes, tip=tip)
-        under_way = self.committer.busy
         waiting = self.committer.submit(piece, ready, caller=caller, told=told)
-        if under_way:
-            self._close_in(self.options.linger_ms / 1_000)
+        self._close_in(self.options.linger_ms / 1_000)
         return waiting
 
     async def drain(self) -> None:

@@ -83,8 +83,17 @@ async def consumer_group_heartbeat(peer: Peer, request: Request) -> Answer:
         "member_id": beat.member,
         "member_epoch": beat.epoch,
         "heartbeat_interval": _interval_ms(peer, asked["group_id"]),
-        "assignment": {"topic_partitions": by_topic(peer, sorted({*beat.owned, *beat.unheard}))},
+        "assignment": {"topic_partitions": by_topic(peer, sorted({*beat.owned, *_unheard(peer, asked, beat)}))},
     }
+
+
+def _unheard(peer: Peer, asked: Fields, beat: Heartbeat) -> list[TP]:
+    """What the member is to give up and was given only after the epoch that it has named."""
+    epoch, state = asked["member_epoch"], peer.namespace.state
+    if epoch == JOIN or not beat.revoke:
+        return []
+    revoking = named(state, state.groups[beat.group].members[beat.member].revoking)
+    return [place for place, since in revoking.items() if since > epoch]
 
 
 def _check(asked: Fields, version: int) -> None:
