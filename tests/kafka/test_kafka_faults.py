@@ -8,7 +8,6 @@ done.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import Counter
 from itertools import pairwise
@@ -20,11 +19,10 @@ from headwater.clock import stopwatch_s
 from headwater.log.namespace import Namespace
 from headwater.store import open_store
 from tests.kafka.helpers_checker import History, check
-from tests.kafka.helpers_fault_clients import DRAIN_S, KINDS, PARTITIONS, READERS, STALLED_S, WORKED, Clients
+from tests.kafka.helpers_fault_clients import DRAIN_S, FAULT_S, KINDS, PARTITIONS, READERS, STALLED_S, WORKED, Clients
 from tests.kafka.helpers_fault_diary import cluster, stacks
 from tests.kafka.helpers_fault_gateways import Gateways, running
 
-FAULT_S = float(os.environ.get("HEADWATER_FAULT_S", "20"))
 CALM_S = min(FAULT_S / 20, 30.0)
 TOPICS = ("orders", "done")
 
