@@ -256,7 +256,7 @@ def test_a_join_whose_answer_was_lost_is_repeated() -> None:
     simulate(main())
 
 
-def test_partitions_that_a_former_self_was_to_give_up_are_given_up_by_joining_again() -> None:
+def test_partitions_that_a_former_self_was_to_give_up_are_heard_of_by_joining_again_and_given_up() -> None:
     async def main() -> None:
         place = Place()
         one, two = Member(await place.gateway(t=2), "one"), Member(await place.gateway(), "two")
@@ -264,9 +264,28 @@ def test_partitions_that_a_former_self_was_to_give_up_are_given_up_by_joining_ag
         await two.join()
         again = Member(one.peer, "one")
         assert E.none is await again.join()
+        assert {1: [0, 1]} == again.owned
+        await again.settle()
+        await again.settle()
         await sim_loop().sleep(0.5)
         assert E.none is await two.beat()
         assert sorted([*again.owned[1], *two.owned[1]]) == [0, 1]
+
+    simulate(main())
+
+
+def test_a_late_join_gives_up_nothing_that_its_member_has_by_now() -> None:
+    # A join that was repeated at another gateway gave up whatever its member was to release when it came at last.
+    async def main() -> None:
+        place = Place()
+        one, late = Member(await place.gateway(t=2), "one"), Member(await place.gateway(), "one")
+        await one.join()
+        assert {1: [0, 1]} == one.owned
+        assert E.none is await Member(await place.gateway(), "two").join()
+        assert E.none is await late.join()
+        group = (await one.peer.namespace.refresh()).groups["g"]
+        assert [1] == list(group.members["one"].revoking[1])
+        assert {} == group.members["two"].owned
 
     simulate(main())
 

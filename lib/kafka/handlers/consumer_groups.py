@@ -88,9 +88,13 @@ async def consumer_group_heartbeat(peer: Peer, request: Request) -> Answer:
 
 
 def _unheard(peer: Peer, asked: Fields, beat: Heartbeat) -> list[TP]:
-    """What the member is to give up and was given only after the epoch that it has named."""
+    """What the member is to give up and was given only after the epoch that it has named.
+
+    Of one that joins under the id that it has, or in its instance's place, that is all: what its former self had it may
+    have forgotten, or not, if this request was long on its way.
+    """
     epoch, state = asked["member_epoch"], peer.namespace.state
-    if epoch == JOIN or not beat.revoke:
+    if not beat.revoke:
         return []
     revoking = named(state, state.groups[beat.group].members[beat.member].revoking)
     return [place for place, since in revoking.items() if since > epoch]
@@ -136,8 +140,7 @@ async def _join(peer: Peer, request: Request) -> Heartbeat:
     asked, chain = request.fields, peer.namespace.chain
     group, instance = asked["group_id"], asked["instance_id"] or ""
     member = asked["member_id"] or new_member_id(request.client, now_ms=chain.clock.wall_ms(), rng=chain.rng)
-    coordinator = coordinator_of(peer)
-    beat = await coordinator.heartbeat(
+    return await coordinator_of(peer).heartbeat(
         group,
         member,
         topics=await subscription(peer, asked, None),
@@ -148,10 +151,6 @@ async def _join(peer: Peer, request: Request) -> Heartbeat:
         client=tidy(request.client),
         joining=True,
     )
-    if beat.revoke:
-        # Its former self was to give these up, and is gone or has forgotten them.
-        beat = await coordinator.heartbeat(group, member, released=beat.revoke, epoch=beat.epoch, stale_ms=SESSION_MS)
-    return beat
 
 
 async def _stay(peer: Peer, request: Request) -> Heartbeat:
