@@ -88,11 +88,8 @@ class Mover(Consumer):
             self.epoch = -1
             return
         except HeadwaterError as error:
-            history.unknown(call, type(error).__name__)
-            if isinstance(error, Fenced):
-                self._drop()
-                return
-            raise
+            self._refused(call, error)
+            return
         history.ok(call, told)
 
     async def _join_classic(self) -> None:
@@ -118,11 +115,8 @@ class Mover(Consumer):
             given = _assignments(self.log.state, joined)
             data = await sync_classic(self.coordinator, MOVERS, self.member, joined.generation, given)
         except HeadwaterError as error:
-            history.unknown(call, type(error).__name__)
-            if isinstance(error, Fenced):
-                self._drop()
-                return
-            raise
+            self._refused(call, error)
+            return
         self.epoch = joined.generation
         since = self._since()
         self.held = {tp: since.get(tp, self.epoch) for tp in consumer_protocol.decode_assignment(data)}
@@ -139,6 +133,13 @@ class Mover(Consumer):
         found = self.log.state.groups.get(MOVERS)
         known = found.members.get(self.member) if found is not None and found.kind == "consumer" else None
         return named(self.log.state, known.owned) if known is not None else {}
+
+    def _refused(self, call: int, error: HeadwaterError) -> None:
+        """Whose generation is over holds nothing any more. Anything else is raised again."""
+        self.world.history.unknown(call, type(error).__name__)
+        if not isinstance(error, Fenced):
+            raise error
+        self._drop()
 
     def _drop(self) -> None:
         self.epoch, self.held, self.places = -1, {}, {}

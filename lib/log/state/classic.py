@@ -25,6 +25,7 @@ from headwater.log.state.groups import (
     check_assignors,
     check_not_departed,
     check_room,
+    former,
     found,
     found_or_new,
     member_of,
@@ -55,10 +56,8 @@ def _join(change: Change, op: JoinClassic) -> None:
         migration.join(change, known_group, op)
         return
     group = found_or_new(change, op.group, "classic")
-    others = [member for member in group.members.values() if member.id != op.member]
-    known = group.members.get(op.member)
-    before = known or next((m for m in others if op.instance and m.instance == op.instance), None)
-    check_assignors(group, op, [member for member in others if member is not before])
+    known, before = group.members.get(op.member), former(group, op.member, op.instance)
+    check_assignors(group, op, [member for member in group.members.values() if member is not before])
     if before is None:
         check_room(group)
     joined = Member(
@@ -104,7 +103,7 @@ def _end_join(change: Change, op: EndJoin) -> None:
     # A static member that is late keeps its place until its session ends (KIP-345).
     # Not so while the group changes its protocol, since nobody knows what it holds.
     stays = group.kind == "classic"
-    here = {n: m for n, m in group.members.items() if m.joined or (m.instance and stays) or not m.protocols}
+    here = {n: m for n, m in group.members.items() if not m.is_awaited or (m.instance and stays)}
     change.set(group, "members", here)
     if not here:
         change.set(group, "emptied_ms", now)

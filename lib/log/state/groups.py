@@ -111,6 +111,12 @@ def check_assignors(group: Group, op: JoinClassic, others: list[Member]) -> None
         raise Refused("inconsistent_protocol", f"The members of group {op.group!r} share none of these assignors.")
 
 
+def former(group: Group, member: str, instance: str) -> Member | None:
+    """Whose place a joining member takes: its own, or that of its instance (KIP-345)."""
+    known = group.members.get(member)
+    return known or next((m for m in group.members.values() if instance and m.instance == instance), None)
+
+
 def check_room(group: Group) -> None:
     """Refuse one more member than a group may have."""
     if len(group.members) >= MEMBERS_MAX:
@@ -228,7 +234,7 @@ def holds_all(group: Group, member: Member) -> bool:
     """
     if group.kind == "classic":
         return member.joined or not member.generation
-    return bool(member.protocols) and not member.joined
+    return member.is_awaited
 
 
 def generation_of(group: Group, member: Member) -> int:

@@ -22,7 +22,7 @@ from headwater.log.operations import JoinGroup, LeaveGroup, ReleasePartitions
 from headwater.log.operations_base import Op
 from headwater.log.state import assignors, classic, migration, shares
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.groups import check_not_departed, check_room, depart, found_or_new, member_of, replace
+from headwater.log.state.groups import check_not_departed, check_room, depart, former, found_or_new, member_of, replace
 from headwater.log.state.model import Group, Member, State
 
 Places: TypeAlias = dict[int, dict[int, int]]  # topic → partition → generation since which it is owned
@@ -72,9 +72,9 @@ def settle(state: State, touched: Touched) -> None:
 
 def _join(change: Change, op: JoinGroup) -> None:
     check_not_departed(change, op.group, op.member, op.as_of)
-    former = change.state.groups.get(op.group)
-    if former is not None and former.kind == "classic" and former.members and op.epoch < 0:
-        migration.promote(change, former)
+    there = change.state.groups.get(op.group)
+    if there is not None and there.kind == "classic" and there.members and op.epoch < 0:
+        migration.promote(change, there)
     group = found_or_new(change, op.group, "consumer")
     known = group.members.get(op.member)
     if op.epoch >= 0 and known is None:
@@ -83,7 +83,7 @@ def _join(change: Change, op: JoinGroup) -> None:
         raise Refused("group_kind", f"Member {op.member!r} of group {op.group!r} is of the classic protocol by now.")
     if op.assignor and op.assignor not in assignors.NAMES:
         raise Refused("invalid", f"The assignors are {', '.join(assignors.NAMES)}; {op.assignor!r} is none.")
-    before = known or next((m for m in group.members.values() if op.instance and m.instance == op.instance), None)
+    before = former(group, op.member, op.instance)
     if before is None:
         check_room(group)
     joined = Member(

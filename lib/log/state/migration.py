@@ -17,7 +17,7 @@ from msgspec import structs
 
 from headwater.log.operations import JoinClassic
 from headwater.log.state.change import Change, Refused
-from headwater.log.state.groups import begin_join_phase, check_assignors, check_room, replace
+from headwater.log.state.groups import begin_join_phase, check_assignors, check_room, former, replace
 from headwater.log.state.model import Group, Member, State
 
 
@@ -63,10 +63,8 @@ def join(change: Change, group: Group, op: JoinClassic) -> None:
     if op.protocol_type != "consumer" or op.topics is None:
         message = f"Group {op.group!r} has members of the consumer protocol; let them leave first."
         raise Refused("group_kind", message)
-    others = [member for member in group.members.values() if member.id != op.member]
-    known = group.members.get(op.member)
-    before = known or next((m for m in others if op.instance and m.instance == op.instance), None)
-    check_assignors(group, op, [member for member in others if member is not before and member.protocols])
+    before = former(group, op.member, op.instance)
+    check_assignors(group, op, [m for m in group.members.values() if m is not before and m.protocols])
     if before is None:
         check_room(group)
     joined = Member(
@@ -84,7 +82,7 @@ def join(change: Change, group: Group, op: JoinClassic) -> None:
     )
     if before is not None:
         joined = _in_the_place_of(change.state, group, before, joined, op)
-    same = before is not None and before.topics == joined.topics and not _is_awaited(before)
+    same = before is not None and before.topics == joined.topics and not before.is_awaited
     change.set(group, "protocol_type", op.protocol_type)
     replace(change, group, before.id if before else op.member, joined)
     demote_if_classic(change, group)
@@ -97,7 +95,7 @@ def _in_the_place_of(state: State, group: Group, before: Member, joined: Member,
     A join that was sent before the member was told of anything since says nothing of what it holds by now.
     """
     owned, revoking, epoch, claims = before.owned, before.revoking, before.epoch, set(op.claims)
-    if _is_awaited(before):
+    if before.is_awaited:
         taken = {
             (topic, partition)
             for member in group.members.values()
@@ -123,13 +121,8 @@ def _in_the_place_of(state: State, group: Group, before: Member, joined: Member,
 
 
 def is_open(group: Group) -> bool:
-    """Whether a consumer group still waits for classic members to join again."""
-    return group.phase == "preparing" and any(map(_is_awaited, group.members.values()))
-
-
-def _is_awaited(member: Member) -> bool:
-    """Whether nobody knows what the member holds: it is classic, and has not joined since its group began to change."""
-    return bool(member.protocols) and not member.joined
+    """Whether a consumer group still waits for classic members to join again: nobody knows what those hold."""
+    return group.phase == "preparing" and any(member.is_awaited for member in group.members.values())
 
 
 def wait(group: Group) -> None:

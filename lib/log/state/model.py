@@ -217,6 +217,11 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
     told: dict[int, list[int]] = {}
     told_seq: int = 0
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it is a classic member that is still to join, or to join again."""
+        return bool(self.protocols) and not self.joined
+
 
 class Span(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Offsets ``[base, end)`` of a share-partition, delivered ``count`` times so far (-1: never again).
