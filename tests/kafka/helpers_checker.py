@@ -34,6 +34,8 @@ class Polled:
     place: Place
     records: list[tuple[int, int]]  # offset, value
     group: str = ""
+    asked_s: float = 0.0  # when the poll began
+    given_s: float = 0.0  # … and when it had come back
 
 
 @dataclass(slots=True)
@@ -52,6 +54,17 @@ class Owned:
 
 
 @dataclass(slots=True)
+class Told:
+    """A consumer's callback was called ("assigned", "revoked", "lost"), or the consumer closes."""
+
+    at_s: float
+    group: str
+    consumer: str
+    what: str
+    places: list[Place]
+
+
+@dataclass(slots=True)
 class History:
     """All that clients did and saw.
 
@@ -62,9 +75,23 @@ class History:
     sent: list[Sent] = field(default_factory=list)
     polled: list[Polled] = field(default_factory=list)
     owned: list[Owned] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
     ends: dict[str, str] = field(default_factory=dict)
     caught_up: set[str] = field(default_factory=set)
     log: dict[Place, list[tuple[int, int]]] = field(default_factory=dict)  # offset, value, read at the end
+
+
+def timeline(history: History) -> list[str]:
+    """What the groups' readers were told and given, by time: how an anomaly came about."""
+    lines = [(each.at_s, f"{each.group} {each.consumer}: {each.what} {each.places}") for each in history.told]
+    polls: dict[tuple[float, str, Place], list[Polled]] = defaultdict(list)
+    for poll in history.polled:
+        polls[poll.asked_s, poll.consumer, poll.place].append(poll)
+    for (asked_s, consumer, place), each in polls.items():
+        offsets = [offset for poll in each for offset, _ in poll.records]
+        what = f"read {place}:{offsets[0]} to :{offsets[-1]} under assignment {each[0].assignment}"
+        lines.append((each[0].given_s, f"{each[0].group} {consumer}: {what}, asked for at {asked_s:.3f} s"))
+    return [f"{at_s:.3f} s {what}" for at_s, what in sorted(lines)]
 
 
 def check(history: History) -> list[str]:

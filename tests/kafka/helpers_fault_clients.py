@@ -21,7 +21,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from headwater.clock import stopwatch_s
-from tests.kafka.helpers_checker import History, Owned, Place, Polled, Sent
+from tests.kafka.helpers_checker import History, Owned, Place, Polled, Sent, Told
 from tests.kafka.helpers_fault_diary import Diary
 
 PARTITIONS = 2
@@ -261,11 +261,17 @@ class Clients:
         mine: dict[Place, tuple[int, float]] = {}
         closed_s: list[float] = []
 
+        def told(what: str, partitions: list[TopicPartition]) -> None:
+            places = [(each.topic, each.partition) for each in partitions]
+            self.history.told.append(Told(stopwatch_s(), group, name, what, places))
+
         def assigned(_: Any, partitions: list[TopicPartition]) -> None:
+            told("assigned", partitions)
             for each in partitions:
                 mine[each.topic, each.partition] = (next(self._assignments), stopwatch_s())
 
         def revoked(_: Any, partitions: list[TopicPartition]) -> None:
+            told("revoked", partitions)
             for each in partitions:
                 held = mine.pop((each.topic, each.partition), None)
                 if held is not None:
@@ -275,6 +281,7 @@ class Clients:
                     self.history.owned.append(Owned(group, name, place, held[1], end_s, how))
 
         def lost(_: Any, partitions: list[TopicPartition]) -> None:
+            told("lost", partitions)
             # The session ended without it; when, only the group knows, so nothing is claimed of this span.
             for each in partitions:
                 mine.pop((each.topic, each.partition), None)
@@ -292,19 +299,21 @@ class Clients:
         consumer.subscribe(["orders", "done"], on_assign=assigned, on_revoke=revoked, on_lost=lost)
         while self._running.is_set() and stopwatch_s() < until_s:
             self.diary.step(reader, f"polls as {name}, owns {sorted(mine)}")
+            asked_s = stopwatch_s()
             found = [each for each in consumer.consume(100, timeout=0.2) if self._is_record(reader, each)]
+            given_s = stopwatch_s()
             for message in found:
                 place = (message.topic() or "", message.partition() or 0)
                 record = (message.offset() or 0, int(message.value() or b""))
                 assignment = mine[place][0] if place in mine else 0
-                self.history.polled.append(Polled(name, assignment, place, [record], group))
+                self.history.polled.append(Polled(name, assignment, place, [record], group, asked_s, given_s))
             if found:
                 self.diary.did(f"read by {group}", len(found))
         self.diary.step(reader, f"closes {name}")
-        closed_s.append(
-            stopwatch_s()
-        )  # what is claimed is what its group confirms after this; it may end any time later
-        if not _is_member(consumer):
+        closed_s.append(stopwatch_s())  # its group confirms what is claimed after this; it may end any time later
+        is_member = _is_member(consumer)
+        self.history.told.append(Told(closed_s[0], group, name, f"closes, a member: {is_member}, with", sorted(mine)))
+        if not is_member:
             mine.clear()  # as if they were lost
         consumer.close()
 

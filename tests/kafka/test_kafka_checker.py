@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.kafka.helpers_checker import History, Owned, Polled, Sent, check
+from tests.kafka.helpers_checker import History, Owned, Polled, Sent, Told, check, timeline
 
 ORDERS, DONE = ("orders", 0), ("done", 0)
 
@@ -112,3 +112,15 @@ def test_what_a_reader_without_an_assignment_saw_is_out_of_order_for_no_one() ->
     history = right()
     history.polled += [Polled("c1", 0, ORDERS, [(4, 4)]), Polled("c1", 0, ORDERS, [(1, 1)])]
     assert [] == check(history)
+
+
+def test_the_timeline_has_what_readers_were_told_and_given_in_order_of_time() -> None:
+    history = History(
+        told=[Told(9.0, "g", "c1", "revoked", [ORDERS]), Told(1.0, "g", "c1", "assigned", [ORDERS])],
+        polled=[Polled("c1", 7, ORDERS, [(offset, offset)], "g", 2.0, 3.0) for offset in (4, 5, 6)],
+    )
+    assert timeline(history) == [
+        "1.000 s g c1: assigned [('orders', 0)]",
+        "3.000 s g c1: read ('orders', 0):4 to :6 under assignment 7, asked for at 2.000 s",
+        "9.000 s g c1: revoked [('orders', 0)]",
+    ]

@@ -8,6 +8,7 @@ done.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections import Counter
 from itertools import pairwise
@@ -18,7 +19,7 @@ import pytest
 from headwater.clock import stopwatch_s
 from headwater.log.namespace import Namespace
 from headwater.store import open_store
-from tests.kafka.helpers_checker import History, check
+from tests.kafka.helpers_checker import History, check, timeline
 from tests.kafka.helpers_fault_clients import DRAIN_S, FAULT_S, KINDS, PARTITIONS, READERS, STALLED_S, WORKED, Clients
 from tests.kafka.helpers_fault_diary import cluster, stacks
 from tests.kafka.helpers_fault_gateways import Gateways, running
@@ -45,7 +46,10 @@ def test_no_anomaly_shows_while_gateways_die_and_the_store_fails(tmp_path: Path)
     start_s, cpu_s = gateways.slowest
     print(f"the slowest start took {start_s:.1f} s ({cpu_s:.1f} s of CPU); {gateways.given_up} were given up")
     print(f"transactions: {dict(Counter(history.ends.values()))}\n{rates}", *clients.diary.lines(), sep="\n")
-    assert [] == _some_of_each(clients.errors + stuck + check(history))
+    findings = clients.errors + stuck + check(history)
+    if findings:
+        print(f"What readers were told and given: {_keep_timeline(history)}")
+    assert [] == _some_of_each(findings)
     assert [] == sorted(orders - set(done))[:10]
     assert [] == sorted((Counter(done) - Counter(orders)).items())[:10]
     assert len(orders) > FAULT_S
@@ -91,6 +95,14 @@ def _finish(clients: Clients, store: Path) -> list[str]:
         clients.stop()
         found += [f"{each.name} does not end" for each in clients.threads if each.is_alive()]
     return [each for each in found if each]
+
+
+def _keep_timeline(history: History) -> Path:
+    """Write it to a file that outlives the run."""
+    handle, path = tempfile.mkstemp(prefix="headwater-faults-", suffix=".txt")
+    with open(handle, "w") as file:
+        file.write("\n".join(timeline(history)))
+    return Path(path)
 
 
 def _some_of_each(findings: list[str]) -> list[str]:
