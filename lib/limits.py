@@ -108,6 +108,9 @@ READ_AHEAD_BYTES_MAX = 64 * MIB  # chunks in flight for one reader
 WRITE_BUFFER_BYTES_MAX = 64 * MIB  # bytes that a writer holds before append() waits
 ARCHIVE_MEMORY_BYTES = 384 * MIB  # chunks and files of one archiver on their way: two files of the largest size
 COMPACT_MEMORY_BYTES = 128 * MIB  # keys whose latest offsets are kept at once (log.cleaner.dedupe.buffer.size)
+HEDGE_STRAGGLERS_MAX = (
+    4  # slower sendings of manifests that are decided, still under way: with so many, none is sent twice
+)
 UPLOADS_MAX = 8  # segments uploading at once from one writer
 READS_MAX = 16  # range requests in flight for one reader
 
@@ -262,6 +265,7 @@ KAFKA_PIPELINE_MAX = 64  # requests of one connection that are begun and not ans
 KAFKA_HELD_BYTES_MAX = 512 * MIB  # requests of all connections in memory; then no socket is read for a while
 KAFKA_LINGER_MS = 25.0  # a commit waits so long for batches of other clients: less is more requests to the store
 KAFKA_LINGER_MS_MAX = 250.0  # beyond that, waiting costs more than a request saves
+KAFKA_HEDGE_MS_MAX = 10_000.0  # a PUT that takes longer than this is no slow one but a lost one
 KAFKA_CACHE_BYTES = 256 * MIB  # chunks as clients get them, so that the bucket sends each byte once a gateway
 KAFKA_READ_AHEAD_BYTES = 8 * MIB  # what one miss reads of a partition: 1 request to the store for many fetches
 KAFKA_FETCH_BYTES_MAX = 64 * MIB  # records of one answer, whatever the client asks for

@@ -6,8 +6,8 @@ which is made large enough for it. ``ratio_to_ceiling`` is bytes per CPU second 
 beside those of ``kafka_ceiling``, the worst of all record sizes; ``tansu`` is a peer, where it is installed.
 Latencies are those of an S3 Standard profile (a PUT takes 60 ms at the median, 220 at the 99th percentile) in front
 of the memory store: from ``produce`` to the delivery report, and from ``produce`` to a consumer on another
-connection; with the gateway's default linger and with one that is longer than most PUTs. DESIGN 19 says why the first
-of them cannot end within half a linger and a PUT.
+connection; with the gateway's default linger, with one that is longer than most PUTs, and with the default one and
+every commit sent twice. DESIGN 19 says why the first of them cannot end within half a linger and a PUT.
 """
 
 from __future__ import annotations
@@ -28,14 +28,18 @@ from headwater.bench.slow import SlowStore
 from headwater.clock import SystemClock, stopwatch_s, system_entropy
 from headwater.kafka.loop import run
 from headwater.kafka.shelf import INTEREST_S
-from headwater.limits import KAFKA_CACHE_BYTES, MIB
+from headwater.limits import KAFKA_CACHE_BYTES, KAFKA_LINGER_MS, MIB
 from headwater.sim.latency import PROFILES
 from headwater.store import open_store
 
 STORES = ("memory", "file", "s3")
 SIZES = (100, 1_000)  # bytes of a value
 LINGER_MS = 50  # of the client
-LINGERS_MS = (25, 75)  # of the gateway whose latencies are measured: its default, and a PUT and a quarter
+LATENCIES = {  # of gateways by their linger and hedge in ms: the default, a PUT and a quarter, and each PUT twice
+    "latency_s3_standard": (KAFKA_LINGER_MS, 0.0),
+    "latency_s3_standard_at_75_ms": (75.0, 0.0),
+    "latency_s3_standard_hedged": (KAFKA_LINGER_MS, 5.0),
+}
 PARTITIONS = 100  # of the topic that latencies are measured on
 PRODUCERS = 20
 IDLE_CONNECTIONS = 1_000
@@ -61,9 +65,9 @@ def bench(mib: int = 256, seconds: float = 10.0, peer: str = "") -> dict[str, An
         with kafka_peer.running(program) as server:
             tansu = _throughput(server, mib)
     latency = {}
-    for linger_ms in LINGERS_MS:
-        with _gateway("memory://bench", "s3-standard", linger_ms) as server:
-            latency[linger_ms] = {"linger_ms": linger_ms, **_latencies(server, seconds)}
+    for name, (linger_ms, hedge_ms) in LATENCIES.items():
+        with _gateway("memory://bench", "s3-standard", linger_ms, hedge_ms) as server:
+            latency[name] = {"linger_ms": linger_ms, "hedge_ms": hedge_ms, **_latencies(server, seconds)}
     with _gateway("memory://bench") as server:
         idle = asyncio.run(_idle(server, seconds))
     return {
@@ -74,8 +78,7 @@ def bench(mib: int = 256, seconds: float = 10.0, peer: str = "") -> dict[str, An
         "ceiling": ceiling,
         "tansu": tansu,
         **stores,
-        "latency_s3_standard": latency[LINGERS_MS[0]],
-        "latency_s3_standard_at_75_ms": latency[75],
+        **latency,
         "idle": idle,
     }
 
@@ -269,16 +272,20 @@ def _rss_mib(pid: int) -> int:
 
 
 def _gateway(
-    store: str, profile: str = "zero", linger_ms: int = LINGERS_MS[0], cache_mib: int = KAFKA_CACHE_BYTES // MIB
+    store: str,
+    profile: str = "zero",
+    linger_ms: float = KAFKA_LINGER_MS,
+    hedge_ms: float = 0.0,
+    cache_mib: int = KAFKA_CACHE_BYTES // MIB,
 ) -> AbstractContextManager[Server]:
-    return running("headwater.bench.kafka", store, profile, str(linger_ms), str(cache_mib))
+    return running("headwater.bench.kafka", store, profile, str(linger_ms), str(hedge_ms), str(cache_mib))
 
 
 def _ceiling() -> AbstractContextManager[Server]:
     return running("headwater.bench.kafka_ceiling")
 
 
-async def _serve(url: str, profile: str, linger_ms: float, cache_mib: int) -> None:
+async def _serve(url: str, profile: str, linger_ms: float, hedge_ms: float, cache_mib: int) -> None:
     from headwater.kafka.gateway import Gateway, Listener, Settings, serve
     from headwater.store.base import ObjectStore
 
@@ -290,7 +297,7 @@ async def _serve(url: str, profile: str, linger_ms: float, cache_mib: int) -> No
     async with gateway:
         namespace = await gateway.namespace("default")
         await namespace.create_topic("latency", PARTITIONS)
-    settings = Settings(auto_create=True, linger_ms=linger_ms, cache_bytes=cache_mib * MIB)
+    settings = Settings(auto_create=True, linger_ms=linger_ms, hedge_ms=hedge_ms, cache_bytes=cache_mib * MIB)
     gateway = Gateway(store, [Listener(port=0)], settings, clock=clock)
 
     def ready(running: Gateway) -> None:
@@ -301,4 +308,4 @@ async def _serve(url: str, profile: str, linger_ms: float, cache_mib: int) -> No
 
 
 if __name__ == "__main__":
-    run(_serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))
+    run(_serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])))

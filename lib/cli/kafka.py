@@ -15,7 +15,7 @@ import click
 from headwater.cli.serving import log_option, metrics_at, metrics_option, traced, until_stopped
 from headwater.cli.settings import Command, Settings, pass_settings
 from headwater.errors import InvalidRequest
-from headwater.limits import KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX, KAFKA_REBALANCE_DELAY_MS
+from headwater.limits import KAFKA_HEDGE_MS_MAX, KAFKA_LINGER_MS, KAFKA_LINGER_MS_MAX, KAFKA_REBALANCE_DELAY_MS
 
 if TYPE_CHECKING:
     from headwater.kafka.gateway import Gateway, Listener
@@ -64,6 +64,13 @@ if TYPE_CHECKING:
     default=KAFKA_LINGER_MS,
     show_default=True,
     help="How long a commit waits at most for batches of other clients: fewer requests to the store, later acks.",
+)
+@click.option(
+    "--hedge-ms",
+    type=click.FloatRange(0, KAFKA_HEDGE_MS_MAX),
+    default=0,
+    show_default=True,
+    help="A commit that the store has not answered by then is sent a second time: quicker acks, more requests. 0: off.",
 )
 @click.option("--auto-create", is_flag=True, help="Make topics that clients ask for (auto.create.topics.enable).")
 @click.option("--partitions", type=click.IntRange(1, 10_000), default=1, show_default=True, help="… with so many.")
@@ -114,6 +121,7 @@ def _gateway(settings: Settings, given: dict[str, Any]) -> Gateway:
             zone=given["zone"],
             routes=tuple(map(parse_route, given["route"])),
             linger_ms=given["linger_ms"],
+            hedge_ms=given["hedge_ms"],
             auto_create=given["auto_create"],
             partitions_default=given["partitions"],
             rebalance_delay_ms=given["rebalance_delay_ms"],

@@ -40,6 +40,7 @@ from headwater.kafka.shelf import Shelf
 from headwater.limits import (
     KAFKA_CONNECTIONS_MAX,
     KAFKA_EXPIRE_MAX,
+    KAFKA_HEDGE_MS_MAX,
     KAFKA_HELD_BYTES_MAX,
     KAFKA_IDLE_S,
     KAFKA_LINGER_MS_MAX,
@@ -81,6 +82,10 @@ class Gateway:
             raise InvalidRequest(
                 f"A gateway waits 0 to {KAFKA_LINGER_MS_MAX:.0f} ms for company, not {self.settings.linger_ms}."
             )
+        if not 0 <= self.settings.hedge_ms <= KAFKA_HEDGE_MS_MAX:
+            raise InvalidRequest(
+                f"A gateway hedges after 0 to {KAFKA_HEDGE_MS_MAX:.0f} ms, not {self.settings.hedge_ms}."
+            )
         self.store = store
         self.clock = clock or SystemClock()
         self.rng = rng or system_entropy()
@@ -90,7 +95,7 @@ class Gateway:
         self.paused: set[Connection] = set()
         self.quotas = Quotas(self.clock)
         self._sessions: dict[str, FetchSessions] = {}
-        self._options = options or Options(linger_ms=self.settings.linger_ms)
+        self._options = options or Options(linger_ms=self.settings.linger_ms, hedge_ms=self.settings.hedge_ms)
         self._namespaces: dict[str, asyncio.Future[Namespace]] = {}
         self._shelves: dict[str, Shelf] = {}
         self.figures = Figures(self._options.meters)

@@ -55,12 +55,14 @@ class Settings:
     ``auto_create`` makes topics that a client asks for (Kafka: auto.create.topics.enable), with
     ``partitions_default`` partitions. ``zone`` is where the gateway runs (Kafka: broker.rack). An empty group of the
     classic protocol waits ``rebalance_delay_ms`` for more members (Kafka: group.initial.rebalance.delay.ms): those
-    that come later cost it another rebalance. ``routes`` lead clients to namespaces other than their listener's.
+    that come later cost it another rebalance. A manifest whose PUT is not answered within ``hedge_ms`` is sent a second
+    time (0: it is not). ``routes`` lead clients to namespaces other than their listener's.
     """
 
     node_id: int | None = None
     zone: str = ""
     linger_ms: float = KAFKA_LINGER_MS
+    hedge_ms: float = 0.0
     cache_bytes: int = KAFKA_CACHE_BYTES
     auto_create: bool = False
     partitions_default: int = 1

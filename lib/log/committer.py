@@ -134,6 +134,7 @@ class Committer:
             await asyncio.wait([self._task])
         if self._looking is not None:
             await asyncio.wait([self._looking])
+        await self.journal.hedge.drain()
 
     @property
     def busy(self) -> bool:

@@ -33,6 +33,7 @@ from headwater.errors import (
 from headwater.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, MANIFEST_BYTES_MAX, WINDOW
 from headwater.log import keys
 from headwater.log.chain import Chain, read_manifest
+from headwater.log.hedge import Hedge
 from headwater.log.intents import FORMAT, Intent, Manifest, encode_manifest, new_id
 from headwater.log.payload import Piece, assemble
 from headwater.meters import families
@@ -55,6 +56,7 @@ class Journal:
         self.writer = writer
         self._clock: Clock = chain.clock
         self._rng: random.Random = chain.rng
+        self.hedge = Hedge(chain.options.hedge_ms / 1_000)
         self.lost = 0  # slots that were somebody else's, since the start
 
     async def put_next(self, draft: Draft, *, deadline_s: float) -> bool:
@@ -67,7 +69,8 @@ class Journal:
             Indeterminate: the deadline passed with the slot undecided. The manifest may yet take effect.
             Unavailable: the deadline passed and every sending was turned away. Not applied.
 
-        Cost: 1 conditional PUT; 1 GET more if the slot was taken; 1 LIST more after an hour of silence.
+        Cost: 1 conditional PUT, 2 if it takes longer than ``options.hedge_ms``; 1 GET more if the slot was taken; 1
+        LIST more after an hour of silence.
         """
         before, seq = self.chain.now(), self.chain.state.seq + 1
         manifest, parts, size = self._build(draft, seq)
@@ -132,7 +135,7 @@ class Journal:
         key, pause_ms, sent = keys.manifest_key(seq), float(BACKOFF_MS_MIN), False
         while True:
             try:
-                await self.chain.store.put_if_absent(key, parts)
+                await self.hedge.send(lambda: self.chain.store.put_if_absent(key, parts))
                 return None
             except (AlreadyExists, Raced) as error:
                 # From here until the slot is read it may hold our own bytes, whatever the answer said.

@@ -16,6 +16,7 @@ class Options:
     """How this process behaves. See ``headwater.limits`` for the reasons behind the defaults."""
 
     linger_ms: float = 0.0  # how long a commit waits for company from callers of the same process
+    hedge_ms: float = 0.0  # a manifest that is not answered by then is sent a second time; 0: it is not
     inline_bytes_max: int = limits.INLINE_BYTES_MAX
     segment_bytes_target: int = limits.SEGMENT_BYTES_TARGET
     write_buffer_bytes_max: int = limits.WRITE_BUFFER_BYTES_MAX

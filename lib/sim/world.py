@@ -91,6 +91,7 @@ class Plan:
             options=Options(
                 threads=False,
                 linger_ms=rng.choice([0.0, 0.0, 20.0]),
+                hedge_ms=random.Random(f"hedge-{seed}").choice([0.0, 0.0, 5.0, 60.0]),
                 inline_bytes_max=rng.choice([0, 40, 1 << 19]),
                 snapshot_every=rng.choice([4, 16, 256]),
                 commit_timeout_s=rng.choice([5.0, 30.0, 120.0]),

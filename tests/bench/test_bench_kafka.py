@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headwater.bench import kafka_peer
-from headwater.bench.kafka import IDLE_CONNECTIONS, SIZES, bench
+from headwater.bench.kafka import IDLE_CONNECTIONS, LATENCIES, SIZES, bench
 from headwater.errors import InvalidRequest
 
 
@@ -16,9 +16,9 @@ def test_it_measures_throughput_latency_and_idle_connections() -> None:
     assert found["fetch"]["ratio_to_ceiling"] > 0
     for name in ("ceiling", "memory", "file", "s3"):
         assert list(SIZES) == [row["value_bytes"] for row in found[name]]
-    for name, linger_ms in (("latency_s3_standard", 25), ("latency_s3_standard_at_75_ms", 75)):
+    for name, (linger_ms, hedge_ms) in LATENCIES.items():
         latency = found[name]
-        assert linger_ms == latency["linger_ms"]
+        assert (linger_ms, hedge_ms) == (latency["linger_ms"], latency["hedge_ms"])
         assert 0 < latency["ack_p50_ms"] <= latency["ack_p99_ms"]
         assert 0 < latency["end_to_end_p50_ms"] <= latency["end_to_end_p99_ms"]
     assert IDLE_CONNECTIONS == found["idle"]["connections"]
