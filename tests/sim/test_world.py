@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from headwater.errors import HeadwaterError
+from headwater.errors import AlreadyExists, HeadwaterError
 from headwater.groups.leases import Leases
 from headwater.log.chain import Chain
 from headwater.log.committer import Committer
+from headwater.log.hedge import Hedge
 from headwater.log.journal import Journal
 from headwater.log.namespace import Namespace
 from headwater.log.reader import Fetched, Reader
@@ -397,6 +399,17 @@ def tell_classic_members_nothing_new(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_module("state.migration"), "knows_all", lambda member: True)
 
 
+def take_what_a_hedge_finds_for_its_own(patch: pytest.MonkeyPatch) -> None:
+    """A slot that is taken when a manifest is sent twice is believed to hold that manifest."""
+    original = Hedge.send
+
+    async def send(self: Hedge, request: Any) -> None:
+        with contextlib.suppress(*[AlreadyExists] * (self.after_s > 0)):
+            await original(self, request)
+
+    patch.setattr(Hedge, "send", send)
+
+
 PLANTS: dict[Plant, int] = {
     forget_intent_ids: 60,
     ignore_lateness: 100,
@@ -427,6 +440,7 @@ PLANTS: dict[Plant, int] = {
     commit_what_has_expired: 60,
     wait_for_no_classic_member: 60,
     tell_classic_members_nothing_new: 60,
+    take_what_a_hedge_finds_for_its_own: 60,
 }
 
 
@@ -437,6 +451,20 @@ def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -
         if judge(seed)["violations"]:
             return
     pytest.fail(f"{PLANTS[plant]} seeds did not notice: {plant.__doc__}")
+
+
+def test_a_hedge_that_believes_the_first_of_its_sendings_that_fails_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rare: the other sending must land behind the deadline. So these worlds hedge all that takes longer than 5 ms."""
+    draw = Plan.draw
+
+    def hedged(seed: int) -> Plan:
+        plan = draw(seed)
+        return dataclasses.replace(plan, options=dataclasses.replace(plan.options, hedge_ms=5.0))
+
+    monkeypatch.setattr(Plan, "draw", hedged)
+    assert [] == [found for seed in range(40, 50) for found in judge(seed)["violations"]]
+    monkeypatch.setattr(_module("hedge"), "_tells", lambda task: True)
+    assert "failed-visible" in {found["kind"] for seed in range(40, 50) for found in judge(seed)["violations"]}
 
 
 def test_a_join_that_brings_back_who_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
