@@ -18,10 +18,14 @@ from headwater.log.together import unheard
 
 
 class Hedge:
-    """Sends what is to be sent once, and once more after ``after_s`` seconds without an answer; 0: never."""
+    """Sends what is to be sent once, and once more after ``after_s`` seconds without an answer (0: never).
 
-    def __init__(self, after_s: float) -> None:
+    ``told`` is called for each that is sent twice.
+    """
+
+    def __init__(self, after_s: float, told: Callable[[], object] = lambda: None) -> None:
         self.after_s = after_s
+        self._told = told
         self.sent = 0  # second sendings, since the start
         self._stragglers: set[asyncio.Task[object]] = set()
 
@@ -44,6 +48,7 @@ class Hedge:
             await asyncio.wait(tasks, timeout=self.after_s)
             if not tasks[0].done():
                 self.sent += 1
+                self._told()
                 tasks.append(loop.create_task(request()))
             await self._decided(tasks)
         except asyncio.CancelledError:

@@ -56,7 +56,7 @@ class Journal:
         self.writer = writer
         self._clock: Clock = chain.clock
         self._rng: random.Random = chain.rng
-        self.hedge = Hedge(chain.options.hedge_ms / 1_000)
+        self.hedge = Hedge(chain.options.hedge_ms / 1_000, self._hedged)
         self.lost = 0  # slots that were somebody else's, since the start
 
     async def put_next(self, draft: Draft, *, deadline_s: float) -> bool:
@@ -95,6 +95,9 @@ class Journal:
         meters.counter(families.COMMITS if won else families.COMMITS_LOST, name).add()
         if won:
             meters.histogram(families.COMMIT_INTENTS, name).observe(len(manifest.intents))
+
+    def _hedged(self) -> None:
+        self.chain.options.meters.counter(families.COMMITS_HEDGED, self.chain.name).add()
 
     async def _won(self, manifest: Manifest, parts: list[Buffer], size: int, before: tuple[int, float]) -> bool:
         """The slot holds our manifest. Whether that makes it a commit (R5). Readers of this process have its bytes."""

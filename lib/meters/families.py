@@ -68,6 +68,12 @@ COMMITS_LOST: Final = Family(
     "Manifests that this process sent to a slot which another one had filled: contention.",
     ("namespace",),
 )
+COMMITS_HEDGED: Final = Family(
+    "headwater_commits_hedged",
+    "counter",
+    "Manifests that this process sent twice, since the store took longer than hedge_ms to answer.",
+    ("namespace",),
+)
 COMMIT_INTENTS: Final = Family(
     "headwater_commit_intents",
     "histogram",

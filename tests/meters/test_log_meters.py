@@ -6,8 +6,11 @@ from headwater.log.namespace import Namespace
 from headwater.log.options import Options
 from headwater.log.small import batch_of
 from headwater.meters import Distribution, Meters
+from headwater.sim.loop import SimClock, sim_loop
 from headwater.store.memory import MemoryStore
 from headwater.types import Record
+from tests.log.helpers import memory, simulate
+from tests.log.helpers_store import Scripted, slow
 
 
 def test_commits_produced_and_fetched_records_are_told_by_namespace_and_topic() -> None:
@@ -49,3 +52,19 @@ def test_a_slot_that_another_had_filled_is_an_attempt_lost() -> None:
     asyncio.run(work())
     assert 0.0 == mine.snapshot()["headwater_commit_attempts_lost"].total()
     assert {("ns",): 1.0} == others.snapshot()["headwater_commit_attempts_lost"].cells
+
+
+def test_a_manifest_that_is_sent_twice_is_counted() -> None:
+    mine = Meters()
+
+    async def work() -> None:
+        store = Scripted(memory())
+        options = Options(meters=mine, hedge_ms=5.0)
+        async with await Namespace.open(store, "ns", clock=SimClock(sim_loop()), options=options) as namespace:
+            await namespace.create_topic("a")
+            store.will("put_if_absent", slow(sim_loop(), 1.0))
+            await namespace.create_topic("b")
+
+    simulate(work())
+    assert {("ns",): 1.0} == mine.snapshot()["headwater_commits_hedged"].cells
+    assert {("ns",): 2.0} == mine.snapshot()["headwater_commits"].cells
