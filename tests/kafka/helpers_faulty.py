@@ -107,7 +107,8 @@ async def _run(port: int, node: int, folder: str, seed: int, ready: Connection) 
         faults = os.open(f"{folder}/faults", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         store = FaultyStore(store, clock, random.Random(seed), faults)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell)
-    settings = Settings(node_id=node, zone=f"zone-{node}", linger_ms=5.0)
+    hedge_ms = 20.0 * (seed % 2)  # every second one sends its slow manifests twice
+    settings = Settings(node_id=node, zone=f"zone-{node}", linger_ms=5.0, hedge_ms=hedge_ms)
     gateway = Gateway(store, [Listener(port=port)], settings, clock=clock)
     await serve(gateway, ready=lambda _: ready.send(time.process_time()))
 
