@@ -87,6 +87,7 @@ class Chain:
         self.loads = 0  # how often this process started (again) from a snapshot, so that it missed manifests
         self.inline = ByteCache(INLINE_CACHE_BYTES)  # manifests with payload: a tailing reader has its data already
         self.listeners: list[Listener] = []
+        self.sent_s: float | None = None  # when this process sent the manifest that is on its way, if one is
         self._known_at: tuple[int, float] | None = None  # wall ms, elapsed s of the last certain tip
         self._checks_started = 0
         self._checks_done = 0
@@ -114,6 +115,10 @@ class Chain:
     def known(self, at: tuple[int, float]) -> None:
         """The tip was certain at ``at``."""
         self._known_at = at if self._known_at is None else max(self._known_at, at, key=lambda pair: pair[1])
+
+    def is_asking(self, within_s: float) -> bool:
+        """Whether a manifest of this process is on its way since less than so long: its answer will tell the tip."""
+        return self.sent_s is not None and self.clock.elapsed_s() - self.sent_s < within_s
 
     # -- folding ---------------------------------------------------------------------------------
 

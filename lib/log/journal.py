@@ -74,7 +74,11 @@ class Journal:
         """
         before, seq = self.chain.now(), self.chain.state.seq + 1
         manifest, parts, size = self._build(draft, seq)
-        found = await self._decide(seq, manifest, parts, deadline_s)
+        self.chain.sent_s = before[1]
+        try:
+            found = await self._decide(seq, manifest, parts, deadline_s)
+        finally:
+            self.chain.sent_s = None
         self._count(manifest, won=found is None)
         try:
             if found is None:

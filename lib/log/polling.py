@@ -23,14 +23,17 @@ class LongPoll:
     async def more(self, seq: int) -> bool:
         """Wait until there may be more than at commit ``seq``; False at once if the time is up.
 
-        Cost: nothing if this process commits or folds something, else 1 GET.
+        Cost: nothing if this process folds or commits something, or is about to; else 1 GET.
         """
-        left_s = self._deadline_s - self._chain.clock.elapsed_s()
+        chain = self._chain
+        left_s = self._deadline_s - chain.clock.elapsed_s()
         if left_s < WAIT_S_MIN:
             return False
         pause_s = self._pause_s
-        # Many partitions may be waited for at once: who finds that somebody has just looked need not look as well.
-        if not await self._chain.grown(seq, min(pause_s, left_s)) and self._chain.age_s() >= pause_s / 2:
-            await self._chain.refresh()
+        # Many partitions may be waited for at once: who finds that somebody has just looked need not look as well. Nor
+        # is there a need while a manifest is on its way, which tells the tip: who looks hears of it after the look.
+        has_grown = await chain.grown(seq, min(pause_s, left_s))
+        if not has_grown and chain.age_s() >= pause_s / 2 and not chain.is_asking(POLL_S_MAX):
+            await chain.refresh()
         self._pause_s = min(pause_s * 1.5, POLL_S_MAX)
         return True

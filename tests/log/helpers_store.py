@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from headwater.errors import AlreadyExists, Forbidden, HeadwaterError, Indeterminate, Raced, Throttled, Unavailable
-from headwater.sim.loop import SimLoop
+from headwater.sim.loop import SimLoop, sim_loop
 from headwater.store.base import Blob, Body, ObjectStore, Stat, joined
 
 Act = Callable[[], Awaitable[Any]]
@@ -153,6 +153,16 @@ def then(second: Callable[[], Awaitable[object]]) -> Step:
         return answer
 
     return step
+
+
+def dawdling(step: Step, seconds: float = 20.0) -> Step:
+    """It takes so long until it comes to ``step``."""
+
+    async def later(store: Scripted, act: Act) -> Any:
+        await sim_loop().sleep(seconds)
+        return await step(store, act)
+
+    return later
 
 
 def slow(loop: SimLoop, seconds: float) -> Step:

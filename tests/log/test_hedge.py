@@ -20,11 +20,11 @@ from headwater.log.payload import Piece
 from headwater.sim.loop import sim_loop
 from tests.log.helpers import Parts, manifest, memory, simulate, stored
 from tests.log.helpers_store import (
-    Act,
     Scripted,
     Step,
     after,
     away,
+    dawdling,
     forbidden,
     lost_answer,
     lost_request,
@@ -36,16 +36,6 @@ from tests.log.helpers_store import (
 
 HEDGE_S = 0.05
 LONG_S = 20.0
-
-
-def dawdling(step: Step, seconds: float = LONG_S) -> Step:
-    """It takes so long until it comes to ``step``."""
-
-    async def later(store: Scripted, act: Act) -> Any:
-        await sim_loop().sleep(seconds)
-        return await step(store, act)
-
-    return later
 
 
 async def _long() -> None:

@@ -20,7 +20,7 @@ from headwater.log.writer import Append
 from headwater.sim.loop import sim_loop
 from headwater.types import Batch, Record
 from tests.log.helpers import Parts, blob, keys_under, memory, simulate, still_running
-from tests.log.helpers_store import Scripted, slow
+from tests.log.helpers_store import Scripted, dawdling, ok, slow
 
 
 class Desk:
@@ -185,6 +185,38 @@ def test_a_long_poll_wakes_at_once_for_a_commit_of_its_own_process() -> None:
         await desk.append(blob())
         assert [(0, 1)] == spans(await waiting)
         assert 5.0 == pytest.approx(desk.parts.clock.elapsed_s())
+
+    at_a_desk(main)
+
+
+def test_a_long_poll_does_not_look_for_what_its_own_process_is_about_to_commit() -> None:
+    """A look would hold it up: it would hear of the commit when the look is over."""
+
+    async def main(desk: Desk) -> None:
+        await desk.parts.chain.refresh()
+        desk.store.will("put_if_absent", slow(sim_loop(), 0.5))
+        desk.store.always["get"] = slow(sim_loop(), 30.0)
+        desk.store.calls.clear()
+        appending = asyncio.ensure_future(desk.append(blob()))
+        assert [(0, 1)] == spans(await desk.fetch(0, wait_ms=60_000, fresh=False))
+        assert 0.5 == pytest.approx(desk.parts.clock.elapsed_s())
+        assert 0 == desk.store.calls["get"]
+        await appending
+
+    at_a_desk(main)
+
+
+def test_a_long_poll_looks_for_others_while_its_own_process_waits_in_vain() -> None:
+    async def main(desk: Desk) -> None:
+        away = await desk.other()
+        desk.store.always["put_if_absent"] = dawdling(ok, 100.0)
+        appending = asyncio.ensure_future(away.writer.commit([Append(topic=1, partition=1, batch=blob())]))
+        await sim_loop().sleep(0.1)
+        desk.store.always.clear()
+        await desk.append(blob())
+        assert [(0, 1)] == spans(await away.reader.fetch("t", 0, 0, wait_ms=60_000, fresh=False))
+        assert 5.0 > desk.parts.clock.elapsed_s()
+        appending.cancel()
 
     at_a_desk(main)
 
