@@ -3,7 +3,7 @@
 The servers run in processes of their own; figures are per CPU second that the server used, since the client needs a
 core, too, and shares its caches. A cold fetch reads from the store; a warm one finds all in the gateway's cache,
 which is made large enough for it. ``ratio_to_ceiling`` is bytes per CPU second of the gateway on the memory store
-beside those of ``kafka_ceiling``, the worst of all record sizes. Both run ``ROUNDS`` times in turn, each time in a new
+beside those of ``kafka_ceiling``, the worst of all record sizes. Both run ``rounds`` times in turn, each time in a new
 process, and the median counts: a machine that is shared, or has its memory handed out page by page, is faster by half
 in one minute than in the next. ``tansu`` is a peer, where it is installed.
 Latencies are those of an S3 Standard profile (a PUT takes 60 ms at the median, 220 at the 99th percentile) in front
@@ -52,18 +52,18 @@ SETTINGS = {"acks": "all", "linger.ms": LINGER_MS, "queue.buffering.max.kbytes":
             "queue.buffering.max.messages": 2_000_000}  # fmt: skip
 
 
-def bench(mib: int = 256, seconds: float = 10.0, peer: str = "") -> dict[str, Any]:
+def bench(mib: int = 256, seconds: float = 10.0, peer: str = "", rounds: int = ROUNDS) -> dict[str, Any]:
     """The report of ``headwater bench kafka``: ``mib`` of values for each throughput, ``seconds`` for each latency.
 
     ``peer`` is Tansu's program; without one the report says how to get it.
     """
     program = kafka_peer.found(peer)
-    rounds: dict[str, list[list[dict[str, Any]]]] = {"ceiling": [], "memory": []}
-    for number in range(ROUNDS):
-        for name in sorted(rounds, reverse=number % 2 == 1):
+    found: dict[str, list[list[dict[str, Any]]]] = {"ceiling": [], "memory": []}
+    for number in range(rounds):
+        for name in sorted(found, reverse=number % 2 == 1):
             with _ceiling() if name == "ceiling" else _gateway("memory://bench", cache_mib=2 * mib) as server:
-                rounds[name].append(_throughput(server, mib))
-    ceiling, memory = (_median(rounds[name]) for name in ("ceiling", "memory"))
+                found[name].append(_throughput(server, mib))
+    ceiling, memory = (_median(found[name]) for name in ("ceiling", "memory"))
     stores = {}
     for name in STORES:
         with bucket(name) as url, _gateway(url, cache_mib=2 * mib) as server:
@@ -83,7 +83,7 @@ def bench(mib: int = 256, seconds: float = 10.0, peer: str = "") -> dict[str, An
         "client_linger_ms": LINGER_MS,
         "produce": {"ratio_to_ceiling": _worst(memory, ceiling, "produce")},
         "fetch": {"ratio_to_ceiling": _worst(memory, ceiling, "fetch_warm")},
-        "rounds": ROUNDS,
+        "rounds": rounds,
         "ceiling": ceiling,
         "tansu": tansu,
         "memory": memory,
