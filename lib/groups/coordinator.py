@@ -12,9 +12,11 @@ the same member make one decision between them. In a steady group nothing is com
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import structs
 
@@ -41,6 +43,8 @@ from headwater.log.together import to_the_end
 
 if TYPE_CHECKING:
     from headwater.groups.maintenance import SweepReport
+
+NOBODY: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +80,7 @@ class Coordinator:
         member: str,
         *,
         topics: Sequence[str] | None = None,
+        others: Mapping[str, Sequence[str]] = NOBODY,
         released: Sequence[TP] = (),
         instance: str = "",
         assignor: str = "",
@@ -91,10 +96,11 @@ class Coordinator:
 
         ``member`` is an id that was never used before; joining again under the id that one has is safe, and so is
         repeating a call that ended in ``Indeterminate``. The terms (``instance``, ``session_ms``, …) are those of
-        the join. ``released`` beyond what is to be revoked is ignored. Without ``renew`` the call only tells:
-        it neither renews the lease nor looks after the next member. ``epoch`` is the one that the member knows of:
-        what it has been given since is not released. ``stale_ms`` is how old the knowledge may be by which a member
-        hears that all is well (see ``seen``).
+        the join. ``others`` are members whose topics change with this one's, since a pattern of theirs finds more or
+        fewer by now: all of it is one rebalance. ``released`` beyond what is to be revoked is ignored. Without
+        ``renew`` the call only tells: it neither renews the lease nor looks after the next member. ``epoch`` is the
+        one that the member knows of: what it has been given since is not released. ``stale_ms`` is how old the
+        knowledge may be by which a member hears that all is well (see ``seen``).
 
         Raises:
             InvalidRequest: a name or a number is out of bounds.
@@ -121,7 +127,7 @@ class Coordinator:
                 rebalance_ms=rebalance_ms,
                 client=client,
             )
-            await self._join(join)
+            await self._join(join, others)
         else:
             known = await self.seen(group, member, "consumer", epoch=epoch or 0, stale_ms=stale_ms)
             if epoch is not None and epoch > known.epoch:
@@ -131,7 +137,7 @@ class Coordinator:
             # At the same time, since a member that is slow to renew should not be slow to release as well.
             keeping = [self.keep(group, known)] if renew else []
             committing = [self._commit(changes)] if changes else []
-            await to_the_end([*keeping, *committing])
+            await to_the_end([*keeping, *committing, *self._resubscribed(group, others)])
             await self.end_join_if_due(self.namespace.state.groups.get(group))
         return self.answer(group, member, "consumer")
 
@@ -270,13 +276,25 @@ class Coordinator:
 
     # -- the parts ---------------------------------------------------------------------------------------
 
-    async def _join(self, join: ops.JoinGroup) -> None:
+    async def _join(self, join: ops.JoinGroup, others: Mapping[str, Sequence[str]]) -> None:
         await self.admit(join.group, join.member, session_ms=join.session_ms)
         known = _members(self.namespace.state, join.group)
         replaced = [m.id for m in known if join.instance and m.instance == join.instance and m.id != join.member]
-        await self._commit([structs.replace(join, as_of=self.namespace.state.seq)])
+        joining = self._commit([structs.replace(join, as_of=self.namespace.state.seq)])
+        await (to_the_end([joining, *self._resubscribed(join.group, others)]) if others else joining)
         # The old self of a static member is fenced by now (KIP-345); nobody has a use for its lease.
         await self.leases.drop([keys.lease_key(join.group, name) for name in replaced])
+
+    def _resubscribed(self, group: str, others: Mapping[str, Sequence[str]]) -> list[Coroutine[Any, Any, None]]:
+        """Change what members subscribe to who have not asked for it themselves. One intent each."""
+
+        async def one(known: Member, topics: Sequence[str]) -> None:
+            changes = _changes(self.namespace.state, group, known, topics, "", (), 0)
+            with contextlib.suppress(UnknownMember, Conflict):  # it has left, or is of the classic protocol by now
+                if changes:
+                    await self._commit(changes)
+
+        return [one(known, others[known.id]) for known in _members(self.namespace.state, group) if known.id in others]
 
     async def _watch(self, group: str, member: str) -> None:
         """Look at the next member in the ring; if it is lost, look at all of them, since it may not be alone."""

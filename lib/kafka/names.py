@@ -34,8 +34,10 @@ def topic_for(peer: Peer, operation: Operation, name: str, uuid: bytes) -> tuple
     """The topic that a client names, by UUID if it gives one, and may use so; or None, and why not."""
     if uuid != NO_UUID:
         found = topic_by_uuid(peer.namespace, uuid)
-        if found is None or not peer.service.may(operation, "topic", found.name):
+        if found is None or not peer.service.may("describe", "topic", found.name):
             return None, ErrorCode.unknown_topic_id
+        if not peer.service.may(operation, "topic", found.name):
+            return None, ErrorCode.topic_authorization_failed
         return found, ErrorCode.none
     if not peer.service.may(operation, "topic", name):
         return None, ErrorCode.topic_authorization_failed

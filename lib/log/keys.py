@@ -221,9 +221,14 @@ def age_of(key: str) -> int:
     return parse_numbered_key(key)
 
 
+def is_topic_name(name: str) -> bool:
+    """Whether a topic may be called so."""
+    return name not in ("", ".", "..") and len(name) <= TOPIC_NAME_MAX and _TOPIC.match(name) is not None
+
+
 def check_topic_name(name: str) -> str:
     """Kafka's rule for topic names. Raises ``InvalidRequest``."""
-    if name in ("", ".", "..") or len(name) > TOPIC_NAME_MAX or not _TOPIC.match(name):
+    if not is_topic_name(name):
         raise InvalidRequest(
             f"{name[:80]!r} is no topic name: use 1 to {TOPIC_NAME_MAX} of A-Z a-z 0-9 . _ - (but not '.' or '..')."
         )

@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kio.schema.errors import ErrorCode
 
+from headwater.api.service import Service
 from headwater.errors import Unavailable
 from headwater.kafka import connection
 from headwater.kafka.gateway import Gateway, Settings
 from headwater.kafka.model import Fields, Later, Peer, Request
+from headwater.kafka.names import topic_uuid
 from headwater.log import kafka2
+from headwater.log.operations import AclRule
 from headwater.log.options import Options
 from headwater.sim.latency import Profile
 from headwater.sim.loop import sim_loop
@@ -154,6 +157,44 @@ def test_what_another_gateway_has_just_made_is_looked_for_before_it_is_denied() 
         await written(store, 2)
         assert {0: (ErrorCode.none, [0]), 1: (ErrorCode.none, [0])} == await fetched(peer(here), {0: 0, 1: 0})
         assert {7: (ErrorCode.unknown_topic_or_partition, [])} == await fetched(peer(here), {7: 0})
+
+    simulate(main())
+
+
+def test_every_row_has_records_though_they_be_none() -> None:
+    """librdkafka takes null for a broken answer: it hears no error of it, and asks again at once, for ever."""
+
+    async def main() -> None:
+        store = memory()
+        await written(store, 1)
+        reader = peer(await opened(store))
+        uuid = topic_uuid(reader.namespace, 1)
+        gone = topic_uuid(reader.namespace, 2)
+        rows = [
+            {"partition": 0, "fetch_offset": 0, "current_leader_epoch": 7},
+            {"partition": 0, "fetch_offset": 9},
+            {"partition": 7, "fetch_offset": 0},
+        ]
+        topics = [{"topic_id": known, "partitions": rows} for known in (uuid, gone)]
+        answer = await ask(reader, FETCH, max_wait=0, min_bytes=1, topics=topics)
+        found = [(row["error_code"], row["records"]) for topic in answer["responses"] for row in topic["partitions"]]
+        codes = [ErrorCode.unknown_leader_epoch, ErrorCode.offset_out_of_range, ErrorCode.unknown_topic_or_partition]
+        assert [(code, b"") for code in [*codes, *[ErrorCode.unknown_topic_id] * 3]] == found
+
+    simulate(main())
+
+
+def test_who_may_know_of_a_topic_and_not_read_it_is_told_so() -> None:
+    async def main() -> None:
+        store = memory()
+        await written(store, 1)
+        namespace = await opened(store)
+        await Service(namespace).change_acls(add=[AclRule("joe", "describe", "topic", "orders")])
+        for name, code in (("joe", ErrorCode.topic_authorization_failed), ("eve", ErrorCode.unknown_topic_id)):
+            topics = [{"topic_id": topic_uuid(namespace, 1), "partitions": [{"partition": 0, "fetch_offset": 0}]}]
+            answer = await ask(peer(namespace, name), FETCH, max_wait=0, topics=topics)
+            row = answer["responses"][0]["partitions"][0]
+            assert (code, b"") == (row["error_code"], row["records"])
 
     simulate(main())
 

@@ -345,8 +345,6 @@ def test_a_static_member_is_removed_by_its_instance_by_an_admin() -> None:
         ({"topic_partitions": None}, E.invalid_request),
         ({"topic_partitions": [{"topic_id": bytes(16), "partitions": [0]}]}, E.invalid_request),
         ({"subscribed_topic_names": None}, E.invalid_request),
-        ({"subscribed_topic_names": ["a b"]}, E.invalid_request),
-        ({"subscribed_topic_names": ["re2:.*"]}, E.invalid_request),
         ({"server_assignor": "sticky"}, E.unsupported_assignor),
         ({"subscribed_topic_regex": "("}, E.invalid_regular_expression),
         ({"subscribed_topic_regex": "a" * 246}, E.invalid_regular_expression),
@@ -420,6 +418,59 @@ def test_a_pattern_is_matched_to_the_topics_that_there_are() -> None:
         assert E.none is await one.beat(subscribed_topic_names=["b"], subscribed_topic_regex="")
         await one.settle()
         assert {2: [0]} == one.owned
+
+    simulate(main())
+
+
+def test_what_a_pattern_finds_is_shared_out_among_all_who_have_it_at_once() -> None:
+    """Nobody is given what another is to have: the first to come by would be given all, and lose most of it."""
+
+    async def main() -> None:
+        place = Place()
+        one, two, other = [Member(await place.gateway(), name) for name in ("one", "two", "other")]
+        for member in (one, two):
+            assert E.none is await member.join(subscribed_topic_names=None, subscribed_topic_regex="a.*")
+        assert E.none is await other.join(subscribed_topic_names=["b"])
+        await (await place.gateway()).namespace.create_topic("a", 6)
+        await sim_loop().sleep(1.0)
+        for member in (one, two, other, one):
+            assert E.none is await member.beat()
+        assert ([3, 3], {}) == ([len(member.owned[1]) for member in (one, two)], other.owned)
+        epochs, manifests = [member.epoch for member in (one, two)], place.manifests
+        await sim_loop().sleep(1.0)
+        for member in (two, one, other):
+            assert E.none is await member.settle()
+        assert (epochs, manifests) == ([member.epoch for member in (one, two)], place.manifests)
+
+    simulate(main())
+
+
+def test_who_joins_with_a_pattern_finds_for_those_who_have_it_already() -> None:
+    async def main() -> None:
+        place = Place()
+        one, two = [Member(await place.gateway(), name) for name in ("one", "two")]
+        assert E.none is await one.join(subscribed_topic_names=None, subscribed_topic_regex="a.*")
+        await two.peer.namespace.create_topic("a", 6)
+        assert E.none is await two.join(subscribed_topic_names=None, subscribed_topic_regex="a.*")
+        assert 3 == len(two.owned[1])
+        await sim_loop().sleep(1.0)
+        assert E.none is await one.beat()
+        assert 3 == len(one.owned[1])
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("name", ["a b", "^a#", "re2:.*", "", "a" * 250, "."])
+def test_a_name_that_no_topic_can_have_is_asked_for_in_vain(name: str) -> None:
+    async def main() -> None:
+        one = Member(await Place().gateway(t=1), "m")
+        assert E.none is await one.join(subscribed_topic_names=["t", name])
+        assert {1: [0]} == one.owned
+        assert E.none is await one.beat(subscribed_topic_names=[name])
+        await one.settle()
+        assert {} == one.owned
+        assert E.none is await one.beat(subscribed_topic_names=["t"])
+        assert {1: [0]} == one.owned
 
     simulate(main())
 

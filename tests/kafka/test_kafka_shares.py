@@ -487,6 +487,15 @@ def test_words_that_make_no_sense_are_refused_and_change_nothing(batch: Fields) 
     simulate(main())
 
 
+def test_who_asks_for_no_bytes_is_given_no_record() -> None:
+    async def main() -> None:
+        (member,) = await place(3)
+        assert [] == await member.fetch(max_bytes=0)
+        assert [(0, 2, 1)] == await member.fetch(max_bytes=1)
+
+    simulate(main())
+
+
 def test_rights_on_group_and_topic_are_asked_for() -> None:
     async def main() -> None:
         world = Place()
@@ -496,7 +505,7 @@ def test_rights_on_group_and_topic_are_asked_for() -> None:
         joe, eve = Member(await world.gateway("joe")), Member(await world.gateway("eve"))
         assert E.none is await joe.join()
         await joe.fetch()
-        assert E.unknown_topic_id is E(joe.answer["responses"][0]["partitions"][0]["error_code"])
+        assert E.topic_authorization_failed is E(joe.answer["responses"][0]["partitions"][0]["error_code"])
         assert E.group_authorization_failed is await eve.join()
         await eve.fetch()
         assert E.group_authorization_failed is E(eve.answer["error_code"])

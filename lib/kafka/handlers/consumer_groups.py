@@ -1,13 +1,13 @@
 """Groups whose assignments are the service's: Kafka's consumer protocol (KIP-848).
 
 One request does it all: join with epoch 0, stay, say what one owns, leave with -1 (or -2: a static member that will be
-back). The machine is the fold's (``log.state.members``). Four things differ from Kafka's coordinator, none of which a
-client notices:
+back). The machine is the fold's (``log.state.members``). Four things differ from Kafka's coordinator, of which a client
+notices the second alone:
 
 - A member's epoch moves as soon as nothing is left for it to give up, not with its next heartbeat. So one that is
   behind is told what is new, and only one that claims an epoch which it was never told is fenced.
-- A static member that joins takes its place at once; its old self is fenced. Kafka lets the new one wait until the
-  old one's session ends.
+- A static member that joins takes its place at once, and its old self is fenced, as in the classic protocol. Kafka
+  answers UNRELEASED_INSTANCE_ID until the old one's session ends.
 - The assignment is in every answer, since no gateway remembers what it said last.
 - A partition that was given to a member and taken away again between two of its heartbeats is in the first answer and
   not in the second: clients say what they hold only when that has changed, so one that had never heard of the partition
@@ -22,9 +22,9 @@ from typing import Final
 from kio.schema.errors import ErrorCode
 
 from headwater.errors import HeadwaterError
-from headwater.groups.checks import PATTERN, REBALANCE_MS_MAX
+from headwater.groups.checks import REBALANCE_MS_MAX
 from headwater.groups.configs import HEARTBEAT, SESSION, consumer_config
-from headwater.groups.coordinator import Coordinator, Heartbeat
+from headwater.groups.coordinator import NOBODY, Coordinator, Heartbeat
 from headwater.groups.describe import TP, named, phase_of
 from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api
@@ -41,7 +41,7 @@ from headwater.kafka.handlers.group_rules import (
     to_describe,
     told_apart,
 )
-from headwater.kafka.handlers.subscriptions import names_of, pattern_of, subscription
+from headwater.kafka.handlers.subscriptions import companions, names_of, pattern_of, subscription
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.names import topic_by_uuid
 from headwater.kafka.rights import operations_of
@@ -74,7 +74,7 @@ async def consumer_group_heartbeat(peer: Peer, request: Request) -> Answer:
         await enter(peer, asked["group_id"])
         if asked["member_epoch"] in (LEAVE, LEAVE_FOR_A_WHILE):
             return await _leave(peer, asked)
-        _check_topics(peer, asked)
+        check_topics(peer, asked["subscribed_topic_names"] or ())
         beat = await (_join if asked["member_epoch"] == JOIN else _stay)(peer, request)
     except HeadwaterError as error:
         who = asked["group_id"], asked["member_id"], asked["instance_id"]
@@ -129,21 +129,16 @@ def _invalid(message: str) -> Refusal:
     return Refusal(ErrorCode.invalid_request, message)
 
 
-def _check_topics(peer: Peer, asked: Fields) -> None:
-    for topic in asked["subscribed_topic_names"] or ():
-        if topic.startswith(PATTERN):
-            raise _invalid(f"There is no topic {topic[:40]!r}, and there will be none.")
-        check_topics(peer, [topic])
-
-
 async def _join(peer: Peer, request: Request) -> Heartbeat:
     asked, chain = request.fields, peer.namespace.chain
     group, instance = asked["group_id"], asked["instance_id"] or ""
     member = asked["member_id"] or new_member_id(request.client, now_ms=chain.clock.wall_ms(), rng=chain.rng)
+    topics = await subscription(peer, asked, None)
     return await coordinator_of(peer).heartbeat(
         group,
         member,
-        topics=await subscription(peer, asked, None),
+        topics=topics,
+        others=companions(peer, asked, topics),
         instance=instance,
         assignor=ASSIGNORS[asked["server_assignor"]] if asked["server_assignor"] else "",
         session_ms=consumer_config(peer.namespace.state, group, SESSION) or SESSION_MS,
@@ -160,10 +155,12 @@ async def _stay(peer: Peer, request: Request) -> Heartbeat:
     # What it has let go of can only be told by what it was asked for, perhaps by another gateway.
     stale_ms = KAFKA_GROUP_STALE_MS if asked["topic_partitions"] is None else 0
     known = await coordinator.seen(group, member, "consumer", epoch=epoch, stale_ms=stale_ms)
+    topics = await subscription(peer, asked, known.topics)
     return await coordinator.heartbeat(
         group,
         member,
-        topics=await subscription(peer, asked, known.topics),
+        topics=topics,
+        others=companions(peer, asked, topics) if topics != known.topics else NOBODY,
         released=_released(peer, coordinator, known, asked),
         assignor=ASSIGNORS[asked["server_assignor"]] if asked["server_assignor"] else "",
         epoch=epoch,

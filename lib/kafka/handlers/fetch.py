@@ -90,6 +90,7 @@ class _Reading:
             rows: list[Fields] = []
             for each in wanted["partitions"]:
                 row: Fields = {"partition_index": each["partition"], "error_code": code, "high_watermark": -1}
+                row["records"] = b""  # librdkafka takes null for a broken answer, in which nothing else counts
                 rows.append(row)
                 if topic is not None and away is not None:
                     point(peer, away, asked["rack_id"], topic, row)
@@ -113,7 +114,7 @@ class _Reading:
             return 0
         place = topic.partitions[number]
         end = place.stable_end
-        row.update(high_watermark=end, last_stable_offset=end, log_start_offset=place.start, records=b"")
+        row.update(high_watermark=end, last_stable_offset=end, log_start_offset=place.start)
         # An offset inside an open reservation was told to its producer, so it is no error: there is nothing yet.
         if not place.start <= offset <= place.next:
             row["error_code"] = ErrorCode.offset_out_of_range

@@ -79,5 +79,4 @@ def point(peer: Peer, places: Places, zone: str, topic: Topic, answer: Fields) -
             last_stable_offset=place.stable_end,
             log_start_offset=place.start,
             preferred_read_replica=replicas_of(peer, places, topic, zone)[number][0].id,
-            records=b"",  # librdkafka takes null for a broken answer
         )

@@ -202,15 +202,17 @@ async def _polled(peer: Peer, asked: Fields, session: ShareSession) -> list[_Row
     poll = LongPoll(chain, min(max(asked["max_wait"], 0), FETCH_WAIT_MS_MAX))
     if chain.age_s() > POLL_S_MAX:
         await chain.refresh()
+    wants_any = asked["max_bytes"] > 0
     while True:
         seen = chain.state.seq
         bound = _Bound(
-            max(asked["max_records"], 1),
-            min(max(asked["max_bytes"], 1), KAFKA_FETCH_BYTES_MAX),
+            max(asked["max_records"], 1) if wants_any else 0,
+            min(max(asked["max_bytes"], 0), KAFKA_FETCH_BYTES_MAX),
             asked["share_acquire_mode"] == RECORD_LIMIT,
         )
         rows = await _look(peer, session, bound)
-        if bound.size or any(row.answer["error_code"] for row in rows) or not await poll.more(seen):
+        is_done = bound.size or not wants_any or any(row.answer["error_code"] for row in rows)
+        if is_done or not await poll.more(seen):
             return rows
 
 

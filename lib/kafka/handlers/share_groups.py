@@ -30,6 +30,7 @@ from headwater.kafka.handlers.group_rules import (
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.rights import operations_of
 from headwater.limits import KAFKA_GROUP_STALE_MS
+from headwater.log.keys import is_topic_name
 from headwater.log.state import Member
 from headwater.log.state.shares import ASSIGNOR
 
@@ -52,14 +53,17 @@ async def share_group_heartbeat(peer: Peer, request: Request) -> Answer:
             await check_standing(peer, group, member, "")
             await coordinator_of(peer).leave(group, member)
             return {"member_id": member, "member_epoch": LEAVE}
-        check_topics(peer, asked["subscribed_topic_names"] or ())
+        names = asked["subscribed_topic_names"]
+        check_topics(peer, names or ())
+        # As in Kafka, a name that no topic can have is asked for in vain.
+        topics = None if names is None else [name for name in names if is_topic_name(name)]
         if epoch == JOIN:
             config = share_config(peer.namespace.state, group)
             beat = await join_share(
                 coordinator_of(peer),
                 group,
                 member,
-                asked["subscribed_topic_names"],
+                topics or (),
                 session_ms=config.session_ms,
                 client=tidy(request.client),
             )
@@ -69,7 +73,7 @@ async def share_group_heartbeat(peer: Peer, request: Request) -> Answer:
                 group,
                 member,
                 epoch=epoch,
-                topics=asked["subscribed_topic_names"],
+                topics=topics,
                 stale_ms=KAFKA_GROUP_STALE_MS,
             )
     except HeadwaterError as error:

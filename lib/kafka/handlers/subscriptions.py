@@ -1,8 +1,12 @@
 """What members of the consumer protocol subscribe to: names, and a pattern that the coordinator matches (KIP-848).
 
 The fold knows names alone. So a gateway matches the pattern to the topics that there are whenever the member comes by,
-and keeps it beside the names, marked; any other gateway finds it there. RE2 takes time in proportion to the names,
-whatever the pattern. A pattern must match the whole name, and never matches the service's own topics.
+and keeps it beside the names, marked; any other gateway finds it there. What it finds holds at once for all members of
+the group that have this pattern: else the first of them to come by would be given all of a new topic, and the others
+would take theirs away from it. RE2 takes time in proportion to the names, whatever the pattern. A pattern must match
+the whole name, and never matches the service's own topics.
+
+A name that no topic can have is asked for in vain, as in Kafka, and is not kept.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from headwater.groups.checks import PATTERN
 from headwater.kafka.errors import Refusal
 from headwater.kafka.model import Fields, Peer
 from headwater.limits import KAFKA_PATTERNS_MAX, TOPIC_NAME_MAX
+from headwater.log.keys import is_topic_name
 from headwater.log.namespace import Namespace
 
 
@@ -61,6 +66,7 @@ async def subscription(peer: Peer, asked: Fields, before: Sequence[str] | None) 
     Raises ``Refusal`` for a pattern that is none. Cost: nothing; 1 GET if topics have come or gone.
     """
     names, pattern = asked["subscribed_topic_names"], asked["subscribed_topic_regex"]
+    names = None if names is None else [name for name in names if is_topic_name(name)]
     known = before or ()
     if pattern is None:
         pattern = pattern_of(known)
@@ -75,6 +81,23 @@ async def subscription(peer: Peer, asked: Fields, before: Sequence[str] | None) 
         # Another gateway may know of topics that we do not know yet: do not take back what it has found.
         await peer.namespace.refresh()
         found = _all(peer, names, pattern, known)
+    return found
+
+
+def companions(peer: Peer, asked: Fields, topics: Sequence[str] | None) -> dict[str, list[str]]:
+    """The other members of the group that have the pattern in ``topics``, if it finds other topics for them by now.
+
+    As in Kafka, who comes by finds for all: by its own rights, since those of the others are not known here.
+    """
+    group, pattern = peer.namespace.state.groups.get(asked["group_id"]), pattern_of(topics or ())
+    if group is None or not pattern:
+        return {}
+    found = {}
+    for member in group.members.values():
+        if member.id != asked["member_id"] and member.topics != topics and pattern_of(member.topics) == pattern:
+            theirs = _all(peer, None, pattern, member.topics)
+            if theirs != member.topics:
+                found[member.id] = theirs
     return found
 
 
