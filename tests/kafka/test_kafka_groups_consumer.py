@@ -415,6 +415,10 @@ def test_a_pattern_is_matched_to_the_topics_that_there_are() -> None:
         assert manifests == place.manifests, "another gateway knows the pattern, too"
         shown = (await ask(one.peer, CONSUMER_DESCRIBE, group_ids=["g"]))["groups"][0]["members"][0]
         assert ("ab.?", ["ab", "abc", "abd"]) == (shown["subscribed_topic_regex"], shown["subscribed_topic_names"])
+        await one.peer.namespace.delete_topic("abd")
+        assert E.none is await one.beat()
+        assert {1: [0], 3: [0]} == one.owned
+        assert ["ab", "abc", "re2:ab.?"] == one.peer.namespace.state.groups["g"].members["m"].topics
         assert E.none is await one.beat(subscribed_topic_names=["b"], subscribed_topic_regex="")
         await one.settle()
         assert {2: [0]} == one.owned

@@ -122,11 +122,22 @@ def _check(pattern: str) -> None:
 def _all(peer: Peer, names: Sequence[str] | None, pattern: str, known: Sequence[str]) -> list[str]:
     matches = peer.namespace.shared(_Matches)
     if names is None:
-        old = pattern_of(known)
-        by_pattern = set(matches.of(old)) if old else set()
-        names = [name for name in names_of(known) if name not in by_pattern]
+        names = _named(matches, known)
     found = set(names)
     if pattern:
         found |= {name for name in matches.of(pattern) if peer.service.may("describe", "topic", name)}
         found.add(PATTERN + pattern)
     return sorted(found)
+
+
+def _named(matches: _Matches, known: Sequence[str]) -> list[str]:
+    """The names of a subscription that its pattern has not found: not even among topics that are gone by now."""
+    from headwater.api.patterns import matching
+
+    pattern, names = pattern_of(known), names_of(known)
+    if not pattern:
+        return names
+    there = set(matches.of(pattern))
+    gone = [name for name in names if name not in there]
+    found = set(matching(pattern, gone)) if gone else set()
+    return [name for name in gone if name not in found]
