@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.errors import Corrupt, InvalidRequest
+from headwater.limits import KIB
 from headwater.log import codec_arrow, codec_kafka2, frame, kafka2
 from headwater.log.codec_inflate import Writable
 from headwater.log.codec_schema import (
@@ -53,6 +54,8 @@ __all__ = [
     "records_of",
     "slice_from",
 ]
+
+SUMMED_TWICE_BYTES_MAX = 16 * KIB  # a batch of no more is sooner summed again than its sums are combined
 
 
 def encode_arrow(
@@ -300,7 +303,9 @@ def _keyless(records: pa.RecordBatch) -> int:
 
 
 def _whole_crc(header: kafka2.BatchHeader, data: Bytes) -> int:
-    """The CRC32C of a single batch, front included, from the one in it: its bytes need not be summed twice."""
+    """The CRC32C of a single batch, front included; if it is large from the one in it, not to sum it twice."""
+    if len(data) <= SUMMED_TWICE_BYTES_MAX:
+        return frame.checksum(data)
     front = frame.checksum(bytes(data[: kafka2.CRC_END]))
     return combined(front, header.crc, len(data) - kafka2.CRC_END)
 

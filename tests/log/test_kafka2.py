@@ -13,9 +13,10 @@ from kafka.record import MemoryRecords
 
 from headwater import limits
 from headwater.errors import Corrupt, InvalidRequest
-from headwater.log import kafka2
+from headwater.log import frame, kafka2
 from headwater.log.batch import (
     PLACED_SCHEMA,
+    SUMMED_TWICE_BYTES_MAX,
     batch_of_kafka2,
     batch_of_records,
     decode,
@@ -132,6 +133,13 @@ def test_compressed_batches_decode(name: str) -> None:
     data = kafka2.pack(body, count=50, first_timestamp=1_000, max_timestamp=1_000, attributes=codec)
     assert ROW == rows_of(data, 0)
     assert data == batch_of_kafka2(data, check_records=True).data
+
+
+@pytest.mark.parametrize("nbytes", [1, SUMMED_TWICE_BYTES_MAX - 200, SUMMED_TWICE_BYTES_MAX, 1 << 20])
+def test_the_sum_of_a_batch_is_that_of_all_its_bytes(nbytes: int) -> None:
+    """That of a large one is combined from the sum in it, that of a small one is made anew."""
+    data = built([(1_000, None, bytes(nbytes), [])])
+    assert frame.checksum(data) == batch_of_kafka2(data).crc
 
 
 @pytest.mark.parametrize("codec", [1, 2, 3, 4])
