@@ -82,7 +82,7 @@ def _tells(task: asyncio.Task[object]) -> bool:
 
 
 def _worst(tasks: Sequence[asyncio.Task[object]]) -> BaseException:
-    """What to say if all have failed: that it may have been applied, if one of them may; else what came last."""
+    """What to say if all have failed: that it may have been applied, if one of them may; else what the last one met."""
     errors = [error for task in tasks if (error := task.exception()) is not None]
     return next((each for each in errors if isinstance(each, Indeterminate)), errors[-1])
 

@@ -464,6 +464,38 @@ def test_who_joins_with_a_pattern_finds_for_those_who_have_it_already() -> None:
     simulate(main())
 
 
+def test_members_with_a_pattern_and_other_rights_do_not_take_turns() -> None:
+    """Who may not know of a topic that another has found drops it, once, and the other keeps it."""
+
+    async def main() -> None:
+        place = Place()
+        root = Member(await place.gateway(), "root")
+        rules = [AclRule("alice", "read", "group", "g"), AclRule("alice", "describe", "topic", "ab")]
+        await Service(root.peer.namespace).change_acls(add=rules)
+        alice = Member(await place.gateway("alice"), "alice")
+        for member in (root, alice):
+            assert E.none is await member.join(subscribed_topic_names=None, subscribed_topic_regex="a.")
+        for topic in ("ab", "ac"):
+            await root.peer.namespace.create_topic(topic, 2)
+        for _ in range(4):
+            for member in (root, alice):
+                await sim_loop().sleep(1.0)
+                assert E.none is await member.settle()
+        manifests = place.manifests
+        for _ in range(4):
+            for member in (root, alice):
+                await sim_loop().sleep(1.0)
+                assert E.none is await member.settle()
+        assert manifests == place.manifests
+        members = root.peer.namespace.state.groups["g"].members
+        assert ["ab", "ac", "re2:a."] == members["root"].topics
+        assert ["ab", "re2:a."] == members["alice"].topics
+        names = root.peer.namespace.state.names
+        assert ({names["ac"]: [0, 1]}, {names["ab"]: [0, 1]}) == (root.owned, alice.owned)
+
+    simulate(main())
+
+
 @pytest.mark.parametrize("name", ["a b", "^a#", "re2:.*", "", "a" * 250, "."])
 def test_a_name_that_no_topic_can_have_is_asked_for_in_vain(name: str) -> None:
     async def main() -> None:

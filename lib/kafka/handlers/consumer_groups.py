@@ -24,7 +24,7 @@ from kio.schema.errors import ErrorCode
 from headwater.errors import HeadwaterError
 from headwater.groups.checks import REBALANCE_MS_MAX
 from headwater.groups.configs import HEARTBEAT, SESSION, consumer_config
-from headwater.groups.coordinator import NOBODY, Coordinator, Heartbeat
+from headwater.groups.coordinator import Coordinator, Heartbeat
 from headwater.groups.describe import TP, named, phase_of
 from headwater.kafka.errors import Refusal
 from headwater.kafka.handlers import Api
@@ -138,7 +138,7 @@ async def _join(peer: Peer, request: Request) -> Heartbeat:
         group,
         member,
         topics=topics,
-        others=companions(peer, asked, topics),
+        others=companions(peer, asked, (), topics),
         instance=instance,
         assignor=ASSIGNORS[asked["server_assignor"]] if asked["server_assignor"] else "",
         session_ms=consumer_config(peer.namespace.state, group, SESSION) or SESSION_MS,
@@ -160,7 +160,7 @@ async def _stay(peer: Peer, request: Request) -> Heartbeat:
         group,
         member,
         topics=topics,
-        others=companions(peer, asked, topics) if topics != known.topics else NOBODY,
+        others=companions(peer, asked, known.topics, topics),
         released=_released(peer, coordinator, known, asked),
         assignor=ASSIGNORS[asked["server_assignor"]] if asked["server_assignor"] else "",
         epoch=epoch,

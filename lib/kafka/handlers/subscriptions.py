@@ -84,18 +84,24 @@ async def subscription(peer: Peer, asked: Fields, before: Sequence[str] | None) 
     return found
 
 
-def companions(peer: Peer, asked: Fields, topics: Sequence[str] | None) -> dict[str, list[str]]:
-    """The other members of the group that have the pattern in ``topics``, if it finds other topics for them by now.
+def companions(peer: Peer, asked: Fields, before: Sequence[str], topics: Sequence[str] | None) -> dict[str, list[str]]:
+    """The other members of the group that have the pattern of ``topics``, with what it has found for this one by now.
 
-    As in Kafka, who comes by finds for all: by its own rights, since those of the others are not known here.
+    As in Kafka, who comes by finds for all, by its own rights, since those of the others are not known here. So
+    nothing is taken from them but what is gone; who may not know of what is new drops it when it comes by itself.
     """
     group, pattern = peer.namespace.state.groups.get(asked["group_id"]), pattern_of(topics or ())
-    if group is None or not pattern:
+    if group is None or not pattern or topics is None or topics == before:
         return {}
+    matches = peer.namespace.shared(_Matches)
+    there = set(matches.of(pattern))
+    new = there.intersection(topics).difference(before)
     found = {}
     for member in group.members.values():
         if member.id != asked["member_id"] and member.topics != topics and pattern_of(member.topics) == pattern:
-            theirs = _all(peer, None, pattern, member.topics)
+            theirs = sorted(
+                {*_named(matches, member.topics), *there.intersection(member.topics), *new, PATTERN + pattern}
+            )
             if theirs != member.topics:
                 found[member.id] = theirs
     return found
