@@ -103,7 +103,7 @@ def test_what_is_in_memory_is_answered_at_once_and_what_is_not_later() -> None:
             ({0: 0}, {"min_bytes": 1 << 20, "max_wait": 100}, False),
             ({0: 1}, {"min_bytes": 1, "max_wait": 100}, False),
             ({0: 0, 1: 0}, {}, False),
-            ({0: 9}, {"min_bytes": 1, "max_wait": 100}, True),
+            ({0: 9}, {"min_bytes": 1, "max_wait": 100}, False),  # another gateway may know of it
         ):
             request = Request(api=FETCH, version=12, correlation=1, client="test", fields=asked(partitions, **fields))
             answer = await handled(reader, request)
@@ -157,6 +157,23 @@ def test_what_another_gateway_has_just_made_is_looked_for_before_it_is_denied() 
         await written(store, 2)
         assert {0: (ErrorCode.none, [0]), 1: (ErrorCode.none, [0])} == await fetched(peer(here), {0: 0, 1: 0})
         assert {7: (ErrorCode.unknown_topic_or_partition, [])} == await fetched(peer(here), {7: 0})
+
+    simulate(main())
+
+
+def test_an_offset_that_another_gateway_has_just_filled_is_looked_for_before_it_is_out_of_range() -> None:
+    """A reader that moves between gateways would begin anew, at ``auto.offset.reset``."""
+
+    async def main() -> None:
+        store = memory()
+        await written(store, 1)
+        here = await opened(store)
+        elsewhere = peer(await opened(store))
+        topic = {"name": "orders", "partition_data": [{"index": 0, "records": batch(-1, -1)}]}
+        for _ in range(2):
+            await ask(elsewhere, PRODUCE, 9, acks=-1, timeout=1_000, topic_data=[topic])
+        assert {0: (ErrorCode.none, [2])} == await fetched(peer(here), {0: 2})
+        assert {0: (ErrorCode.offset_out_of_range, [])} == await fetched(peer(here), {0: 4})
 
     simulate(main())
 

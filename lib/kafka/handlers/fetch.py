@@ -33,6 +33,8 @@ from headwater.log.state import Topic
 from headwater.log.together import together
 from headwater.types import Buffer
 
+# What another gateway may know better: a reader that comes from there would begin anew, were its offset out of range.
+_DENIALS: Final = (*UNKNOWN, ErrorCode.offset_out_of_range)
 _Read: TypeAlias = Shelved | HeadwaterError | None  # None: there is nothing at this offset yet
 
 
@@ -76,7 +78,7 @@ class _Reading:
         self._hits = 0  # of those batches the ones that were in memory
         self._may_read = True  # unless the client has read more than it may
         self._failed = False  # whether it has an error to tell
-        self.is_denied = False  # whether a topic or a partition is not known here
+        self.is_denied = False  # whether a topic, a partition or an offset is not known here
 
     def look(self) -> bool:
         """Make the answer as of now; whether it is one to be given."""
@@ -99,7 +101,7 @@ class _Reading:
                     left -= self._partition(topic, each, row, left)
                 if row["error_code"]:
                     self._failed = True
-                    self.is_denied |= row["error_code"] in UNKNOWN
+                    self.is_denied |= row["error_code"] in _DENIALS
             responses.append({"topic": wanted["topic"], "topic_id": wanted["topic_id"], "partitions": rows})
         return not self._misses and (self._failed or self._size >= max(asked["min_bytes"], 0))
 
@@ -163,12 +165,16 @@ class _Reading:
         chain = self._peer.namespace.chain
         self._may_read = not (silent_ms := await settled(self._peer, "fetch"))
         poll = LongPoll(chain, min(max(self._asked["max_wait"], 0), FETCH_WAIT_MS_MAX))
-        if chain.age_s() > POLL_S_MAX or self.is_denied:
+        is_fresh = chain.age_s() > POLL_S_MAX or self.is_denied
+        if is_fresh:
             await chain.refresh()  # rights and topics are those of now
         while True:
             seen = chain.state.seq
             is_enough = self.look()
-            if self._misses:
+            if self.is_denied and not is_fresh:
+                await chain.refresh()
+                is_fresh = True
+            elif self._misses:
                 await together(*(self._bring(miss) for miss in self._misses))
             elif is_enough or silent_ms or not await poll.more(seen):
                 return self.give(silent_ms)
