@@ -10,17 +10,13 @@ import pytest
 
 from headwater.errors import Forbidden, HeadwaterError, Indeterminate, Unavailable
 from headwater.limits import HEDGE_STRAGGLERS_MAX
-from headwater.log import keys
 from headwater.log.hedge import Hedge
-from headwater.log.intents import Intent, decode_manifest
-from headwater.log.journal import Draft
-from headwater.log.operations import CreateTopic
 from headwater.log.options import Options
-from headwater.log.payload import Piece
 from headwater.sim.loop import sim_loop
-from tests.log.helpers import Parts, manifest, memory, simulate, stored
+from tests.log import helpers_desk
+from tests.log.helpers import simulate
+from tests.log.helpers_desk import Desk
 from tests.log.helpers_store import (
-    Scripted,
     Step,
     after,
     away,
@@ -42,39 +38,8 @@ async def _long() -> None:
     await sim_loop().sleep(LONG_S)
 
 
-class Desk:
-    """A journal that hedges, over a scripted store."""
-
-    def __init__(self) -> None:
-        self.truth = memory()
-        self.store = Scripted(self.truth)
-        self.parts = Parts(self.store, options=Options(hedge_ms=HEDGE_S * 1_000))
-        self.chain, self.journal, self.clock = self.parts.chain, self.parts.journal, self.parts.clock
-
-    async def put(self, name: str = "mine", deadline_s: float = 60.0) -> bool:
-        piece = Piece(intent=Intent(id=name, tip=0, ops=[CreateTopic(name=f"topic-{name}", partitions=1)]))
-        return await self.journal.put_next(Draft(pieces=[piece]), deadline_s=self.clock.elapsed_s() + deadline_s)
-
-    async def rival(self) -> None:
-        made = manifest(1, Intent(id="rival", tip=0, ops=[CreateTopic(name="rival", partitions=1)]), writer="w2")
-        await self.truth.put_if_absent(keys.manifest_key(1), stored(made))
-
-    async def holder(self) -> str:
-        return decode_manifest((await self.truth.get(keys.manifest_key(1))).data, 1).intents[0].id
-
-    @property
-    def puts(self) -> int:
-        return self.store.calls["put_if_absent"]
-
-
 def at_a_desk(main: Callable[[Desk], Coroutine[Any, Any, None]]) -> None:
-    async def start() -> None:
-        desk = Desk()
-        await desk.chain.refresh()
-        desk.store.calls.clear()
-        await main(desk)
-
-    simulate(start(), limit_s=1_000.0)
+    helpers_desk.at_a_desk(main, Options(hedge_ms=HEDGE_S * 1_000))
 
 
 DECIDED: dict[str, tuple[list[Step], int, float]] = {  # the sendings, how many there are, and by when it is known
@@ -98,13 +63,13 @@ def test_a_commit_is_known_as_soon_as_one_of_its_sendings_tells(case: str) -> No
 
     async def main(desk: Desk) -> None:
         desk.store.will("put_if_absent", *steps)
-        start_s = desk.clock.elapsed_s()
+        start_s = desk.parts.clock.elapsed_s()
         assert await desk.put()
-        assert known_s - 0.001 <= desk.clock.elapsed_s() - start_s <= known_s + 0.2
-        assert (puts, "mine", 1) == (desk.puts, await desk.holder(), desk.chain.state.seq)
+        assert known_s - 0.001 <= desk.parts.clock.elapsed_s() - start_s <= known_s + 0.2
+        assert (puts, "mine", 1) == (desk.puts, await desk.slot(), desk.chain.state.seq)
         assert 1 == len(set(desk.store.bodies))
         await sim_loop().sleep(2 * LONG_S)  # what comes late finds the slot taken
-        assert (puts, "mine", 1) == (desk.puts, await desk.holder(), desk.chain.state.seq)
+        assert (puts, "mine", 1) == (desk.puts, await desk.slot(), desk.chain.state.seq)
 
     at_a_desk(main)
 
@@ -122,7 +87,7 @@ def test_a_rival_that_took_the_slot_meanwhile_has_it() -> None:
     async def main(desk: Desk) -> None:
         desk.store.will("put_if_absent", dawdling(ok), after(desk.rival))
         assert not await desk.put()
-        assert "rival" == await desk.holder()
+        assert "rival" == await desk.slot()
 
     at_a_desk(main)
 
@@ -152,15 +117,15 @@ def test_a_store_that_answers_nobody_in_time_gets_no_more_than_without() -> None
     async def main(desk: Desk) -> None:
         for number in range(HEDGE_STRAGGLERS_MAX):
             desk.store.will("put_if_absent", dawdling(ok, 100.0), ok)
-            assert await desk.put(f"hedged-{number}")
+            assert await desk.put(name=f"hedged-{number}")
         desk.store.will("put_if_absent", dawdling(ok, 1.0))
-        assert await desk.put("alone")
+        assert await desk.put(name="alone")
         assert 2 * HEDGE_STRAGGLERS_MAX + 1 == desk.puts
         await sim_loop().sleep(100.0)
         desk.store.will("put_if_absent", dawdling(ok, 1.0), ok)
-        assert await desk.put("hedged-again")
+        assert await desk.put(name="hedged-again")
         assert 2 * HEDGE_STRAGGLERS_MAX + 3 == desk.puts
-        assert HEDGE_STRAGGLERS_MAX + 1 == desk.journal.hedge.sent
+        assert HEDGE_STRAGGLERS_MAX + 1 == desk.parts.journal.hedge.sent
 
     at_a_desk(main)
 
@@ -174,10 +139,10 @@ def test_when_it_is_drained_nothing_is_on_its_way() -> None:
         desk.store.will("put_if_absent", dawdling(ok), ok)
         assert await desk.put()
         assert 1 == len(under_way())
-        start_s = desk.clock.elapsed_s()
+        start_s = desk.parts.clock.elapsed_s()
         await desk.parts.committer.drain()
         assert set() == under_way()
-        assert 1.0 > desk.clock.elapsed_s() - start_s
+        assert 1.0 > desk.parts.clock.elapsed_s() - start_s
 
     at_a_desk(main)
 

@@ -20,9 +20,9 @@ from headwater.sim.loop import sim_loop
 from headwater.store.base import Body, Stat
 from headwater.store.memory import MemoryStore
 from headwater.types import Batch
-from tests.log.helpers import Fold, Parts, chunk, keys_under, manifest, memory, simulate, stored
+from tests.log.helpers import Fold, chunk, keys_under, stored
+from tests.log.helpers_desk import Desk, at_a_desk
 from tests.log.helpers_store import (
-    Scripted,
     Step,
     after,
     applied_503,
@@ -39,46 +39,6 @@ from tests.log.helpers_store import (
 )
 
 DAY_S = 86_400.0
-
-
-class Desk:
-    """A journal over a scripted store, caught up."""
-
-    def __init__(self) -> None:
-        self.truth = memory()
-        self.store = Scripted(self.truth)
-        self.parts = Parts(self.store, writer="w1")
-        self.chain = self.parts.chain
-
-    async def put(self, *what: Any, name: str = "mine", deadline_s: float = 30.0) -> bool:
-        ops = list(what) or [CreateTopic(name=f"topic-{name}", partitions=1)]
-        draft = Draft(pieces=[Piece(intent=Intent(id=name, tip=0, ops=ops))])
-        return await self.parts.journal.put_next(draft, deadline_s=self.parts.clock.elapsed_s() + deadline_s)
-
-    async def rival(self, seq: int = 1, name: str = "rival", time: int = 0) -> None:
-        """Somebody else takes the slot."""
-        ops = [CreateTopic(name=name, partitions=1)]
-        made = manifest(seq, Intent(id=name, tip=seq - 1, ops=ops), writer="w2", time=time)
-        await self.truth.put_if_absent(keys.manifest_key(seq), stored(made))
-
-    async def slot(self, seq: int = 1) -> str:
-        """Who holds a slot: the id of its first intent."""
-        data = (await self.truth.get(keys.manifest_key(seq))).data
-        return decode_manifest(data, seq).intents[0].id
-
-    @property
-    def puts(self) -> int:
-        return self.store.calls["put_if_absent"]
-
-
-def at_a_desk(main: Callable[[Desk], Coroutine[Any, Any, None]]) -> None:
-    async def start() -> None:
-        desk = Desk()
-        await desk.chain.refresh()
-        desk.store.calls.clear()
-        await main(desk)
-
-    simulate(start())
 
 
 def test_alone_a_commit_is_one_put_and_nothing_else() -> None:
