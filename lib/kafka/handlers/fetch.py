@@ -33,8 +33,6 @@ from headwater.log.state import Topic
 from headwater.log.together import together
 from headwater.types import Buffer
 
-# What another gateway may know better: a reader that comes from there would begin anew, were its offset out of range.
-_DENIALS: Final = (*UNKNOWN, ErrorCode.offset_out_of_range)
 _Read: TypeAlias = Shelved | HeadwaterError | None  # None: there is nothing at this offset yet
 
 
@@ -101,7 +99,7 @@ class _Reading:
                     left -= self._partition(topic, each, row, left)
                 if row["error_code"]:
                     self._failed = True
-                    self.is_denied |= row["error_code"] in _DENIALS
+                    self.is_denied |= row["error_code"] in UNKNOWN
             responses.append({"topic": wanted["topic"], "topic_id": wanted["topic_id"], "partitions": rows})
         return not self._misses and (self._failed or self._size >= max(asked["min_bytes"], 0))
 
@@ -120,6 +118,8 @@ class _Reading:
         # An offset inside an open reservation was told to its producer, so it is no error: there is nothing yet.
         if not place.start <= offset <= place.next:
             row["error_code"] = ErrorCode.offset_out_of_range
+            # Another gateway may have filled it by now, and a reader that comes from there would begin anew.
+            self.is_denied |= offset > place.next
             return 0
         most: int = min(left, max(wanted["partition_max_bytes"], 0))
         parts: list[Buffer] = []

@@ -27,10 +27,10 @@ from headwater.kafka.handlers.group_rules import (
     tidy,
     to_describe,
 )
+from headwater.kafka.handlers.subscriptions import possible
 from headwater.kafka.model import Answer, Fields, Peer, Request
 from headwater.kafka.rights import operations_of
 from headwater.limits import KAFKA_GROUP_STALE_MS
-from headwater.log.keys import is_topic_name
 from headwater.log.state import Member
 from headwater.log.state.shares import ASSIGNOR
 
@@ -53,10 +53,8 @@ async def share_group_heartbeat(peer: Peer, request: Request) -> Answer:
             await check_standing(peer, group, member, "")
             await coordinator_of(peer).leave(group, member)
             return {"member_id": member, "member_epoch": LEAVE}
-        names = asked["subscribed_topic_names"]
-        check_topics(peer, names or ())
-        # As in Kafka, a name that no topic can have is asked for in vain.
-        topics = None if names is None else [name for name in names if is_topic_name(name)]
+        check_topics(peer, asked["subscribed_topic_names"] or ())
+        topics = possible(asked["subscribed_topic_names"])
         if epoch == JOIN:
             config = share_config(peer.namespace.state, group)
             beat = await join_share(

@@ -60,13 +60,17 @@ def pattern_of(topics: Iterable[str]) -> str:
     return next((topic.removeprefix(PATTERN) for topic in topics if topic.startswith(PATTERN)), "")
 
 
+def possible(names: Iterable[str] | None) -> list[str] | None:
+    """The names that a topic can have; None, for what has not changed, stays so."""
+    return None if names is None else [name for name in names if is_topic_name(name)]
+
+
 async def subscription(peer: Peer, asked: Fields, before: Sequence[str] | None) -> list[str] | None:
     """What the member of a heartbeat subscribes to from now on; None if that is what it was (``before``).
 
     Raises ``Refusal`` for a pattern that is none. Cost: nothing; 1 GET if topics have come or gone.
     """
-    names, pattern = asked["subscribed_topic_names"], asked["subscribed_topic_regex"]
-    names = None if names is None else [name for name in names if is_topic_name(name)]
+    names, pattern = possible(asked["subscribed_topic_names"]), asked["subscribed_topic_regex"]
     known = before or ()
     if pattern is None:
         pattern = pattern_of(known)
