@@ -657,6 +657,15 @@ def test_while_a_group_has_members_only_they_move_its_offsets() -> None:
     assert 2 == committed(fold)
 
 
+def test_nothing_is_left_of_the_join_phase_of_a_group_whose_members_leave_as_its_protocol_changes() -> None:
+    fold = Fold()
+    classic = [("range", "")]
+    fold.done(JoinClassic(group="g", member="m", protocol_type="consumer", protocols=classic, topics=["t"]))
+    fold.done(JoinGroup(group="g", member="n", topics=["t"], epoch=-1), *(LeaveGroup("g", each) for each in "mn"))
+    group = fold.state.groups["g"]
+    assert ("consumer", "empty", 0, {}) == (group.kind, group.phase, group.deadline_ms, group.members)
+
+
 def test_a_zombie_of_an_older_generation_takes_its_appends_down_with_it() -> None:
     fold = Fold()
     fold.topic()

@@ -47,6 +47,7 @@ def demote_if_classic(change: Change, group: Group) -> None:
     """
     if not group.members:
         change.set(group, "phase", "empty")
+        change.set(group, "deadline_ms", 0)
         return
     if not all(member.protocols for member in group.members.values()):
         return
