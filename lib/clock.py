@@ -40,8 +40,7 @@ class SystemClock:
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def elapsed_s(self) -> float:
-        return _elapsed_s()
+    elapsed_s = staticmethod(_elapsed_s)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -242,12 +242,13 @@ def here() -> Any:
     return context.get_current() if trace.get_current_span().get_span_context().is_valid else None
 
 
-@contextlib.contextmanager
-def within(found: Any) -> Iterator[None]:
+def within(found: Any) -> AbstractContextManager[None]:
     """Work in a context that ``here`` has found."""
-    if found is None or _on.tracer is None:
-        yield
-        return
+    return _NOTHING if found is None or _on.tracer is None else _attached(found)
+
+
+@contextlib.contextmanager
+def _attached(found: Any) -> Iterator[None]:
     from opentelemetry import context
 
     token = context.attach(found)

@@ -107,7 +107,7 @@ class Quotas:
 
 def rate_of(quotas: Mapping[str, Quota], principal: str, kind: Kind) -> int:
     """The principal's bound a second, by its own quota or else by that of ``*``; -1 for none."""
-    quota = quotas.get(principal) or quotas.get("*")
+    quota = (quotas.get(principal) or quotas.get("*")) if quotas else None
     if quota is None:
         return -1
     if kind == "requests":

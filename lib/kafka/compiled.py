@@ -34,6 +34,9 @@ _FIXED: Final = {
 }
 
 
+_SMALL: Final = [bytes((value,)) for value in range(0x80)]  # varints of one byte
+
+
 class Malformed(InvalidRequest):
     """Bytes that are no message of the kind that they claim to be."""
 
@@ -63,13 +66,16 @@ def encoder(struct: Struct) -> Encoder:
 
 def uvarint(view: memoryview, at: int) -> tuple[int, int]:
     """An unsigned varint of up to 32 bits and where it ends."""
-    value = shift = 0
+    value = view[at]
+    if value < 0x80:
+        return value, at + 1
+    value, shift = value & 0x7F, 7
     while True:
-        byte = view[at]
         at += 1
+        byte = view[at]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
+            return value, at + 1
         shift += 7
         if shift > 28:
             raise Malformed("A varint has more than 5 bytes.")
@@ -78,7 +84,7 @@ def uvarint(view: memoryview, at: int) -> tuple[int, int]:
 def put_uvarint(value: int) -> bytes:
     """The bytes of an unsigned varint."""
     if value < 0x80:
-        return bytes((value,))
+        return _SMALL[value]
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -90,6 +96,8 @@ def put_uvarint(value: int) -> bytes:
 def tags(view: memoryview, at: int, end: int) -> tuple[list[tuple[int, int, int]], int]:
     """The tag, start and end of each tagged field, and where they end together."""
     count, at = uvarint(view, at)
+    if not count:
+        return [], at
     found = []
     for _ in range(count):
         tag, at = uvarint(view, at)
@@ -126,6 +134,9 @@ def cut() -> Malformed:
 
 def tagged(out: list[Buffer], found: list[tuple[int, list[Buffer]]]) -> None:
     """Append tagged fields in the order of their tags."""
+    if not found:
+        out.append(_SMALL[0])
+        return
     out.append(put_uvarint(len(found)))
     for tag, parts in sorted(found, key=lambda each: each[0]):
         data = b"".join(parts)

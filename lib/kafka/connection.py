@@ -89,7 +89,6 @@ class Connection(asyncio.BufferedProtocol):
         space = self._frames.space()
         if self._frames.held != before:
             self._hold(self._frames.held - before)
-            self.steer()
         return space
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -102,15 +101,11 @@ class Connection(asyncio.BufferedProtocol):
         except InvalidRequest as error:
             self.close(error.message)
             return
-        grown = self._frames.held - before
         if frames:
-            self._hold(grown + sum(map(len, frames)))
+            self._hold(self._frames.held - before + sum(map(len, frames)))
             self._waiting.extend(frames)
             self._advance()
-            self.steer()
-        elif grown:
-            self._hold(grown)
-            self.steer()
+        self.steer()
 
     def eof_received(self) -> bool:
         """The client sends nothing more; what it has asked for is still answered."""
@@ -243,12 +238,13 @@ class Connection(asyncio.BufferedProtocol):
             if peer.principal == "" and not found.open:
                 raise InvalidRequest(f"The client asks for API {request.api} before it has said who it is.")
             answer = found.handler(peer, request)
-            if isinstance(answer, Coroutine):
+            if not isinstance(answer, Soon) and isinstance(answer, Coroutine):  # to ask an ABC takes long
                 return self._awaited(peer, pending, request, answer, began_s), answer
             self._answer(peer, pending, request, answer, began_s)
         except Exception as error:
             self._failed(pending, request, error, began_s)
-        self._flush()
+        if pending.done():
+            self._flush()
         return None
 
     async def _awaited(
@@ -420,15 +416,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def steer(self) -> None:
         """Read the socket, or do not, as there is room."""
-        if self._transport is None or self._transport.is_closing():
-            return
         is_full = len(self._waiting) + len(self._answers) >= KAFKA_PIPELINE_MAX or (
             self._held > 0 and self._gateway.is_full
         )
-        if is_full and not self._is_paused:
+        if is_full is self._is_paused or self._transport is None or self._transport.is_closing():
+            return
+        if is_full:
             self._transport.pause_reading()
             self._gateway.paused.add(self)
-        elif self._is_paused and not is_full:
+        else:
             self._transport.resume_reading()
             self._gateway.paused.discard(self)
         self._is_paused = is_full

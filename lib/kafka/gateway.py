@@ -88,6 +88,7 @@ class Gateway:
             )
         self.store = store
         self.clock = clock or SystemClock()
+        self.now_s = self.clock.elapsed_s  # seconds of a clock that never goes back
         self.rng = rng or system_entropy()
         self.listening = [Listening(each, Address(host=each.host, port=each.port)) for each in listeners]
         self.connections: set[Connection] = set()
@@ -243,10 +244,6 @@ class Gateway:
         if namespace.name not in self._sessions:
             self._sessions[namespace.name] = FetchSessions(self.rng)
         return self._sessions[namespace.name]
-
-    def now_s(self) -> float:
-        """Seconds of a clock that never goes back."""
-        return self.clock.elapsed_s()
 
     def hold(self, nbytes: int) -> None:
         """Bytes of requests that are in memory now, or no more."""

@@ -102,7 +102,7 @@ class Committer:
             piece,
             asyncio.get_running_loop().create_future(),
             ready,
-            nbytes=sum(chunk.len for chunk in piece.intent.appends),
+            nbytes=sum([chunk.len for chunk in piece.intent.appends]),
             caller=caller,
             since_s=self.chain.clock.elapsed_s(),
             trace=tracing.here(),
@@ -218,12 +218,10 @@ class Committer:
         """Return when every intent of the group has its outcome."""
         deadline_s = self.chain.clock.elapsed_s() + self.options.commit_timeout_s
         losses = 0
-        while True:
+        while left := self._undecided(group):
             if self.chain.is_stale():
                 await self.chain.refresh()
-            left = self._undecided(group)
-            if not left:
-                return
+                continue
             self._note_tips(left)
             if self.turns.direct(losses, self.chain.clock.elapsed_s()):
                 if await self._race([p.piece for p in left], deadline_s, look=True):
@@ -376,6 +374,9 @@ class Committer:
 
         One that is too large to be merged beside others is left to its own writer's turn.
         """
+        if not self._pending_of_others:
+            self._costs.clear()
+            return []
         state, taken, size, chosen = self.chain.state, 0, 0, []
         for key, intents in sorted(self._pending_of_others.items(), key=lambda item: (item[0] != own, item[0])):
             if all(i.id in state.recent or i.tip + WINDOW <= state.seq for i in intents):

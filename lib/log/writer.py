@@ -274,7 +274,7 @@ class Writer:
     ) -> asyncio.Future[Piece]:
         """The intent with its bytes in segments, once they are stored there. The last of them is still to be closed."""
         places = [self._add_to_pack(part) for part in data]
-        packs = [each.stored for each in {id(pack): pack for pack, _ in places}.values() if each.stored is not None]
+        packs = [*{pack.stored: None for pack, _ in places if pack.stored is not None}]
         stored: asyncio.Future[Any] = packs[0] if len(packs) == 1 else asyncio.gather(*packs)
         ready: asyncio.Future[Piece] = asyncio.get_running_loop().create_future()
 

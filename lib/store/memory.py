@@ -112,8 +112,9 @@ class MemoryStore:
         shelf.version += 1
         if key not in shelf.objects:
             insort(shelf.keys, key)
-        found = shelf.objects[key] = (data, f"{shelf.version:x}", self._clock.wall_ms())
-        return self._stat(key, found)
+        etag, now_ms = f"{shelf.version:x}", self._clock.wall_ms()
+        shelf.objects[key] = data, etag, now_ms
+        return Stat(key=key, size=len(data), etag=etag, modified_ms=now_ms, date_ms=now_ms)
 
     def _page(self, prefix: str, last: str, count: int) -> Sequence[Stat]:
         """The next keys after ``last``; found anew each time, so writes between pages do no harm."""

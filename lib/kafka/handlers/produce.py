@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -71,8 +70,9 @@ def produce(peer: Peer, request: Request) -> Answer | Coroutine[Any, Any, Answer
     if tid and not peer.service.may("write", "transactional_id", tid):
         return _refused(asked, ErrorCode.transactional_id_authorization_failed)
     answers, parts = _read(peer, asked)
-    if any(part.answer["error_code"] in UNKNOWN for part in parts):
-        return _looked_again(peer, request)
+    for part in parts:
+        if part.answer["error_code"] in UNKNOWN:
+            return _looked_again(peer, request)
     return _judged(peer, request, answers, parts)
 
 
@@ -140,7 +140,7 @@ def _begin(peer: Peer, request: Request, answers: Fields, wanted: list[_Part]) -
     answers["throttle_time"] = charged(peer, PRODUCE, "produce", sum([part.nbytes for part in wanted]))
     sending = [_sending(peer, asked["transactional_id"], group) for group in _groups(wanted)]
     span = _span(request, wanted) if tracing.is_on() else None
-    with tracing.within(span.context) if span is not None else nullcontext():
+    with tracing.within(span.context if span is not None else None):
         begun = [each.begin() for each in sending]
     before, peer.appending = peer.appending, asyncio.get_running_loop().create_future()
     done = peer.appending
@@ -289,10 +289,12 @@ class _Sending:
         """Put the intent into the writer's queue: at once if that can be, else as soon as the loop turns (None)."""
         self._wishes = self._wishes_for(self._parts)
         if not tracing.is_on():  # a commit's span has a task of its own around it
-            with suppress(HeadwaterError):
+            try:
                 self._begun = self._peer.namespace.writer.begin(
                     self._appends(self._parts), self._wishes, caller=self._peer, told=self._told(self._parts)
                 )
+            except HeadwaterError:
+                pass
         if self._begun is None:
             self._task = self._started(self._commit(self._parts, self._wishes))
         return self._begun
