@@ -28,7 +28,7 @@ from headwater.limits import (
     CONSUMER_TRIES_MAX,
 )
 from headwater.log.outcomes import UnknownMember
-from headwater.log.polling import POLL_S_MAX, POLL_S_MIN, WAIT_S_MIN
+from headwater.log.polling import LongPoll
 
 
 class _Moved(Exception):
@@ -142,17 +142,14 @@ class _Attempt:
 
     async def _gather(self) -> None:
         """Read until there is enough, or no time is left."""
-        pause_s = POLL_S_MIN
+        poll = LongPoll(self.chain, self.poll.left_s(self.doc) * 1_000)
         while True:
             await self._keep_up()
             seq = self.chain.state.seq
             await self._read()
-            left_s = self.poll.left_s(self.doc)
-            if self._size() >= min(self.doc.settings.bytes_min, self.poll.bytes_max) or left_s < WAIT_S_MIN:
+            is_enough = self._size() >= min(self.doc.settings.bytes_min, self.poll.bytes_max)
+            if is_enough or not await poll.more(seq):
                 return
-            if not await self.chain.grown(seq, min(pause_s, left_s)):
-                await self.chain.refresh()
-            pause_s = min(pause_s * 1.5, POLL_S_MAX)
 
     def _size(self) -> int:
         return sum(one.nbytes for one in self.found)

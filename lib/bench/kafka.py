@@ -9,7 +9,8 @@ in one minute than in the next. ``tansu`` is a peer, where it is installed.
 Latencies are those of an S3 Standard profile (a PUT takes 60 ms at the median, 220 at the 99th percentile) in front
 of the memory store: from ``produce`` to the delivery report, and from ``produce`` to a consumer on another
 connection; with the gateway's default linger, with one that is longer than most PUTs, and with the default one and
-every commit sent twice. DESIGN 19 says why the first of them cannot end within half a linger and a PUT.
+every commit sent twice. DESIGN 19 says why the first of them cannot end within half a linger and a PUT. Then with two
+gateways on one directory, the consumer in a zone of its own: it hears of a commit by looking for it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from headwater.bench import kafka_peer
@@ -28,6 +29,7 @@ from headwater.bench.contention import quantile
 from headwater.bench.http import Server, running
 from headwater.bench.slow import SlowStore
 from headwater.clock import SystemClock, stopwatch_s, system_entropy
+from headwater.errors import AlreadyExists
 from headwater.kafka.loop import run
 from headwater.kafka.shelf import INTEREST_S
 from headwater.limits import KAFKA_CACHE_BYTES, KAFKA_LINGER_MS, MIB
@@ -76,6 +78,16 @@ def bench(mib: int = 256, seconds: float = 10.0, peer: str = "", rounds: int = R
     for name, (linger_ms, hedge_ms) in LATENCIES.items():
         with _gateway("memory://bench", "s3-standard", linger_ms, hedge_ms) as server:
             latency[name] = {"linger_ms": linger_ms, "hedge_ms": hedge_ms, **_latencies(server, seconds)}
+    with (
+        bucket("file") as url,
+        _gateway(url, "s3-standard", zone="a") as near,
+        _gateway(url, "s3-standard", zone="b") as far,
+    ):
+        latency["latency_s3_standard_two_zones"] = {
+            "linger_ms": KAFKA_LINGER_MS,
+            "hedge_ms": 0.0,
+            **_latencies(near, seconds, reader=far),
+        }
     with _gateway("memory://bench") as server:
         idle = asyncio.run(_idle(server, seconds))
     return {
@@ -191,8 +203,11 @@ def _fetch(server: Server, topic: str, count: int) -> None:
 # -- latency ------------------------------------------------------------------------------------------------
 
 
-def _latencies(server: Server, seconds: float) -> dict[str, Any]:
-    """About 1,000 produce requests/s over 100 partitions by 20 clients; a consumer reads them all as they come."""
+def _latencies(server: Server, seconds: float, reader: Server | None = None) -> dict[str, Any]:
+    """About 1,000 produce requests/s over 100 partitions by 20 clients; a consumer reads them all as they come.
+
+    The clients say that they are in zone ``a``, the consumer in ``b``, which is where ``reader`` is, if there is one.
+    """
     from confluent_kafka import Consumer, Producer, TopicPartition
 
     acks: list[float] = []
@@ -201,7 +216,10 @@ def _latencies(server: Server, seconds: float) -> dict[str, Any]:
     ready = threading.Event()
 
     def consume() -> None:
-        consumer = Consumer({"bootstrap.servers": server.url, "group.id": "bench", "enable.auto.commit": False})
+        consumer = Consumer(
+            {"bootstrap.servers": (reader or server).url, "client.rack": "b", "group.id": "bench",
+             "enable.auto.commit": False}
+        )  # fmt: skip
         consumer.assign([TopicPartition("latency", number, 0) for number in range(PARTITIONS)])
         ready.set()
         while not stop.is_set():
@@ -213,16 +231,14 @@ def _latencies(server: Server, seconds: float) -> dict[str, Any]:
             ends.extend((now_s - struct.unpack("<d", value[:8])[0]) * 1_000 for value in values if value)
         consumer.close()
 
-    producers = [
-        Producer({"bootstrap.servers": server.url, "linger.ms": 0, "acks": "all", "enable.idempotence": False})
-        for _ in range(PRODUCERS)
-    ]
+    settings = {"bootstrap.servers": server.url, "client.id": "zone=a", "linger.ms": 0, "acks": "all"}
+    producers = [Producer(settings) for _ in range(PRODUCERS)]
     for number in range(PARTITIONS):
         producers[number % PRODUCERS].produce("latency", struct.pack("<d", stopwatch_s()), partition=number)
     for producer in producers:
         producer.flush(FLUSH_S)
-    reader = threading.Thread(target=consume)
-    reader.start()
+    reading = threading.Thread(target=consume)
+    reading.start()
     ready.wait()
     began = stopwatch_s()
     cpu, sent = server.cpu_s(), 0
@@ -244,7 +260,7 @@ def _latencies(server: Server, seconds: float) -> dict[str, Any]:
         producer.flush(FLUSH_S)
     cpu = server.cpu_s() - cpu
     stop.set()
-    reader.join()
+    reading.join()
     acks.sort()
     wanted = sorted(ends[PARTITIONS:])
     return {
@@ -298,15 +314,16 @@ def _gateway(
     linger_ms: float = KAFKA_LINGER_MS,
     hedge_ms: float = 0.0,
     cache_mib: int = KAFKA_CACHE_BYTES // MIB,
+    zone: str = "",
 ) -> AbstractContextManager[Server]:
-    return running("headwater.bench.kafka", store, profile, str(linger_ms), str(hedge_ms), str(cache_mib))
+    return running("headwater.bench.kafka", store, profile, str(linger_ms), str(hedge_ms), str(cache_mib), zone)
 
 
 def _ceiling() -> AbstractContextManager[Server]:
     return running("headwater.bench.kafka_ceiling")
 
 
-async def _serve(url: str, profile: str, linger_ms: float, hedge_ms: float, cache_mib: int) -> None:
+async def _serve(url: str, profile: str, linger_ms: float, hedge_ms: float, cache_mib: int, zone: str) -> None:
     from headwater.kafka.gateway import Gateway, Listener, Settings, serve
     from headwater.store.base import ObjectStore
 
@@ -317,8 +334,11 @@ async def _serve(url: str, profile: str, linger_ms: float, hedge_ms: float, cach
     gateway = Gateway(store, [Listener(port=0)], Settings(auto_create=True, partitions_default=1), clock=clock)
     async with gateway:
         namespace = await gateway.namespace("default")
-        await namespace.create_topic("latency", PARTITIONS)
-    settings = Settings(auto_create=True, linger_ms=linger_ms, hedge_ms=hedge_ms, cache_bytes=cache_mib * MIB)
+        with suppress(AlreadyExists):  # another gateway has been here
+            await namespace.create_topic("latency", PARTITIONS)
+    settings = Settings(
+        auto_create=True, linger_ms=linger_ms, hedge_ms=hedge_ms, cache_bytes=cache_mib * MIB, zone=zone
+    )
     gateway = Gateway(store, [Listener(port=0)], settings, clock=clock)
 
     def ready(running: Gateway) -> None:
@@ -329,4 +349,4 @@ async def _serve(url: str, profile: str, linger_ms: float, hedge_ms: float, cach
 
 
 if __name__ == "__main__":
-    run(_serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])))
+    run(_serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]), sys.argv[6]))

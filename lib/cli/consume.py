@@ -10,13 +10,12 @@ import click
 
 from headwater.cli.places import Start, StartType, resolve
 from headwater.cli.settings import Command, Settings, opened, pass_settings, run
+from headwater.log.polling import LongPoll
 
 if TYPE_CHECKING:
     from headwater.cli.formats import Render
     from headwater.log.namespace import Namespace
     from headwater.log.reader import Fetched
-
-POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # --follow: GETs of the next manifest, with back-off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +113,13 @@ class _Printer:
         for partition, end in ends.items():
             await self._print_to(partition, end)
         await self._commit()
-        pause_s = POLL_S_MIN
+        chain = self.namespace.chain
+        poll = LongPoll(chain)
         while self.plan.follow and self.left != 0:
-            seq = self.namespace.state.seq
-            if not await self.namespace.chain.grown(seq, pause_s):
-                await self.namespace.refresh()
-            pause_s = POLL_S_MIN if self.namespace.state.seq > seq else min(pause_s * 1.5, POLL_S_MAX)
+            seq = chain.state.seq
+            await poll.more(seq)
+            if chain.state.seq > seq:
+                poll = LongPoll(chain)
             for partition in self.positions:
                 end = self.namespace.reader.place(self.plan.topic, partition)[1].stable_end
                 await self._print_to(partition, end)

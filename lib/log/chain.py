@@ -43,6 +43,7 @@ from headwater.types import Buffer
 
 T = TypeVar("T")
 CHASE_MANIFESTS = 80  # folded one after another: who is not at the tip by then sets itself a last one to fold
+FOLLOWED_MAX = 3  # manifests found by one look each, before it is asked where the tip is
 LOOK_AGAIN_MAX = 3  # how often a cold start looks for a snapshot that the collector does not take away under it
 Listener = Callable[[Manifest, list[Outcome]], None]
 
@@ -89,10 +90,13 @@ class Chain:
         self.listeners: list[Listener] = []
         self.sent_s: float | None = None  # when this process sent the manifest that is on its way, if one is
         self._known_at: tuple[int, float] | None = None  # wall ms, elapsed s of the last certain tip
+        self._followed = 0  # manifests that ``follow`` has found since then
+        self._looks = 0  # of ``follow``, that have ended
         self._checks_started = 0
         self._checks_done = 0
         self._check_failed: HeadwaterError | None = None
         self._checking = asyncio.Lock()
+        self._following = asyncio.Lock()
         self._grown = asyncio.Event()
 
     # -- freshness -------------------------------------------------------------------------------
@@ -115,6 +119,7 @@ class Chain:
     def known(self, at: tuple[int, float]) -> None:
         """The tip was certain at ``at``."""
         self._known_at = at if self._known_at is None else max(self._known_at, at, key=lambda pair: pair[1])
+        self._followed = 0
 
     def is_asking(self, within_s: float) -> bool:
         """Whether a manifest of this process is on its way since less than so long: its answer will tell the tip."""
@@ -174,6 +179,32 @@ class Chain:
                 raise
             # A look that is cancelled says nothing: those behind it must look themselves.
             self._checks_done, self._check_failed = started, None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last look of ``follow`` has found a manifest: the next one may be there as well."""
+        return self._followed > 0
+
+    async def follow(self, seq: int) -> None:
+        """Look for a manifest above ``seq`` once; for who waits for more, and reads what comes as soon as it is here.
+
+        Whether what it finds is the last one is not asked: that would cost who waits for it another round trip. Callers
+        at the same time share the look. Cost: 1 GET; that of ``refresh`` once ``FOLLOWED_MAX`` looks in a row have
+        found something, since others write as fast as this process can ask then.
+        """
+        ticket = self._looks
+        async with self._following:
+            if self.state.seq > seq or self._looks > ticket:
+                return
+            try:
+                if self._followed >= FOLLOWED_MAX:
+                    await self.refresh()
+                elif await self.step():
+                    self._followed += 1
+            except HeadwaterError:
+                self._looks += 1  # those who wait behind it would fare no better
+                raise
+            self._looks += 1
 
     async def grown(self, seq: int, timeout_s: float) -> bool:
         """Wait until something above ``seq`` is folded in this process, at most ``timeout_s``."""

@@ -646,3 +646,80 @@ def test_a_fold_that_broke_off_is_replaced_by_a_state_read_anew(monkeypatch: pyt
         world.same(chain)
 
     simulate(main())
+
+
+# -- following ------------------------------------------------------------------------------------------------
+
+
+def test_a_look_that_finds_a_manifest_does_not_ask_whether_it_is_the_last_one() -> None:
+    async def main() -> None:
+        world = World()
+        chain = world.chain()
+        await chain.refresh()
+        await world.grow(1)
+        world.store.calls.clear()
+        await chain.follow(chain.state.seq)
+        assert (1, True) == (world.store.calls["get"], chain.is_behind)
+        world.same(chain)
+        await chain.follow(chain.state.seq)
+        assert (2, False) == (world.store.calls["get"], chain.is_behind)
+        assert 0.0 == chain.age_s()
+
+    simulate(main())
+
+
+def test_who_follows_a_log_that_is_far_ahead_catches_up_as_a_refresh_does() -> None:
+    async def main() -> None:
+        world = World()
+        chain = world.chain()
+        await chain.refresh()
+        await world.grow(100)
+        for _ in range(chain_module.FOLLOWED_MAX + 1):
+            await chain.follow(chain.state.seq)
+        world.same(chain)
+        assert not chain.is_behind
+
+    simulate(main())
+
+
+def test_all_who_follow_share_a_look_whatever_it_finds() -> None:
+    async def main() -> None:
+        world = World()
+        chain = world.chain()
+        await chain.refresh()
+        for found in (0, 1):
+            world.store.calls.clear()
+            gate = Gate()
+            world.store.will("get", gate)
+            waiting = [asyncio.ensure_future(chain.follow(chain.state.seq)) for _ in range(50)]
+            await sim_loop().sleep(0.001)
+            await world.grow(found)
+            gate.opened.set()
+            await asyncio.gather(*waiting)
+            assert (1, found == 1) == (world.store.calls["get"], chain.is_behind)
+
+    simulate(main())
+
+
+def test_a_look_of_a_follower_that_is_cancelled_or_fails_leaves_the_next_one_free_to_look() -> None:
+    async def main() -> None:
+        world = World()
+        chain = world.chain(Options(store_retry_s=0.0))
+        await chain.refresh()
+        before, gate = world.store.calls["get"], Gate()
+        world.store.will("get", gate)
+        first = asyncio.ensure_future(chain.follow(0))
+        await sim_loop().sleep(0.001)
+        world.store.will("get", away)
+        second, third = asyncio.ensure_future(chain.follow(0)), asyncio.ensure_future(chain.follow(0))
+        await sim_loop().sleep(0.001)
+        first.cancel()
+        with pytest.raises(Unavailable):
+            await second
+        await third
+        assert 2 == world.store.calls["get"] - before
+        await world.grow(1)
+        await chain.follow(0)
+        world.same(chain)
+
+    simulate(main())

@@ -15,6 +15,7 @@ from headwater.log.batch import batch_of_records, records_of
 from headwater.log.chunk import Chunk
 from headwater.log.operations import CreateTopic, EndReserve, InitProducer, Reserve, TrimLog
 from headwater.log.options import Options
+from headwater.log.polling import POLL_S_MIN
 from headwater.log.reader import Fetched
 from headwater.log.writer import Append
 from headwater.sim.loop import sim_loop
@@ -231,6 +232,36 @@ def test_a_long_poll_finds_a_commit_of_another_process_within_its_pause() -> Non
         await desk.append(blob())
         assert [(0, 1)] == spans(await waiting)
         assert desk.parts.clock.elapsed_s() < 21.1
+
+    at_a_desk(main)
+
+
+def test_a_reader_of_another_process_has_a_commit_as_soon_as_one_look_has_found_it() -> None:
+    """It waited for a second one, which proved that there was no more."""
+
+    async def main(desk: Desk) -> None:
+        reader = (await desk.other()).reader
+        desk.store.always["get"] = slow(sim_loop(), 0.03)
+        waiting = asyncio.ensure_future(reader.fetch("t", 0, 0, wait_ms=60_000, fresh=False))
+        await desk.append(blob())
+        assert [(0, 1)] == spans(await waiting)
+        assert POLL_S_MIN + 0.03 == pytest.approx(desk.parts.clock.elapsed_s())
+
+    at_a_desk(main)
+
+
+@pytest.mark.parametrize("readers", [1, 20])
+def test_readers_of_a_quiet_partition_look_no_more_often_than_others_commit(readers: int) -> None:
+    async def main(desk: Desk) -> None:
+        reader = (await desk.other()).reader
+        desk.store.always["get"] = slow(sim_loop(), 0.03)
+        waiting = [asyncio.ensure_future(reader.fetch("t", 0, 0, wait_ms=10_000, fresh=False)) for _ in range(readers)]
+        desk.store.calls.clear()
+        for _ in range(100):
+            await sim_loop().sleep(0.1)
+            await desk.append(blob(), partition=1)
+        assert not any(spans(each) for each in await asyncio.gather(*waiting))
+        assert desk.store.calls["get"] <= 220
 
     at_a_desk(main)
 
