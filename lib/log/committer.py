@@ -29,7 +29,7 @@ from headwater.log.state import Outcome, once
 from headwater.log.state.fold import LATE
 from headwater.log.tags import decode_tag, encode_tag
 from headwater.log.together import together, unheard
-from headwater.log.turns import Turns
+from headwater.log.turns import Seen, Turns
 
 HEADER_BYTES_GUESS = 16 * 1024  # the first read of a segment whose key carries no tag
 MERGE_BYTES_MAX = 1024 * 1024  # headers of others that one manifest takes in
@@ -480,10 +480,16 @@ class Committer:
         while len(self._merged) > 16 * LOOKBACK_KEYS:
             del self._merged[next(iter(self._merged))]
         self._per_manifest.append(max(1, len(manifest.merged)))
-        count = len(manifest.intents)
         # A skewed clock costs us no more than a worse guess.
         age_s = max(0.0, (self.chain.clock.wall_ms() - manifest.time) / 1_000)
-        self.turns.saw_manifest(manifest.writer, count, count - own, self.chain.clock.elapsed_s(), age_s)
+        seen = Seen(
+            writer=manifest.writer,
+            writers=len({manifest.writer, *map(keys.segment_writer, manifest.merged)}),
+            intents=len(manifest.intents),
+            others=len(manifest.intents) - own,
+            age_s=age_s,
+        )
+        self.turns.saw_manifest(seen, self.chain.clock.elapsed_s())
 
     def _resolve(self, pending: Pending, outcome: Outcome) -> None:
         self._forget(pending)

@@ -138,6 +138,12 @@ def parse_segment_key(key: str) -> SegmentKey:
     return SegmentKey(int(match[1]), match[2], int(match[3]), match[4] or "")
 
 
+def segment_writer(key: str) -> str:
+    """Who has stored the segment, told without taking the rest of its name apart."""
+    start = len(SEGMENTS) + 21
+    return key[start : key.find("-", start)]
+
+
 def is_staged(key: str) -> bool:
     """Whether ``key`` names a segment of bytes for a later intent, which wishes for nothing itself, as most are.
 

@@ -25,6 +25,7 @@ from headwater.log.chunk import Chunk
 from headwater.log.lookup import Lookup
 from headwater.log.operations import File
 from headwater.log.polling import LongPoll
+from headwater.log.ranges import Ranges
 from headwater.log.state import Entry, Partition, State, Topic
 from headwater.log.together import together
 from headwater.meters import families
@@ -96,6 +97,7 @@ class Reader:
         self.chain = chain
         self.lookup = lookup
         self._slots = asyncio.Semaphore(READS_MAX)
+        self._ranges = Ranges(self._range, self._slots, chain.clock)
         self._archived: Archived | None = None
 
     @property
@@ -401,18 +403,23 @@ class Reader:
         ]
 
     async def _load_span(self, key: str, span: list[Entry], state: State | None) -> list[bytes]:
-        """Neighbouring chunks of one object by one range GET, each checked."""
+        """Neighbouring chunks of one object by one range GET, perhaps with others' (see ``Ranges``), each checked."""
         start, end = span[0].pos, span[-1].pos + span[-1].len
         held = self.chain.inline.get(key)
-        if held is None:
-            async with self._slots:
-                try:
-                    data = (await self.chain.read(key, start=start, end=end, state=state)).data
-                except NotFound:
-                    raise _Vanished(key) from None
-        else:
-            data = held[start:end]
+        try:
+            if held is not None:
+                data = held[start:end]
+            elif state is None:
+                data = await self._ranges.read(key, start, end)
+            else:  # whose object it is, the present state may not say
+                async with self._slots:
+                    data = await self._range(key, start, end, state)
+        except NotFound:
+            raise _Vanished(key) from None
         return [_checked(key, entry, data[entry.pos - start : entry.pos - start + entry.len]) for entry in span]
+
+    async def _range(self, key: str, start: int, end: int, state: State | None = None) -> bytes:
+        return (await self.chain.read(key, start=start, end=end, state=state)).data
 
 
 class _Vanished(Exception):

@@ -12,8 +12,9 @@ each of its manifests carries everyone's work.
 **Following.** Somebody else leads: publish my intent as a segment and poll the chain for a manifest that
 names it. If the chain rests for longer than a leader would take, or passes me over, I take a turn: LIST,
 then PUT a manifest that names all pending intents, not just mine. Turns are drawn at random over a
-time that grows with the number of intents that recent manifests carried, so that about one writer
-steps forward. Who wins a turn leads.
+time that grows with the number of writers whose intents recent manifests carried, so that about one
+of them steps forward: how many intents each of them has, as a gateway with a thousand clients, says
+nothing of that. Who wins a turn leads.
 
 Nothing here bears on safety: any choice at any time gives a correct log (R1, R2). All times are in
 seconds of ``Clock.elapsed_s``; durations adapt to what the store was measured to take.
@@ -35,7 +36,8 @@ STREAK_S = 10.0  # … if they came within this time
 LONE_S = 1.0  # … and if it has not looked for as long: a store in memory takes a streak in some hundredths of a second
 LOSSES_MAX = 1  # races lost in one commit before it is published
 PASSED_OVER = 7  # manifests since publishing that did not name us: we were overlooked
-UNAWARE = 3  # … if they carried one intent each: their writer does not know that anybody waits
+UNAWARE = 3  # … if none of the last ``RECENT`` carried any but its writer's: it does not know that anybody waits
+RECENT = 8  # manifests that tell how many write, and how much
 
 
 @dataclass(slots=True)
@@ -52,6 +54,17 @@ class Durations:
         setattr(self, kind, old + 0.2 * (min(seconds, 4 * old + 0.005) - old))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a manifest tells of who writes."""
+
+    writer: str  # whose it is
+    writers: int = 1  # whose intents it carries, its own included
+    intents: int = 1
+    others: int = 0  # of these, not ours
+    age_s: float = 0.0
+
+
 class Turns:
     """One writer's view of who else writes, and what to do next."""
 
@@ -63,7 +76,8 @@ class Turns:
         self._leading = False
         self._others_at = float("-inf")
         self._others: deque[float] = deque(maxlen=BUSY_MANIFESTS)
-        self._sizes: deque[int] = deque([1], maxlen=8)
+        self._intents: deque[int] = deque([1], maxlen=RECENT)
+        self._writers: deque[int] = deque([1], maxlen=RECENT)
         self._own: deque[float] = deque(maxlen=STREAK)
         self._empty = 0
         self._looked_at = float("-inf")
@@ -72,18 +86,19 @@ class Turns:
 
     # -- what was seen -----------------------------------------------------------------------------
 
-    def saw_manifest(self, writer: str, intents: int, others: int, now: float, age: float = 0.0) -> None:
-        """A manifest by ``writer``, made ``age`` ago, was folded; ``others`` of its intents are not ours."""
-        self._leading = writer == self._writer
-        self._sizes.append(max(intents, 1))
+    def saw_manifest(self, seen: Seen, now: float) -> None:
+        """A manifest was folded."""
+        self._leading = seen.writer == self._writer
+        self._intents.append(seen.intents)
+        self._writers.append(seen.writers)
         self._progress_at = now
         if self._leading:
             self._own.append(now)
         else:
             self._own.clear()
-            self._others.append(now - age)
-        if others:
-            self._others_at = max(self._others_at, now - age)
+            self._others.append(now - seen.age_s)
+        if seen.others:
+            self._others_at = max(self._others_at, now - seen.age_s)
         self._draw()
 
     def saw_pending(self, found: int, now: float) -> None:
@@ -125,7 +140,7 @@ class Turns:
 
     def list_patience_s(self) -> float:
         """How long a leader waits for its LIST before it goes on without: worth it only where many would miss out."""
-        return self.took.list if sum(self._sizes) > CROWD * len(self._sizes) else 0.0
+        return self.took.list if sum(self._intents) > CROWD * len(self._intents) else 0.0
 
     def first_poll_s(self) -> float:
         """How long after publishing the first look at the chain is worth a GET."""
@@ -137,7 +152,7 @@ class Turns:
 
     def my_turn(self, missed: int, now: float) -> bool:
         """Whether to step forward: the chain rests, or has passed us over ``missed`` times."""
-        if self.passed_over(missed) and self._rng.random() < 1.0 / max(self._sizes):
+        if self.passed_over(missed) and self._rng.random() < 1.0 / max(self._writers):
             return True
         return now >= self._progress_at + self._wait_s
 
@@ -147,7 +162,7 @@ class Turns:
 
     def unaware(self) -> bool:
         """Whether recent manifests carried nothing but their writer's own. It learns of us when we win a slot."""
-        return max(list(self._sizes)[-UNAWARE:]) == 1
+        return max(self._writers) == 1
 
     def _busy(self, now: float) -> bool:
         return len(self._others) == BUSY_MANIFESTS and now - self._others[0] < BUSY_S
@@ -155,5 +170,5 @@ class Turns:
     def _draw(self) -> None:
         """Draw the time that the chain must rest before we take a turn."""
         grace = 2.2 * self.took.put + self.took.get
-        spread = 0.6 * (self.took.put + self.took.list) * max(self._sizes)
+        spread = 0.6 * (self.took.put + self.took.list) * max(self._writers)
         self._wait_s = grace + self._rng.random() * spread
