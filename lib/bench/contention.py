@@ -4,6 +4,9 @@ Closed loop: each of N writers is a process of its own with one batch in flight;
 acknowledged the next one is sent. The store is simulated with the latency profiles of DESIGN section 4;
 the engine is the real one. In the same run the naive optimistic loop (each batch is one conditional PUT
 of the next manifest, retried until it wins) is measured as the baseline.
+
+With ``requests_per_s`` the writers are gateways instead, whose clients send at that pace together, whatever becomes of
+what they have sent; each gathers its clients' batches for ``KAFKA_LINGER_MS``.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from headwater.clock import stopwatch_s
+from headwater.limits import KAFKA_LINGER_MS
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
+from headwater.log.writer import Append
 from headwater.sim.faults import SimBucket, SimStore
 from headwater.sim.latency import PROFILES, ZERO, Profile
 from headwater.sim.loop import SimClock, run, sim_loop
@@ -24,6 +30,8 @@ from headwater.types import Batch
 
 WARM_UP_S = 2.0
 PARTITIONS = 16
+CLIENTS = 10  # of a gateway
+GATEWAYS_S = 40.0
 RECORD = Batch(codec="kafka2", data=b"x" * 100, count=1, timestamp_min=0, timestamp_max=0)
 
 Step: TypeAlias = Callable[[], Awaitable[object]]
@@ -75,8 +83,37 @@ def measure(
     open_one: Open = open_writer,
 ) -> Result:
     """Run ``writers`` closed loops for ``seconds`` of simulated time, after a warm-up that does not count."""
-    work = _measure(writers, PROFILES[profile], seconds, seed, cooperative, open_one)
-    return run(work, rng=random.Random(seed), steps_max=1 << 62)
+
+    async def write(process: _Process, window: _Window) -> None:
+        append, drain = await open_one(process.store, process.clock, process.rng, options, process.number)
+        while window.is_open:
+            sent_s = window.sent()
+            await append()
+            window.acknowledged(sent_s)
+        await drain()
+
+    options = replace(_OPTIONS, cooperative=cooperative)
+    return run(_measure(writers, PROFILES[profile], seconds, seed, write), rng=random.Random(seed), steps_max=1 << 62)
+
+
+def measure_gateways(writers: int, profile: str, *, requests_per_s: float, seconds: float, seed: int) -> Result:
+    """As ``measure``, for gateways whose clients send ``requests_per_s`` in all."""
+
+    async def write(process: _Process, window: _Window) -> None:
+        log = await Namespace.open(process.store, clock=process.clock, rng=process.rng, options=options)
+        topic, sent = log.state.names["t"], 0
+        while window.is_open:
+            sent_s = window.sent()
+            append = Append(topic=topic, partition=sent % PARTITIONS, batch=RECORD)
+            begun = log.writer.begin([append], caller=sent % CLIENTS)
+            assert begun is not None, "more than the buffers of the writers hold"
+            begun.add_done_callback(partial(window.acknowledged, sent_s))
+            sent += 1
+            await process.clock.sleep(writers / requests_per_s)
+        await log.drain()
+
+    options = replace(_OPTIONS, linger_ms=KAFKA_LINGER_MS)
+    return run(_measure(writers, PROFILES[profile], seconds, seed, write), rng=random.Random(seed), steps_max=1 << 62)
 
 
 def span_s(writers: int) -> float:
@@ -84,10 +121,22 @@ def span_s(writers: int) -> float:
     return max(4.0, min(300.0, 1_000.0 / writers))
 
 
-def bench(writers: int, profile: str, *, seconds: float = 0.0, seed: int = 1, naive: bool = True) -> dict[str, Any]:
+def bench(
+    writers: int,
+    profile: str,
+    *,
+    seconds: float = 0.0,
+    seed: int = 1,
+    naive: bool = True,
+    requests_per_s: float = 0.0,
+) -> dict[str, Any]:
     """The report of ``headwater bench contention``. Without ``seconds`` the length suits the number of writers."""
-    span = seconds or span_s(writers)
+    span = seconds or (GATEWAYS_S if requests_per_s else span_s(writers))
     began = stopwatch_s()
+    if requests_per_s:
+        found = measure_gateways(writers, profile, requests_per_s=requests_per_s, seconds=span, seed=seed).as_dict()
+    else:
+        found = measure(writers, profile, seconds=span, seed=seed).as_dict()
     report = {
         "bench": "contention",
         "writers": writers,
@@ -95,9 +144,10 @@ def bench(writers: int, profile: str, *, seconds: float = 0.0, seed: int = 1, na
         "simulated_s": span,
         "seed": seed,
         "profile_put_p50_ms": PROFILES[profile].put[0],
-        **measure(writers, profile, seconds=span, seed=seed).as_dict(),
+        "requests_per_s": requests_per_s,
+        **found,
     }
-    if naive:
+    if naive and not requests_per_s:
         # The naive loop's tail is long: it needs time to show itself, and little of ours to simulate.
         longer = max(span, 60.0)
         report["naive"] = measure(writers, profile, seconds=longer, seed=seed, cooperative=False).as_dict()
@@ -110,48 +160,74 @@ def quantile(done: list[float], q: float) -> float:
     return done[min(len(done) - 1, int(q * len(done)))] if done else float("nan")
 
 
-async def _measure(
-    writers: int, profile: Profile, seconds: float, seed: int, cooperative: bool, open_one: Open
-) -> Result:
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A writer, before it has opened anything."""
+
+    number: int
+    store: SimStore
+    clock: SimClock
+    rng: random.Random
+
+
+class _Window:
+    """What was sent between ``start_s`` and ``end_s``."""
+
+    def __init__(self, bucket: SimBucket, start_s: float, end_s: float) -> None:
+        self.latencies_ms: list[float] = []
+        self.batches = 0  # acknowledged before the end
+        self.before: dict[str, int] = {}  # requests up to the start
+        self._bucket = bucket
+        self._start_s, self._end_s = start_s, end_s
+
+    @property
+    def is_open(self) -> bool:
+        return sim_loop().time() < self._end_s
+
+    def sent(self) -> float:
+        """A batch is about to be sent: when."""
+        now_s = sim_loop().time()
+        if not self.before and now_s >= self._start_s:
+            self.before = self._bucket.counters.as_dict()
+        return now_s
+
+    def acknowledged(self, sent_s: float, _: object = None) -> None:
+        if self.before and sent_s >= self._start_s:
+            now_s = sim_loop().time()
+            self.latencies_ms.append((now_s - sent_s) * 1_000)
+            self.batches += now_s <= self._end_s
+
+
+_Write: TypeAlias = Callable[[_Process, _Window], Awaitable[None]]
+# No snapshots: their few requests belong to nobody's batch and would blur the figures.
+_OPTIONS = Options(snapshot_every=1 << 40, snapshot_bytes=1 << 60)
+
+
+async def _measure(writers: int, profile: Profile, seconds: float, seed: int, write: _Write) -> Result:
     loop = sim_loop()
     bucket = SimBucket(loop)
     rng = random.Random(seed)
     first = await Namespace.open(SimStore(bucket, loop=loop, rng=rng, profile=ZERO), clock=SimClock(loop), rng=rng)
     await first.create_topic("t", PARTITIONS)
-    # No snapshots: their few requests belong to nobody's batch and would blur the figures.
-    options = Options(cooperative=cooperative, snapshot_every=1 << 40, snapshot_bytes=1 << 60)
     start_s = loop.time() + WARM_UP_S
-    end_s = start_s + seconds
-    latencies: list[float] = []
-    in_window = 0
-    before: dict[str, int] = {}
+    window = _Window(bucket, start_s, start_s + seconds)
 
-    async def write(number: int) -> None:
-        nonlocal in_window
+    async def begin(number: int) -> None:
         own = random.Random(f"{seed}-{number}")
         store = SimStore(bucket, loop=loop, rng=own, profile=profile)
-        append, drain = await open_one(store, SimClock(loop), own, options, number)
-        while loop.time() < end_s:
-            sent_s = loop.time()
-            if not before and sent_s >= start_s:
-                before.update(bucket.counters.as_dict())
-            await append()
-            if before and sent_s >= start_s:
-                latencies.append((loop.time() - sent_s) * 1_000)
-                in_window += loop.time() <= end_s
-        await drain()
+        await write(_Process(number, store, SimClock(loop), own), window)
 
-    # Everyone finishes the batch that is in flight at the end, so that requests and batches are of the same set.
-    await asyncio.gather(*(write(number) for number in range(writers)))
-    after = bucket.counters.as_dict()
+    # Everyone finishes what is in flight at the end, so that requests and batches are of the same set.
+    await asyncio.gather(*(begin(number) for number in range(writers)))
+    after, before = bucket.counters.as_dict(), window.before
 
     def per_batch(kind: str) -> float:
-        return (after[kind] - before[kind]) / len(latencies)
+        return (after[kind] - before[kind]) / len(window.latencies_ms)
 
     return Result(
-        batches=in_window,
+        batches=window.batches,
         seconds=seconds,
-        latencies_ms=latencies,
+        latencies_ms=window.latencies_ms,
         put=per_batch("put"),
         get=per_batch("get"),
         list=per_batch("list"),

@@ -13,6 +13,12 @@ from headwater.cli.settings import Command, Settings, pass_settings
 @click.command(cls=Command)
 @click.option("--writers", type=click.IntRange(min=1), default=256, show_default=True, help="Closed-loop writers.")
 @click.option(
+    "--requests-per-s",
+    type=click.FloatRange(0, 100_000),
+    default=0.0,
+    help="Instead, the writers are gateways whose clients send so many requests in all.",
+)
+@click.option(
     "--profile",
     type=click.Choice(["s3-standard", "s3-express"]),
     default="s3-standard",
@@ -22,11 +28,13 @@ from headwater.cli.settings import Command, Settings, pass_settings
 @click.option("--seconds", type=float, default=0.0, help="Simulated seconds; 0 chooses by the number of writers.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The seed of all latencies.")
 @pass_settings
-def contention(settings: Settings, writers: int, profile: str, seconds: float, seed: int) -> None:
+def contention(
+    settings: Settings, writers: int, requests_per_s: float, profile: str, seconds: float, seed: int
+) -> None:
     """Many uncoordinated writers on one namespace, in simulated time, beside the naive loop."""
     from headwater.bench.contention import bench
 
-    _show(settings, bench(writers, profile, seconds=seconds, seed=seed))
+    _show(settings, bench(writers, profile, seconds=seconds, seed=seed, requests_per_s=requests_per_s))
 
 
 @click.command(cls=Command)
