@@ -14,8 +14,10 @@ from headwater.api.service import Service
 from headwater.errors import Unavailable
 from headwater.kafka import connection
 from headwater.kafka.gateway import Gateway, Settings
+from headwater.kafka.handlers import fetch
 from headwater.kafka.model import Fields, Later, Peer, Request
 from headwater.kafka.names import topic_uuid
+from headwater.limits import KAFKA_READ_AHEAD_BYTES, READS_MAX
 from headwater.log import kafka2
 from headwater.log.operations import AclRule
 from headwater.log.options import Options
@@ -60,25 +62,32 @@ async def fetched(reader: Peer, partitions: dict[int, int], **fields: Any) -> di
     return found(await whole(await handled(reader, request)))
 
 
-async def written(store: Any, partitions: int, batches: int = 1) -> None:
-    """One record in each batch of each partition, in segments: no manifest carries them."""
+async def written(store: Any, partitions: int, batches: int = 1, at_once: int = 1) -> None:
+    """One record in each batch of each partition, in segments of ``at_once`` partitions: no manifest carries them."""
     namespace = await opened(store, options=Options(inline_bytes_max=0))
     await namespace.create_topic("orders", partitions=partitions)
     writer = peer(namespace)
-    for index in range(partitions):
+    for first in range(0, partitions, at_once):
         for _ in range(batches):
-            topic = {"name": "orders", "partition_data": [{"index": index, "records": batch(-1, -1)}]}
+            rows = [{"index": index, "records": batch(-1, -1)} for index in range(first, first + at_once)]
+            topic = {"name": "orders", "partition_data": rows}
             await ask(writer, PRODUCE, 9, acks=-1, timeout=1_000, topic_data=[topic])
     await namespace.close()
 
 
-@pytest.mark.parametrize(("partitions", "rounds"), [(1, 1), (8, 1), (9, 2), (20, 3)])
-def test_what_is_not_in_memory_is_read_for_several_partitions_at_a_time(partitions: int, rounds: int) -> None:
-    """A consumer of a hundred partitions that begins anew waited for a hundred requests to the bucket in a row."""
+@pytest.mark.parametrize(
+    ("partitions", "at_once", "rounds"),
+    [(1, 1, 1), (READS_MAX, 1, 1), (READS_MAX + 1, 1, 2), (100, 1, 7), (100, 100, 1), (100, 10, 1), (500, 500, 2)],
+)
+def test_what_is_not_in_memory_is_read_for_many_partitions_at_a_time(
+    partitions: int, at_once: int, rounds: int
+) -> None:
+    """A consumer of a hundred partitions that begins anew waited for a hundred requests to the bucket in a row; at a
+    gateway that others wrote beside, for a dozen rounds of them, again and again."""
 
     async def main() -> None:
         bucket = network()
-        await written(bucket, partitions)
+        await written(bucket, partitions, at_once=at_once)
         namespace = await opened(network(bucket.bucket, profile=SLOW))
         reader = peer(namespace)
         start_s = sim_loop().time()
@@ -86,6 +95,30 @@ def test_what_is_not_in_memory_is_read_for_several_partitions_at_a_time(partitio
             reader, dict.fromkeys(range(partitions), 0)
         )
         assert rounds * GET_S == pytest.approx(sim_loop().time() - start_s)
+
+    simulate(main())
+
+
+def test_what_one_fetch_reads_at_once_is_bounded_by_what_lies_in_its_partitions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each may read ahead; those with little in them do not take the place of others."""
+
+    async def main() -> None:
+        bucket = network()
+        await written(bucket, 10, batches=4)
+        size = len(batch(-1, -1))
+        monkeypatch.setattr(fetch, "KAFKA_FETCH_AHEAD_BYTES", 3 * 4 * size)  # three partitions
+        namespace = await opened(network(bucket.bucket, profile=SLOW))
+        start_s = sim_loop().time()
+        answer = await fetched(peer(namespace), dict.fromkeys(range(10), 0))
+        assert {(ErrorCode.none, (0, 1, 2, 3))} == {(code, tuple(bases)) for code, bases in answer.values()}
+        assert 4 * GET_S == pytest.approx(sim_loop().time() - start_s)
+        place = namespace.state.topics[1].partitions[0]
+        most = KAFKA_READ_AHEAD_BYTES
+        assert [4 * size, 3 * size, size, size, 2 * size] == [
+            place.bytes_from(*each) for each in ((0, most), (1, most), (3, most), (4, most), (0, 2 * size))
+        ]
 
     simulate(main())
 

@@ -27,7 +27,13 @@ from headwater.kafka.model import Answer, Fields, Later, Peer, Request
 from headwater.kafka.names import LEADER_EPOCH, UNKNOWN, topic_for
 from headwater.kafka.sessions import Session
 from headwater.kafka.shelf import Place, Shelved
-from headwater.limits import FETCH_WAIT_MS_MAX, KAFKA_FETCH_BYTES_MAX, KAFKA_FETCH_READS_MAX
+from headwater.limits import (
+    FETCH_WAIT_MS_MAX,
+    KAFKA_FETCH_AHEAD_BYTES,
+    KAFKA_FETCH_BYTES_MAX,
+    KAFKA_FETCH_READS_MAX,
+    KAFKA_READ_AHEAD_BYTES,
+)
 from headwater.log.polling import POLL_S_MAX, LongPoll
 from headwater.log.state import Topic
 from headwater.log.together import together
@@ -71,6 +77,7 @@ class _Reading:
         self._shelf = peer.gateway.shelf(peer.namespace)
         self._brought: dict[tuple[Place, int], _Read] = {}  # read for us: here whatever happens on the shelf
         self._misses: list[_Miss] = []
+        self._room = 0  # bytes that may yet be read for the next look
         self._responses: list[Fields] = []
         self._size = 0  # bytes of records in it
         self._hits = 0  # of those batches the ones that were in memory
@@ -83,6 +90,7 @@ class _Reading:
         peer, asked = self._peer, self._asked
         left = min(max(asked["max_bytes"], 0), KAFKA_FETCH_BYTES_MAX)
         self._size, self._hits, self._failed, self.is_denied, self._misses = 0, 0, False, False, []
+        self._room = KAFKA_FETCH_AHEAD_BYTES
         away = preferred(peer, asked)
         self._responses = responses = []
         for wanted in asked["topics"]:
@@ -95,7 +103,7 @@ class _Reading:
                 if topic is not None and away is not None:
                     point(peer, away, asked["rack_id"], topic, row)
                     self._failed = True  # there is nothing here to wait for
-                elif topic is not None and len(self._misses) < KAFKA_FETCH_READS_MAX:
+                elif topic is not None and self._room > 0 and len(self._misses) < KAFKA_FETCH_READS_MAX:
                     left -= self._partition(topic, each, row, left)
                 if row["error_code"]:
                     self._failed = True
@@ -132,6 +140,7 @@ class _Reading:
             if found is None:
                 if not size and (key, position) not in brought:
                     self._misses.append(_Miss(topic.name, key, position))
+                    self._room -= place.bytes_from(position, KAFKA_READ_AHEAD_BYTES)
                     return most
                 break  # what is there goes out now; the next fetch reads on
             if isinstance(found, HeadwaterError):

@@ -7,6 +7,7 @@ since copying a state of 1,000 partitions for every commit would cost more than 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -93,10 +94,29 @@ class Partition(Struct, forbid_unknown_fields=True):
         spilled = max(0, (self.tail[0].base if self.tail else self.next) - hot)
         return sum(entry.len for entry in self.tail if entry.base >= hot) + spilled * self.bytes // max(1, self.next)
 
+    def bytes_from(self, offset: int, most: int) -> int:
+        """Bytes of the chunks from the one that holds ``offset`` on, or ``most`` if they are more, or not in the tail.
+
+        Cost: 0.1 us a chunk that counts.
+        """
+        first = bisect_right(self.tail, offset, key=_base) - 1
+        if first < 0 or offset < self.archived:
+            return most
+        size = 0
+        for at in range(first, len(self.tail)):
+            size += self.tail[at].len
+            if size >= most:
+                return most
+        return size
+
     @property
     def stable_end(self) -> int:
         """Readers stop here: at the first open reservation, else at the end (Kafka: last stable offset)."""
         return min((held.entry.base for held in self.held), default=self.next)
+
+
+def _base(entry: Entry) -> int:
+    return entry.base
 
 
 class Schema(Struct, frozen=True, forbid_unknown_fields=True):
