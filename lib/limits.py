@@ -316,6 +316,7 @@ REGISTRY_TRIES_MAX = 20  # writes that others were faster than; each try is one 
 REGISTRY_READ_BYTES = 4 * MIB  # what one read of the topic takes
 KAFKA_SHARE_SESSIONS_MAX = 2_000  # share sessions of one gateway and namespace (Kafka: group.share.max.share.sessions)
 KAFKA_SESSIONS_MAX = 1_000  # fetch sessions that one gateway remembers, as in Kafka
+KAFKA_SESSION_IDLE_S = 120.0  # one that was not asked for so long makes room for another, as in Kafka
 
 # -- what a process says of itself ---------------------------------------------------------------------------
 

@@ -242,7 +242,7 @@ class Gateway:
     def sessions(self, namespace: Namespace) -> FetchSessions:
         """The fetch sessions of a namespace's consumers: an id of one opens nothing in another."""
         if namespace.name not in self._sessions:
-            self._sessions[namespace.name] = FetchSessions(self.rng)
+            self._sessions[namespace.name] = FetchSessions(self.rng, self.now_s)
         return self._sessions[namespace.name]
 
     def hold(self, nbytes: int) -> None:

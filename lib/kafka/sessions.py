@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -15,7 +16,7 @@ from kio.schema.errors import ErrorCode
 
 from headwater.kafka.errors import Refusal
 from headwater.kafka.messages import Fields
-from headwater.limits import KAFKA_SESSIONS_MAX
+from headwater.limits import KAFKA_SESSION_IDLE_S, KAFKA_SESSIONS_MAX
 
 FINAL, INITIAL = -1, 0  # epochs: of a fetch without a session, and of one that asks for a new one
 _EPOCHS: Final = 2**31 - 1
@@ -32,6 +33,7 @@ class Session:
     wanted: OrderedDict[Key, Fields] = field(default_factory=OrderedDict)
     told: dict[Key, tuple[int, int]] = field(default_factory=dict)  # high watermark and log start
     is_new: bool = True
+    used_s: float = 0.0  # when it was last asked for
 
     def topics(self) -> list[Fields]:
         """What is wanted, as a full request has it."""
@@ -52,7 +54,8 @@ class Session:
                 key = (topic["topic"], topic["topic_id"], row["partition_index"])
                 state = (row["high_watermark"], row.get("log_start_offset", -1))
                 has_records = bool(row.get("records"))
-                if is_new or has_records or row["error_code"] or self.told.get(key) != state:
+                is_sent_on = "preferred_read_replica" in row  # until the client goes there it would ask again at once
+                if is_new or has_records or is_sent_on or row["error_code"] or self.told.get(key) != state:
                     rows.append(row)
                     self.told[key] = state
                 if has_records and key in self.wanted:
@@ -63,10 +66,13 @@ class Session:
 
 
 class FetchSessions:
-    """The sessions of one gateway; the one that was used longest ago goes first."""
+    """The sessions of one gateway. If there are too many, one that is not in use makes room; if all are in use, who
+    comes has none, as in Kafka: were one thrown out that is, its client would throw out the next.
+    """
 
-    def __init__(self, rng: random.Random, sessions_max: int = KAFKA_SESSIONS_MAX) -> None:
+    def __init__(self, rng: random.Random, now_s: Callable[[], float], sessions_max: int = KAFKA_SESSIONS_MAX) -> None:
         self._rng = rng
+        self._now_s = now_s
         self._max = sessions_max
         self._sessions: OrderedDict[int, Session] = OrderedDict()
 
@@ -74,7 +80,8 @@ class FetchSessions:
         return len(self._sessions)
 
     def begin(self, asked: Fields) -> Session | None:
-        """The session of a fetch, brought up to date by what it says; None for a fetch without one.
+        """The session of a fetch, brought up to date by what it says; None for a fetch without one, and for one that
+        asks for a new one if there is no room.
 
         Raises ``Refusal`` for a session that is not here, or of which this is not the next request.
         """
@@ -83,7 +90,10 @@ class FetchSessions:
             self._sessions.pop(number, None)
             if epoch == FINAL or not asked["topics"]:
                 return None
-            session = self._fresh()
+            fresh = self._fresh()
+            if fresh is None:
+                return None
+            session = fresh
         else:
             found = self._sessions.get(number)
             if found is None:
@@ -96,17 +106,21 @@ class FetchSessions:
             session = found
             session.epoch = session.epoch % _EPOCHS + 1
             self._sessions.move_to_end(number)
+        session.used_s = self._now_s()
         _update(session, asked)
         return session
 
-    def _fresh(self) -> Session:
+    def _fresh(self) -> Session | None:
+        if len(self._sessions) >= self._max:
+            oldest = next(iter(self._sessions.values()))
+            if self._now_s() - oldest.used_s < KAFKA_SESSION_IDLE_S:
+                return None
+            del self._sessions[oldest.id]
         number = 0
         while number == 0 or number in self._sessions:
             number = self._rng.randrange(1, _EPOCHS)
-        self._sessions[number] = Session(number)
-        while len(self._sessions) > self._max:
-            self._sessions.popitem(last=False)
-        return self._sessions[number]
+        session = self._sessions[number] = Session(number)
+        return session
 
 
 def _update(session: Session, asked: Fields) -> None:

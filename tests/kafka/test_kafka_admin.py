@@ -16,7 +16,7 @@ from headwater.log.operations import AclRule, Operation
 from tests.kafka.helpers_peer import ask, peer
 from tests.log.helpers import blob, memory, opened, simulate
 
-METADATA, CREATE, DELETE, TRIM, GROW, CLUSTER = 3, 19, 20, 21, 37, 60
+METADATA, API_VERSIONS, CREATE, DELETE, TRIM, GROW, CLUSTER, PAGES = 3, 18, 19, 20, 21, 37, 60, 75
 MOVE, LOG_DIRS, ELECT, REASSIGN, REASSIGNMENTS = 34, 35, 43, 45, 46
 
 
@@ -395,3 +395,49 @@ def test_every_version_that_the_schema_has_is_served() -> None:
     ours = [17, 19, 20, 21, 29, 30, 31, 32, 33, 34, 35, 36, 37, 43, 44, 45, 46, 48, 49, 50, 51, 74]
     served = {api: (table()[api].first, table()[api].last) for api in ours}
     assert {api: schema.versions(api) for api in ours} == served
+
+
+# -- what is served, and views -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", range(5))
+def test_features_that_may_be_off_are_named_from_version_4_on(version: int) -> None:
+    """Java clients from 3.3 to 3.7, which ask in version 3, end with an error if the least level of one is 0."""
+
+    async def main() -> None:
+        answer = await ask(peer(await opened(memory())), API_VERSIONS, version)
+        named = [each["min_version"] for each in answer.get("supported_features", ())]
+        assert ([0, 0, 0] if version >= 4 else []) == named
+        assert {API_VERSIONS, METADATA} <= {each["api_key"] for each in answer["api_keys"]}
+
+    simulate(main())
+
+
+def test_a_topic_that_another_gateway_has_deleted_may_be_made_again() -> None:
+    async def main() -> None:
+        store = memory()
+        here, there = peer(await opened(store)), peer(await opened(store))
+        assert [E.none] == await created(here, topic("t"))
+        await there.namespace.refresh()
+        await ask(here, DELETE, 5, topic_names=["t"], timeout=1_000)
+        assert [E.none] == await created(there, topic("t"))
+        assert [E.topic_already_exists] == await created(here, topic("t"))
+
+    simulate(main())
+
+
+def test_topics_in_pages_say_which_may_not_be_described() -> None:
+    async def main() -> None:
+        namespace = await opened(memory())
+        for name in ("a", "b"):
+            await namespace.create_topic(name, 2)
+        await Service(namespace).change_acls([AclRule("ann", "describe", "topic", "a")])
+        asked = {"topics": [{"name": name} for name in ("a", "b", "c")], "cursor": None, "response_partition_limit": 9}
+        answer = await ask(peer(namespace, "ann"), PAGES, **asked)
+        assert [("a", E.none), ("b", E.topic_authorization_failed), ("c", E.topic_authorization_failed)] == [
+            (each["name"], each["error_code"]) for each in answer["topics"]
+        ]
+        answer = await ask(peer(namespace), PAGES, **asked)
+        assert [E.none, E.none, E.unknown_topic_or_partition] == [each["error_code"] for each in answer["topics"]]
+
+    simulate(main())

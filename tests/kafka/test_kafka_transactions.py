@@ -245,6 +245,19 @@ def test_all_partitions_are_added_or_none() -> None:
     played(play)
 
 
+def test_partitions_that_another_gateway_has_just_added_are_found() -> None:
+    async def main() -> None:
+        place = Place()
+        client, other = Client(await place.gateway(orders=2)), await place.gateway()
+        assert E.none is await client.init()
+        await other.namespace.refresh()
+        await client.peer.namespace.add_partitions("orders", 3)
+        client.peer = other
+        assert [E.none, E.none] == await client.add({"orders": [0, 2]})
+
+    simulate(main())
+
+
 @pytest.mark.parametrize("version", range(6))
 def test_fenced_producers_add_nothing(version: int) -> None:
     async def play(client: Client) -> None:

@@ -170,7 +170,7 @@ class GroupModel:
         group["pending"] = [p for p in group["pending"] if p["place"] != place or p["seq"] > said]
 
     def reserve_offsets(self, op: ops.CommitOffsets, pid: int) -> None:
-        group = self._made(op.group) if op.generation < 0 and not op.member else self._movable(op)
+        group = self._made(op.group) if op.generation < 0 and not op.member else self._movable(op, transactional=True)
         for entry in op.offsets:
             self._part(entry.topic, entry.partition)
         for entry in op.offsets:
@@ -190,7 +190,7 @@ class GroupModel:
     def _exists(self, topic: int, partition: int) -> bool:
         return topic in self.topics and partition < len(self.topics[topic]["parts"])
 
-    def _movable(self, op: ops.CommitOffsets) -> dict[str, Any]:
+    def _movable(self, op: ops.CommitOffsets, transactional: bool = False) -> dict[str, Any]:
         group = self._made(op.group)
         if not group["members"]:
             if op.generation >= 0:
@@ -201,7 +201,7 @@ class GroupModel:
             spoken = group["members"][op.member].get("spoken", 0)
             if op.generation != (group["generation"] if group["kind"] == "classic" else spoken):
                 raise No("fenced")
-            if group["phase"] == "completing":
+            if group["phase"] == "completing" and not transactional:
                 raise No("rebalancing")
         else:
             mine = group["members"][op.member]
@@ -214,8 +214,10 @@ class GroupModel:
 
     def _DeleteOffsets(self, op: ops.DeleteOffsets) -> None:  # noqa: N802
         group = self._group(op.group)
-        if group["members"]:
-            raise No("group_busy")
+        names = {self.topics[topic]["name"] for topic, _ in op.partitions if topic in self.topics}
+        for m in group["members"].values():
+            if names and ((m.get("protocols") and not m["portable"]) or names & set(m["topics"])):
+                raise No("group_busy")
         for place in op.partitions:
             group["offsets"].pop(tuple(place), None)
             group["pending"] = [p for p in group["pending"] if p["place"] != tuple(place)]

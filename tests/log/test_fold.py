@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from headwater.errors import Corrupt
 from headwater.limits import PRODUCER_BATCHES, PRODUCER_IDLE_MS, WINDOW
@@ -31,6 +32,7 @@ from headwater.log.operations import (
     OffsetEntry,
     RaiseFloor,
     Reserve,
+    ReserveOffsets,
     RevokeKey,
     SetKey,
     SetQuota,
@@ -744,15 +746,40 @@ def test_a_refused_intent_leaves_nobody_departed() -> None:
 
 def test_a_group_with_members_is_busy() -> None:
     fold = Fold()
+    fold.topic()
+    fold.topic(name="u")
+    fold.done(CommitOffsets(group="g", offsets=[OffsetEntry(2, 0, 5)]))
     fold.done(JoinGroup(group="g", member="m", topics=["t"]))
     refused(fold, "group_busy", DeleteGroup(group="g"))
-    refused(fold, "group_busy", DeleteOffsets(group="g", partitions=[]))
+    refused(fold, "group_busy", DeleteOffsets(group="g", partitions=[(2, 0), (1, 0)]))
+    fold.done(DeleteOffsets(group="g", partitions=[(2, 0)]))
+    assert {} == fold.state.groups["g"].offsets
     refused(fold, "group_kind", JoinClassic(group="g", member="n", protocol_type="consumer", protocols=[("range", "")]))
     fold.done(LeaveGroup(group="g", member="m"))
     refused(fold, "unknown_member", LeaveGroup(group="g", member="m"))
     fold.done(DeleteGroup(group="g"))
     refused(fold, "no_group", DeleteGroup(group="g"))
     refused(fold, "no_group", DeleteOffsets(group="g", partitions=[]))
+
+
+def test_what_members_subscribe_to_that_only_their_peers_understand_may_be_any_topic() -> None:
+    fold = Fold()
+    fold.topic()
+    fold.done(JoinClassic(group="g", member="m", protocol_type="connect", protocols=[("range", "")]))
+    refused(fold, "group_busy", DeleteOffsets(group="g", partitions=[(1, 0)]))
+
+
+def test_a_transaction_moves_offsets_of_a_group_that_waits_for_its_leaders_assignment() -> None:
+    """Java's and librdkafka's producers take the refusal for their end; Kafka has none for them."""
+    fold = Fold()
+    fold.topic()
+    pid = fold.producer("x")
+    fold.done(JoinClassic(group="g", member="m", protocol_type="consumer", protocols=[("range", "")]))
+    assert "completing" == fold.state.groups["g"].phase
+    moved = CommitOffsets(group="g", offsets=[OffsetEntry(1, 0, 5)], generation=1, member="m")
+    refused(fold, "rebalancing", moved)
+    fold.done(ReserveOffsets(pid=pid, epoch=0, timeout_ms=1_000, offsets=moved))
+    refused(fold, "fenced", ReserveOffsets(pid=pid, epoch=0, timeout_ms=1_000, offsets=replace(moved, generation=0)))
 
 
 def test_offsets_are_committed_for_partitions_that_exist() -> None:

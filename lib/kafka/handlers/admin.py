@@ -77,6 +77,8 @@ async def create_topics(peer: Peer, request: Request) -> Fields:
 async def _created(peer: Peer, topic: Fields, *, check_only: bool) -> Fields:
     name = _checked_name(topic["name"])
     if name in peer.namespace.state.names:
+        await peer.namespace.refresh()  # another gateway may have deleted it
+    if name in peer.namespace.state.names:
         raise Refusal(ErrorCode.topic_already_exists, f"Topic '{name}' already exists.")
     count = _wanted_partitions(topic, peer.gateway.settings.partitions_default)
     kept = _wanted_configs(topic["configs"])

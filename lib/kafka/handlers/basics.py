@@ -21,12 +21,19 @@ from headwater.log import keys
 from headwater.log.state import Topic
 
 FEATURES: Final = {"group.version": 1, "share.version": 1, "transaction.version": 2}  # KIP-848; KIP-932; KIP-890
+FEATURES_OFF_FROM: Final = 4  # of ApiVersions
 PARTITIONS_MAX: Final = 2_000  # of one answer to DescribeTopicPartitions, as in Kafka
 
 
 async def api_versions(peer: Peer, request: Request) -> Answer:
-    """What is served (KIP-35, KIP-511)."""
+    """What is served (KIP-35, KIP-511).
+
+    Features that may be off are named from version 4 on: Java clients from 3.3 to 3.7, which ask in version 3, end with
+    an error if the least level of one is 0 (KAFKA-17492).
+    """
     features = [{"name": name, "min_version": 0, "max_version": level} for name, level in FEATURES.items()]
+    if request.version < FEATURES_OFF_FROM:
+        features = []
     levels = [
         {"name": name, "min_version_level": level, "max_version_level": level} for name, level in FEATURES.items()
     ]
@@ -99,11 +106,14 @@ async def describe_topic_partitions(peer: Peer, request: Request) -> Answer:
     for name in names:
         if cursor is not None and name < cursor["topic_name"]:
             continue
-        start = cursor["partition_index"] if cursor is not None and name == cursor["topic_name"] else 0
+        start = max(0, cursor["partition_index"]) if cursor is not None and name == cursor["topic_name"] else 0
         if left <= 0:
             return {"topics": topics, "next_cursor": {"topic_name": name, "partition_index": start}}
         found = peer.namespace.state.named(name)
-        if found is None or not peer.service.may("describe", "topic", name):
+        if not peer.service.may("describe", "topic", name):
+            topics.append(_unknown(name, ErrorCode.topic_authorization_failed))
+            continue
+        if found is None:
             topics.append(_unknown(name, ErrorCode.unknown_topic_or_partition))
             continue
         described = _described(peer, found, request, with_operations=True)

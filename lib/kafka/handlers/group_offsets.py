@@ -28,7 +28,7 @@ from headwater.kafka.names import NO_UUID, topic_by_uuid, topic_uuid
 from headwater.limits import INTENT_OPS_MAX, METADATA_BYTES_MAX
 from headwater.log import operations as ops
 from headwater.log.state import Group, State, Topic
-from headwater.log.state.groups import generation_of, may_move, pending_offsets
+from headwater.log.state.groups import generation_of, may_move, may_read, pending_offsets
 from headwater.log.surely import commit_surely
 
 OFFSET_MIN: Final = -2  # the start, and -1 the end: kafkajs commits them for a group that is to begin anew
@@ -100,7 +100,8 @@ def _commit_code(state: State, asked: Fields, version: int) -> ErrorCode:
         return ErrorCode.none if 0 <= generation <= known.epoch else ErrorCode.stale_member_epoch
     if generation != generation_of(found, known):
         return ErrorCode.illegal_generation
-    return ErrorCode.rebalance_in_progress if found.phase == "completing" else ErrorCode.none
+    may_wait = "transactional_id" not in asked  # a producer takes the code for its end, so Kafka never says it to one
+    return ErrorCode.rebalance_in_progress if may_wait and found.phase == "completing" else ErrorCode.none
 
 
 def is_anonymous(asked: Fields) -> bool:
@@ -346,7 +347,7 @@ def _row(index: int, known: Any = None, *, code: ErrorCode = ErrorCode.none) -> 
 
 
 async def offset_delete(peer: Peer, request: Request) -> Answer:
-    """Forget offsets of a group that has no members. Cost: 1 GET, 1 commit."""
+    """Forget offsets of a group, of topics that none of its members subscribes to. Cost: 1 GET, 1 commit."""
     asked = request.fields
     group = asked["group_id"]
     try:
@@ -378,9 +379,7 @@ async def offset_delete(peer: Peer, request: Request) -> Answer:
 def _delete_code(peer: Peer, found: Group, topic: str) -> ErrorCode:
     if not peer.service.may("read", "topic", topic):
         return ErrorCode.topic_authorization_failed
-    if not found.members:
-        return ErrorCode.none
-    return ErrorCode.group_subscribed_to_topic if topic in subscribed(found) else ErrorCode.non_empty_group
+    return ErrorCode.group_subscribed_to_topic if may_read(found, topic) else ErrorCode.none
 
 
 def _missing(peer: Peer, topic: str, partition: int) -> ErrorCode:
@@ -397,11 +396,6 @@ async def _deleted(peer: Peer, group: str, places: Sequence[tuple[str, int]]) ->
     except HeadwaterError as error:
         return group_code(error, **TOPIC_ERRORS)
     return ErrorCode.none
-
-
-def subscribed(group: Group) -> set[str]:
-    """Topics that the members subscribe to, as far as they are known."""
-    return {topic for member in group.members.values() for topic in member.topics}
 
 
 APIS: Final = {

@@ -177,13 +177,12 @@ async def _added(peer: Peer, request: Request, asked: Fields) -> list[Fields]:
     pid, epoch = asked["producer_id"], asked["producer_epoch"]
     if not peer.service.may("write", "transactional_id", asked["transactional_id"]):
         return _every(asked, ErrorCode.transactional_id_authorization_failed)
-    if any(peer.namespace.state.named(topic["name"]) is None for topic in asked["topics"]):
-        await peer.namespace.refresh()
-    rows = _every(asked, ErrorCode.none)
-    for topic in rows:
-        for part in topic["results_by_partition"]:
-            part["partition_error_code"] = _place_code(peer, topic["name"], part["partition_index"])
+    rows = _placed(peer, asked)
     parts = [part for topic in rows for part in topic["results_by_partition"]]
+    if any(part["partition_error_code"] is ErrorCode.unknown_topic_or_partition for part in parts):
+        await peer.namespace.refresh()  # another gateway may have made it
+        rows = _placed(peer, asked)
+        parts = [part for topic in rows for part in topic["results_by_partition"]]
     if any(part["partition_error_code"] for part in parts):
         for part in parts:
             part["partition_error_code"] = part["partition_error_code"] or ErrorCode.operation_not_attempted
@@ -197,6 +196,15 @@ async def _added(peer: Peer, request: Request, asked: Fields) -> list[Fields]:
     if asked["verify_only"]:
         return _verified(peer, request, asked)
     peer.namespace.shared(_Begun).add(pid, epoch)
+    return rows
+
+
+def _placed(peer: Peer, asked: Fields) -> list[Fields]:
+    """Of each partition whether it is there, as far as this gateway knows, and may be written to."""
+    rows = _every(asked, ErrorCode.none)
+    for topic in rows:
+        for part in topic["results_by_partition"]:
+            part["partition_error_code"] = _place_code(peer, topic["name"], part["partition_index"])
     return rows
 
 

@@ -144,13 +144,21 @@ def _commit(change: Change, op: CommitOffsets) -> None:
         _drop_pending(change, group, dict.fromkeys(gone, change.state.seq))
 
 
-def _fenced_group(change: Change, op: CommitOffsets, *, anonymous: bool = False) -> Group:
-    """The group, if these offsets may be moved by whoever asks, and the places exist."""
+def _fenced_group(change: Change, op: CommitOffsets, pid: int = -1) -> Group:
+    """The group, if these offsets may be moved by whoever asks, and the places exist.
+
+    With ``pid`` they are part of a transaction of that producer. Without a member the transactional id alone says who
+    may, as before KIP-447: each partition had its own. Nor does a group that waits for its leader's assignment refuse
+    them, as in Kafka: Java's producer takes that refusal for its end.
+    """
+    anonymous = pid >= 0 and op.generation < 0 and not op.member
     group = found_or_new(change, op.group)
     if group.kind == "share":
         raise Refused("group_kind", f"Group {op.group!r} is a share group: its records are acknowledged one by one.")
     if not anonymous:
-        _fence(group, op.generation, op.member, op.offsets)
+        _fence(group, op)
+        if pid < 0 and group.members and group.phase == "completing" and holds_all(group, group.members[op.member]):
+            raise Refused("rebalancing", f"Group {group.name!r} waits for its leader's assignment; commit after it.")
     for entry in op.offsets:
         partition_of(change.state, entry.topic, entry.partition)
     return group
@@ -182,11 +190,8 @@ def count(state: State, group: str, pid: int) -> int:
 
 
 def reserve(change: Change, op: CommitOffsets, pid: int) -> str:
-    """Keep the offsets for the end of the producer's transaction. The group's name.
-
-    Without a member the transactional id alone says who may, as before KIP-447: each partition had its own.
-    """
-    group = _fenced_group(change, op, anonymous=op.generation < 0 and not op.member)
+    """Keep the offsets for the end of the producer's transaction. The group's name."""
+    group = _fenced_group(change, op, pid)
     topics = {topic: dict(places) for topic, places in group.pending.get(pid, {}).items()}
     for entry in op.offsets:
         place = Pending(entry.offset, entry.metadata, entry.leader_epoch, change.state.seq)
@@ -251,8 +256,9 @@ def may_move(group: Group, member: Member, generation: int, topic: int, partitio
     return since is not None and since <= generation
 
 
-def _fence(group: Group, generation: int, member: str, offsets: list[OffsetEntry]) -> None:
+def _fence(group: Group, op: CommitOffsets) -> None:
     """I5: while a group has members only one who owns a partition moves its offset."""
+    generation, member = op.generation, op.member
     if not group.members:
         if generation >= 0:
             raise Refused("fenced", f"Group {group.name!r} has no members any more; generation {generation} is over.")
@@ -263,10 +269,8 @@ def _fence(group: Group, generation: int, member: str, offsets: list[OffsetEntry
     if holds_all(group, known):
         if generation != generation_of(group, known):
             raise _fenced(group, generation, member)
-        if group.phase == "completing":
-            raise Refused("rebalancing", f"Group {group.name!r} waits for its leader's assignment; commit after it.")
         return
-    for entry in offsets:
+    for entry in op.offsets:
         if not may_move(group, known, generation, entry.topic, entry.partition):
             raise Refused(
                 "fenced",
@@ -300,14 +304,20 @@ def _restore(group: Group, topic: int, partition: int, known: Committed | None) 
 
 
 def _delete_offsets(change: Change, op: DeleteOffsets) -> None:
-    group = found(change, op.group)
-    if group.members:
-        raise Refused("group_busy", f"Group {op.group!r} has members; its offsets cannot be deleted under them.")
+    group, topics = found(change, op.group), change.state.topics
+    for name in {topics[topic].name for topic, _ in op.partitions if topic in topics}:
+        if may_read(group, name):
+            raise Refused("group_busy", f"Members of group {op.group!r} read topic {name!r}; let them leave it first.")
     gone = set(op.partitions)
     kept = {t: {p: c for p, c in places.items() if (t, p) not in gone} for t, places in group.offsets.items()}
     change.set(group, "offsets", {topic: places for topic, places in kept.items() if places})
     if group.pending:
         _drop_pending(change, group, dict.fromkeys(gone, change.state.seq))
+
+
+def may_read(group: Group, topic: str) -> bool:
+    """Whether a member subscribes to the topic, or may, since nobody but its peers knows what it subscribes to."""
+    return any(topic in each.topics or (each.protocols and not each.portable) for each in group.members.values())
 
 
 def _expire(change: Change, op: ExpireOffsets) -> None:
