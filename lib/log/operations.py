@@ -121,12 +121,16 @@ class InitProducer(Op, frozen=True):
     With ``pid`` and ``epoch`` the bump happens only if they are still the current ones.
     An open reservation of that producer is aborted. ``timeout_ms`` is what the owner of ``tid`` wants for its
     transactions (0: whatever they say themselves).
+
+    ``again`` is for a producer that was forgotten and goes on under its ``pid`` and ``epoch``, as Kafka's clients do:
+    nothing is known of what it has written, so its first batch in a partition may have any sequence.
     """
 
     tid: Name = ""
     pid: OrNone = -1
     epoch: Epoch = -1
     timeout_ms: Count = 0
+    again: bool = False
 
 
 class EndTransaction(Op, frozen=True):

@@ -12,6 +12,7 @@ from headwater.errors import Indeterminate, Unavailable
 from headwater.kafka.model import Later, Peer, Request, Soon
 from headwater.log import kafka2
 from headwater.log.namespace import Namespace
+from headwater.log.state import fold
 from headwater.store.memory import MemoryStore
 from tests.kafka.helpers_peer import ask, handled, peer, whole
 
@@ -246,5 +247,59 @@ def test_records_without_a_key_are_named_to_who_sends_them_to_a_compacted_topic(
         assert [1, 3] == [each["batch_index"] for each in answer["record_errors"]]
         assert "no key" in answer["record_errors"][0]["batch_index_error_message"]
         await namespace.close()
+
+    asyncio.run(main())
+
+
+def test_a_producer_that_was_forgotten_goes_on_under_its_id_and_is_repeated_in_vain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It never wrote again: librdkafka's and Java's producers do not ask for another id after a week of silence."""
+    monkeypatch.setattr(fold, "PRODUCERS_MAX", 1)
+
+    async def main() -> None:
+        _, known, producer = await opened()
+        ok, wrong = ErrorCode.none, ErrorCode.out_of_order_sequence_number
+        assert [(0, ok, 0)] == codes(await (await begun(known, wanted({0: batch(producer, 0)}))))
+        await ask(known, INIT_PRODUCER_ID, transactional_id=None)
+        assert producer not in known.namespace.state.producers
+        asked = [batch(producer, 1), batch(producer, 2), batch(producer, 2), batch(producer, 4)]
+        under_way = [await begun(known, wanted({0: each})) for each in asked]
+        assert [[(0, ok, 1)], [(0, ok, 2)], [(0, ok, 2)], [(0, wrong, -1)]] == [codes(await each) for each in under_way]
+        assert [(1, ok, 0)] == codes(await (await begun(known, wanted({1: batch(producer, 9)}))))
+        never = await (await begun(known, wanted({0: batch(producer + 99, 0)})))
+        assert [(0, ErrorCode.unknown_producer_id, -1)] == codes(never)
+
+    asyncio.run(main())
+
+
+def test_a_producer_that_is_forgotten_while_its_batch_is_under_way_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fold, "PRODUCERS_MAX", 1)
+
+    async def main() -> None:
+        namespace, known, producer = await opened()
+        elsewhere = await Namespace.open(namespace.bucket)
+        await begun_elsewhere(elsewhere)
+        assert producer in namespace.state.producers, "this gateway has not heard of it yet"
+        assert [(0, ErrorCode.none, 0)] == codes(await (await begun(known, wanted({0: batch(producer, 3)}))))
+
+    async def begun_elsewhere(namespace: Namespace) -> None:
+        await ask(peer(namespace), INIT_PRODUCER_ID, transactional_id=None)
+
+    asyncio.run(main())
+
+
+def test_a_producer_goes_on_counting_when_its_topic_is_deleted_and_made_again() -> None:
+    async def main() -> None:
+        namespace, known, producer = await opened()
+        ok, wrong = ErrorCode.none, ErrorCode.out_of_order_sequence_number
+        assert [(0, ok, 0)] == codes(await (await begun(known, wanted({0: batch(producer, 0)}))))
+        await namespace.delete_topic("orders")
+        await namespace.create_topic("orders", 2)
+        for sequence, expected in ((1, (0, ok, 0)), (2, (0, ok, 1)), (1, (0, ok, 0)), (7, (0, wrong, -1))):
+            assert [expected] == codes(await (await begun(known, wanted({0: batch(producer, sequence)}))))
+        assert [(1, wrong, -1)] == codes(await (await begun(known, wanted({1: batch(producer, 1)}))))
 
     asyncio.run(main())

@@ -8,6 +8,7 @@ from kio.schema.errors import ErrorCode as E
 from headwater.kafka.model import Fields
 from headwater.limits import NAME_BYTES_MAX, TRANSACTION_MS_MAX, TRANSACTION_OFFSETS_MAX
 from headwater.log.reserving import expire_overdue
+from headwater.log.state import fold
 from headwater.log.state.producers import EPOCH_LAST
 from headwater.sim.loop import sim_loop
 from tests.kafka.helpers_kafka_groups import Classic, Place
@@ -52,7 +53,7 @@ def test_each_instance_of_a_transactional_id_gets_the_next_epoch_and_everybody_e
         ({"transactional_id": "x" * (NAME_BYTES_MAX + 1)}, E.invalid_request),
         ({"producer_id": 1, "producer_epoch": -1}, E.invalid_request),
         ({"producer_id": -1, "producer_epoch": 1}, E.invalid_request),
-        ({"producer_id": 77, "producer_epoch": 1}, E.producer_fenced),
+        ({"producer_id": 77, "producer_epoch": 1}, E.none),  # forgotten, for all that anybody knows
         ({"enable2_pc": True}, E.transactional_id_authorization_failed),
         ({"keep_prepared_txn": True}, E.unsupported_version),
     ],
@@ -76,6 +77,24 @@ def test_a_producer_bumps_its_own_epoch_only_while_it_is_its_own(version: int, c
         assert E.none is await client.init(version)  # a new instance
         assert code is await client.init(version, **mine)
         assert code is await client.init(version, producer_id=pid, producer_epoch=epoch + 1)
+
+    played(play)
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_a_producer_that_was_forgotten_gets_a_new_id(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was called fenced, which ends a client for good, when nobody had taken its place."""
+    monkeypatch.setattr(fold, "PRODUCERS_MAX", 1)
+
+    async def play(client: Client) -> None:
+        old = client.pid, client.epoch
+        await ask(client.peer, 22, transactional_id=None)
+        assert E.none is await client.init(version, producer_id=old[0], producer_epoch=old[1])
+        assert (old[0] + 2, 0) == (client.pid, client.epoch)
+        assert 0 == await client.write()
+        assert E.none is await client.end()
+        stale = await Client(client.peer).init(version, producer_id=old[0], producer_epoch=old[1])
+        assert stale in (E.producer_fenced, E.invalid_producer_epoch), "somebody has taken its place by now"
 
     played(play)
 

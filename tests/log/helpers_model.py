@@ -121,9 +121,10 @@ class Model(GroupModel):
         place = (chunk.topic, chunk.partition)
         epoch, batches = producer["sequences"].get(place, (-1, []))
         if epoch < chunk.epoch:
-            if chunk.seq:
+            gone = any(t not in self.topics and p == chunk.partition for t, p in producer["sequences"])
+            if chunk.seq and (batches or not (gone or producer["again"])):
                 raise No("out_of_order")
-            producer["sequences"][place] = (chunk.epoch, [(0, chunk.count, base)])
+            producer["sequences"][place] = (chunk.epoch, [(chunk.seq, chunk.count, base)])
             return None
         for first, count, placed in batches[-5:]:
             if (first, count) == (chunk.seq, chunk.count):
@@ -152,7 +153,7 @@ class Model(GroupModel):
         self.next_pid += 1
         self.producers[pid] = {
             "epoch": 0, "tid": tid, "sequences": {}, "open": set(), "deadline": 0, "last": self.time,
-            "groups": [], "timeout": timeout, "ended": None, "steps": 0,
+            "groups": [], "timeout": timeout, "ended": None, "steps": 0, "again": False,
         }  # fmt: skip
         self.used.append(pid)
         return pid
@@ -190,6 +191,9 @@ class Model(GroupModel):
         return next((pid for pid, p in self.producers.items() if tid and p["tid"] == tid), -1)
 
     def _InitProducer(self, op: ops.InitProducer) -> None:  # noqa: N802 - named after its operation
+        if op.again:
+            self._init_again(op)
+            return
         owner = self._owner(op.tid) if op.tid else op.pid
         if owner < 0 and op.pid >= 0:
             raise No("unknown_producer")
@@ -204,6 +208,17 @@ class Model(GroupModel):
         self._close(owner, "gap")
         self.producers[owner]["timeout"] = op.timeout_ms
         self._bump(owner, (op.pid, op.epoch, "renew") if op.pid >= 0 else None)
+
+    def _init_again(self, op: ops.InitProducer) -> None:
+        if op.pid in self.producers:
+            self._fence(op.pid, op.epoch)
+        elif op.tid or not 0 <= op.pid < self.next_pid or op.epoch < 0:
+            raise No("unknown_producer")
+        else:
+            following, self.next_pid = self.next_pid, op.pid
+            self.producers[self._new("")].update(epoch=op.epoch, again=True)
+            self.next_pid = following
+        self._answer(op.pid)
 
     def _EndTransaction(self, op: ops.EndTransaction) -> None:  # noqa: N802
         self._fence(op.pid, op.epoch)
@@ -335,7 +350,10 @@ class Model(GroupModel):
                     self.producers[pid]["tid"],
                     self.producers[pid]["last"],
                     sorted(self.producers[pid]["open"]),
-                    *(self.producers[pid][name] for name in ("groups", "deadline", "timeout", "ended", "steps")),
+                    *(
+                        self.producers[pid][name]
+                        for name in ("groups", "deadline", "timeout", "ended", "steps", "again")
+                    ),
                     {place: (e, b[-5:]) for place, (e, b) in self.producers[pid]["sequences"].items()},
                 )
                 for pid in self.used
@@ -382,6 +400,7 @@ def seen(state: State) -> dict[str, Any]:
                 producer.timeout_ms,
                 (producer.ended.pid, producer.ended.epoch, producer.ended.how) if producer.ended else None,
                 producer.steps,
+                producer.again,
                 {
                     (topic, partition): (known.epoch, known.batches)
                     for topic, places in producer.sequences.items()
@@ -442,7 +461,7 @@ class Maker:
             if rng.random() < 0.7:
                 known = self.model.producers.get(fields["pid"], {"sequences": {}})["sequences"]
                 epoch, batches = known.get((topic, partition), (-1, []))
-                fields["seq"] = 0
+                fields["seq"] = rng.choice([0, 0, 0, 0, 0, 7])
                 if epoch == fields["epoch"]:
                     first, count = batches[-1][:2]
                     fields["seq"] = (first + count) % SEQUENCES
@@ -500,6 +519,12 @@ class Maker:
                     tid=self.model.producers.get(pid, {"tid": "x"})["tid"],
                     pid=-1 if bare else pid,
                     epoch=-1 if bare else epoch,
+                ),
+                ops.InitProducer(
+                    tid=rng.choice(["", "", "", "", "x"]),
+                    pid=rng.randrange(-1, self.model.next_pid + 1),
+                    epoch=rng.choice([-1, 0, 0, epoch]),
+                    again=True,
                 ),
                 *[ops.EndTransaction(pid=pid, epoch=epoch)] * 2,
                 *[ops.Reserve(pid=pid, epoch=epoch, timeout_ms=rng.choice([0, 5, 1_000]))] * 3,

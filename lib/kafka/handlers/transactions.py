@@ -13,6 +13,7 @@ gateway a moment ago; who is let in by old knowledge is refused by the fold.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -87,10 +88,16 @@ async def init_producer_id(peer: Peer, request: Request) -> Answer:
         again = last_end(peer.namespace.state, tid or "", pid, epoch)
         if again is not None and again[1].how == "renew" and not again[0].is_busy:
             return _identity(again[0].id, again[0].epoch)  # the client missed the answer to the same request
+        if tid and tid not in peer.namespace.state.transactional:
+            # It was silent for days and is forgotten, so nobody else has taken its place: it begins anew, as in Kafka.
+            return await init_producer_id(peer, replace(request, fields={**asked, **_ANEW}))
         return {"error_code": _fenced(request, newer=4)}
     except HeadwaterError:
         return _unavailable(tid)
     return _identity(outcome.values["pid"], outcome.values["epoch"])
+
+
+_ANEW: Final = {"producer_id": -1, "producer_epoch": -1}
 
 
 def _init_code(peer: Peer, asked: Fields) -> ErrorCode:

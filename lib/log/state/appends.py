@@ -108,12 +108,12 @@ def _check_sequence(change: Change, producer: Producer, chunk: Chunk, base: int)
     places = producer.sequences.get(chunk.topic, {})
     known = places.get(chunk.partition)
     if known is None or known.epoch < chunk.epoch:
-        if chunk.seq != 0:
+        if chunk.seq != 0 and not (known is None and _goes_on(change.state, producer, chunk)):
             raise Refused(
                 "out_of_order",
                 f"Producer {chunk.pid} begins epoch {chunk.epoch} of this partition with sequence {chunk.seq}, not 0.",
             )
-        places[chunk.partition] = Sequences(chunk.epoch, [(0, chunk.count, base)])
+        places[chunk.partition] = Sequences(chunk.epoch, [(chunk.seq, chunk.count, base)])
         producer.sequences[chunk.topic] = places
         change.on_refusal(_restore, producer, chunk.topic, chunk.partition, known)
         return None
@@ -133,6 +133,16 @@ def _check_sequence(change: Change, producer: Producer, chunk: Chunk, base: int)
     known.batches = [*before[-PRODUCER_BATCHES + 1 :], (chunk.seq, chunk.count, base)]
     change.on_refusal(setattr, known, "batches", before)
     return None
+
+
+def _goes_on(state: State, producer: Producer, chunk: Chunk) -> bool:
+    """Whether a producer may go on in a partition of which it has no sequences: it was forgotten, or its topic was.
+
+    A client does not know that a topic was deleted and made again, and goes on counting, as Kafka lets it.
+    """
+    return producer.again or any(
+        topic not in state.topics and chunk.partition in places for topic, places in producer.sequences.items()
+    )
 
 
 def _restore(producer: Producer, topic: int, partition: int, known: Sequences | None) -> None:

@@ -6,6 +6,7 @@ happens here, at the commit point, so a zombie is refused wherever it knocks.
 
 from __future__ import annotations
 
+from headwater.log.operations import InitProducer
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Ended, Producer, State
 
@@ -83,6 +84,19 @@ def create(change: Change, tid: str, timeout_ms: int = 0) -> Producer:
     if tid:
         state.transactional[tid] = producer.id
     change.on_refusal(_undo_create, state, producer)
+    return producer
+
+
+def recreate(change: Change, op: InitProducer) -> Producer:
+    """A producer that was forgotten, under the id and epoch that it had; or as it is, if somebody was first."""
+    state = change.state
+    if op.pid in state.producers:
+        return fence(state, op.pid, op.epoch)
+    if op.tid or not 0 <= op.pid < state.next_producer or op.epoch < 0:
+        raise Refused("unknown_producer", f"Producer {op.pid} was never made, so it cannot have been forgotten.")
+    producer = Producer(id=op.pid, epoch=op.epoch, last_ms=state.time_ms, again=True)
+    state.producers[producer.id] = producer
+    change.on_refusal(forget, state, producer)
     return producer
 
 
