@@ -134,7 +134,7 @@ class App:
     async def _call(self, request: Request, route: Route, parts: Mapping[str, str], budget_s: float | None) -> Call:
         """The request as its handler gets it: well-formed, of a namespace that is served, by somebody who is known."""
         for name in request.query:
-            if name not in route.query:
+            if name not in route.query and not route.any_query:
                 raise HttpError(400, f"This path has no query parameter {name[:40]!r}; it has {_names(route.query)}.")
         if route.open:
             nothing = cast(Any, None)

@@ -81,7 +81,8 @@ class Route:
     """``pattern`` is ``/topics/{topic}``; ``functions`` are those that serve it; ``summary`` goes into OpenAPI.
 
     ``consumes`` are the media types that it takes (none: no body), ``schema`` the JSON Schema of its JSON body,
-    ``query`` the query parameters that it knows, by name, with what they mean; others are refused.
+    ``query`` the query parameters that it knows, by name, with what they mean; others are refused, unless it takes
+    ``any_query``.
     """
 
     method: str
@@ -92,6 +93,7 @@ class Route:
     consumes: tuple[str, ...] = ()
     produces: tuple[str, ...] = ("application/json",)
     query: Mapping[str, str] = field(default_factory=dict)
+    any_query: bool = False  # clients of what it stands in for send parameters to paths that have no use for them
     schema: Mapping[str, object] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)  # of requests, that mean something here, and what
     sends: Mapping[str, str] = field(default_factory=dict)  # headers of its answers

@@ -419,6 +419,7 @@ def _route(
         consumes=TYPES if body is not None else (),
         produces=(*TYPES, TEXT) if pattern.endswith("}/schema") else TYPES,
         query=query or {},
+        any_query=True,
         schema=body_schema(body) if body is not None else None,
     )
 

@@ -31,6 +31,7 @@ from headwater.limits import (
 from headwater.log import operations as ops
 from headwater.log.outcomes import Rebalancing
 from headwater.log.state import Group, Member, State, migration
+from headwater.log.state.classic import is_waiting
 from headwater.log.state.groups import generation_of
 from headwater.log.together import to_the_end
 
@@ -182,9 +183,9 @@ async def heartbeat_classic(
     """
     check_member(group, member)
     await coordinator.keep(group, await coordinator.seen(group, member, "classic", epoch=generation, stale_ms=stale_ms))
+    await coordinator.end_join_if_due(coordinator.namespace.state.groups.get(group))
     known = member_in(coordinator.namespace.state, group, member, "classic")
     found = coordinator.namespace.state.groups[group]
-    await coordinator.end_join_if_due(found)
     _check_generation(found, known, generation)
     if found.phase == "preparing" or (found.kind == "consumer" and not migration.knows_all(known)):
         raise Rebalancing(f"Group {group!r} is rebalancing: join again.")
@@ -223,9 +224,9 @@ class _Waiting:
         await self._coordinator.end_join_if_due(found)
 
     def _due_ms(self) -> float | None:
-        """How long the open join phase lasts; None if there is none, or if it is overdue and others may end it."""
+        """How long the group waits for others; None if it does not, or if that is overdue and others may end it."""
         group = self._coordinator.namespace.state.groups.get(self._group)
-        if group is None or group.phase != "preparing":
+        if group is None or not is_waiting(group):
             return None
         left_ms = group.deadline_ms - self._coordinator.now_ms()
         return left_ms if left_ms > 0 else None

@@ -37,6 +37,7 @@ from headwater.log import operations as ops
 from headwater.log.namespace import Namespace
 from headwater.log.outcomes import UnknownMember
 from headwater.log.state import Group, Member, State
+from headwater.log.state.classic import is_waiting
 from headwater.log.state.groups import generation_of
 from headwater.log.state.model import GroupKind
 from headwater.log.together import to_the_end
@@ -182,8 +183,10 @@ class Coordinator:
         return member_in(await self.namespace.refresh(), group, member, kind)
 
     async def end_join_if_due(self, group: Group | None) -> None:
-        """End a join phase whose deadline has passed, as anybody may. Cost: nothing, or 1 commit."""
-        if group is None or group.phase != "preparing" or self.now_ms() < group.deadline_ms:
+        """End a phase whose deadline has passed, as anybody may: without those who have not joined, or without the
+        leader that has not assigned. Cost: nothing, or 1 commit.
+        """
+        if group is None or not is_waiting(group) or self.now_ms() < group.deadline_ms:
             return
         try:
             await self._commit([ops.EndJoin(group=group.name, generation=group.generation)])

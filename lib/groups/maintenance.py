@@ -11,6 +11,7 @@ from headwater.limits import LEASE_ORPHAN_MS, MANIFEST_INTENTS_MAX, OFFSETS_RETE
 from headwater.log import keys
 from headwater.log import operations as ops
 from headwater.log.state import Group, State
+from headwater.log.state.classic import is_waiting
 from headwater.log.together import to_the_end
 
 
@@ -56,7 +57,7 @@ def _overdue_joins(state: State, now_ms: int) -> dict[str, ops.AnyOp]:
     return {
         group.name: ops.EndJoin(group=group.name, generation=group.generation)
         for group in state.groups.values()
-        if group.phase == "preparing" and group.deadline_ms <= now_ms
+        if is_waiting(group) and group.deadline_ms <= now_ms
     }
 
 

@@ -301,7 +301,10 @@ class JoinClassic(Op, frozen=True):
 
 
 class EndJoin(Op, frozen=True):
-    """End the join phase that began after ``generation``, if its time is up. Anybody may commit this."""
+    """End the join phase that began after ``generation``, or the wait for what its leader assigns, if its time is up.
+
+    Anybody may commit this.
+    """
 
     group: Name
     generation: Count

@@ -34,9 +34,9 @@ async def pair(place: Place) -> tuple[Coordinator, Coordinator]:
     return one, two
 
 
-async def _later(place: Place, two: Coordinator) -> Joined:
+async def _later(place: Place, two: Coordinator, **terms: object) -> Joined:
     await place.loop.sleep(1.0)
-    return await joined(two, "b")
+    return await joined(two, "b", **terms)
 
 
 def test_the_first_phase_waits_for_others_and_the_leader_alone_sees_their_metadata() -> None:
@@ -171,6 +171,36 @@ def test_a_leader_that_dies_before_it_assigns_is_replaced() -> None:
         assert 45.0 < place.loop.time() <= 45.0 + 3.0 + 2 * 15.0
         again = await joined(two, "b")
         assert (2, "b") == (again.generation, again.leader)
+
+    simulate(main())
+
+
+def test_a_leader_that_lives_and_does_not_assign_is_left_behind() -> None:
+    """The others joined the same generation and waited for it, again and again, for as long as it sent heartbeats."""
+
+    async def main() -> None:
+        place = Place()
+        await place.topics(t=2)
+        one, two = await place.process(), await place.process()
+        await asyncio.gather(
+            joined(one, "a", delay_ms=3_000, rebalance_ms=6_000), _later(place, two, rebalance_ms=6_000)
+        )
+        began_s = place.loop.time()
+
+        async def live() -> None:
+            while True:
+                await heartbeat_classic(one, "g", "a", 1)
+                await place.loop.sleep(1.0)
+
+        living = asyncio.ensure_future(live())
+        with pytest.raises(Rebalancing):
+            await sync_classic(two, "g", "b", 1, timeout_ms=60_000)
+        again = await joined(two, "b", rebalance_ms=6_000)
+        assert (2, "b", ["b"]) == (again.generation, again.leader, [each.member for each in again.members])
+        assert place.loop.time() < began_s + 6.0 + 2.0
+        with pytest.raises(UnknownMember):
+            await living
+        assert b"mine" == await sync_classic(two, "g", "b", 2, {"b": b"mine"})
 
     simulate(main())
 

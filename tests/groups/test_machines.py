@@ -225,7 +225,7 @@ def check_moves(before: Group, after: Group, state: State, applied: list[ops.Any
 
 def check_classic(group: Group) -> None:
     assert (group.phase == "empty") == (not group.members)
-    assert (group.phase == "preparing") == (group.deadline_ms > 0)
+    assert (group.phase in ("preparing", "completing")) == (group.deadline_ms > 0)
     assert not group.delayed or group.phase == "preparing"
     if group.phase == "preparing" and not group.delayed:
         assert not all(member.joined for member in group.members.values()), "a phase ends when all have joined"

@@ -387,7 +387,8 @@ class GroupModel:
         group["protocol"] = min(set(votes), key=lambda name: (-votes.count(name), name))
         if not members.get(group["leader"], {"joined": False})["joined"]:
             group["leader"] = [*[n for n, m in members.items() if m["joined"]], *members][0]
-        group.update(generation=group["generation"] + 1, phase="completing", delayed=False, deadline=0)
+        deadline = self.time + max(m["rebalance"] for m in members.values())
+        group.update(generation=group["generation"] + 1, phase="completing", delayed=False, deadline=deadline)
         for m in members.values():
             m.update(assignment="", owned={}, revoking={}, revoking_ms=0, epoch=0, spoken=0, told=set())
 
@@ -400,10 +401,16 @@ class GroupModel:
 
     def _EndJoin(self, op: ops.EndJoin) -> None:  # noqa: N802
         group = self._group(op.group)
-        if group["phase"] != "preparing" or group["generation"] != op.generation:
+        if group["phase"] not in ("preparing", "completing") or group["generation"] != op.generation:
             raise No("stale")
         if self.time < group["deadline"]:
             raise No("not_expired")
+        if group["phase"] == "completing":
+            del group["members"][group["leader"]]
+            group["emptied"] = self.time
+            self._classic_left(group)
+            self.touched_groups[op.group] = True
+            return
         if group["kind"] == "consumer":
             group["members"] = {n: m for n, m in group["members"].items() if not is_awaited(m)}
             group["emptied"] = group["emptied"] if group["members"] else self.time
@@ -427,7 +434,7 @@ class GroupModel:
         if group["leader"] != op.member:
             raise No("invalid")
         if group["phase"] == "completing":
-            group["phase"] = "stable"
+            group.update(phase="stable", deadline=0)
             for name, m in group["members"].items():
                 m["assignment"] = op.assignments.get(name, "")
 

@@ -66,6 +66,19 @@ def test_a_subject_from_its_first_version_to_its_end() -> None:
     asking(test)
 
 
+def test_parameters_that_a_path_has_no_use_for_are_left_alone() -> None:
+    """franz-go's client sends its settings with every call, as Confluent's registry lets it."""
+
+    async def test(ask: Ask) -> None:
+        always = "defaultToGlobal=true&verbose=true&normalize=true"
+        assert 1 == await ask.register("s", USER)
+        assert ["s"] == await ask.get("/subjects", always)
+        assert [1] == await ask.get("/subjects/s/versions", always)
+        assert {"compatibilityLevel": "BACKWARD"} == await ask.get("/config", always)
+
+    asking(test)
+
+
 def test_a_soft_deleted_schema_comes_back_as_a_new_version_with_its_id() -> None:
     async def test(ask: Ask) -> None:
         await ask.register("s", USER)

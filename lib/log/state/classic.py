@@ -3,6 +3,7 @@
     empty ──join──► preparing ──all joined, or the deadline──► completing ──leader's sync──► stable
                         ▲                                          │                           │
                         └────────── a member joins, changes its protocols, or leaves ──────────┘
+                                    … or the leader has not assigned by the deadline, and goes
 
 The leader computes the assignment; to the fold it is base64 text. A phase's deadline is manifest time, and anybody
 may say that it is over (``EndJoin``), so no process has to stay alive for a rebalance to end.
@@ -96,10 +97,17 @@ def _may_stay(group: Group, known: Member | None, joined: Member) -> bool:
 
 def _end_join(change: Change, op: EndJoin) -> None:
     group, now = found(change, op.group), change.state.time_ms
-    if group.phase != "preparing" or group.generation != op.generation:
+    if not is_waiting(group) or group.generation != op.generation:
         raise Refused("stale", f"Group {op.group!r} has no join phase after generation {op.generation}.")
     if now < group.deadline_ms:
         raise Refused("not_expired", f"The join phase of group {op.group!r} lasts {group.deadline_ms - now} ms more.")
+    if group.phase == "completing":
+        # Its leader lives, or its session would have ended, and assigns nothing: the others go on without it.
+        change.set(group, "members", {n: m for n, m in group.members.items() if n != group.leader})
+        change.set(group, "emptied_ms", now)
+        left(change, group)
+        change.touch(op.group, anew=True)
+        return
     # A static member that is late keeps its place until its session ends (KIP-345).
     # Not so while the group changes its protocol, since nobody knows what it holds.
     stays = group.kind == "classic"
@@ -119,6 +127,11 @@ def _end_join(change: Change, op: EndJoin) -> None:
     _complete(change.state, group)
 
 
+def is_waiting(group: Group) -> bool:
+    """Whether the group waits, until ``deadline_ms``, for members to join or for its leader to assign."""
+    return group.phase == "preparing" or (group.phase == "completing" and group.deadline_ms > 0)
+
+
 def _complete(state: State, group: Group) -> None:
     members = list(group.members.values())
     if not members:
@@ -129,7 +142,8 @@ def _complete(state: State, group: Group) -> None:
     if group.leader not in group.members or not group.members[group.leader].joined:
         group.leader = next((member.id for member in members if member.joined), members[0].id)
     group.generation += 1
-    group.phase, group.delayed, group.deadline_ms = "completing", False, 0
+    group.phase, group.delayed = "completing", False
+    group.deadline_ms = state.time_ms + max(member.rebalance_ms for member in members)
     group.members = {
         name: structs.replace(
             member, assignment="", epoch=0, generation=0, owned={}, revoking={}, revoking_ms=0, told={}
@@ -148,7 +162,7 @@ def _sync(change: Change, op: SyncClassic) -> None:
         raise Refused("invalid", f"Only the leader of group {op.group!r} gives assignments; {op.member!r} is not it.")
     if group.phase == "stable":
         return  # the leader did not hear the answer
-    change.set(group, "phase", "stable")
+    _set(change, group, phase="stable", deadline_ms=0)
     given = op.assignments
     members = {n: structs.replace(m, assignment=given.get(n, "")) for n, m in group.members.items()}
     change.set(group, "members", members)
