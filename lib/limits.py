@@ -174,7 +174,7 @@ CONSUMER_READS_MAX = 4  # partitions that one poll reads at once; they share wha
 CONSUMER_READ_BYTES_MIN = 64 * KIB  # … but each of them is worth a read for at least so much
 CONSUMER_CHANGES_KEPT = 64  # ids of an instance's last changes, for whoever lost an answer: a KiB of its document
 CONSUMER_TRIES_MAX = 8  # how often a poll begins anew because another one moved the instance
-PATTERN_CHARS_MAX = 249  # a topic pattern: as long as a topic's name
+PATTERN_CHARS_MAX = 4_096  # a topic pattern: a list of names, as often as not
 
 # -- clients ----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headwater.errors import InvalidRequest
-from headwater.limits import NAME_BYTES_MAX, SESSION_MS_MAX, SESSION_MS_MIN, SUBSCRIBED_MAX, TOPIC_NAME_MAX
+from headwater.limits import NAME_BYTES_MAX, PATTERN_CHARS_MAX, SESSION_MS_MAX, SESSION_MS_MIN, SUBSCRIBED_MAX
 from headwater.log import keys
 from headwater.log.state import assignors
 
@@ -49,7 +49,7 @@ def check_subscription(topics: Sequence[str], assignor: str) -> None:
     for topic in topics:
         if not topic.startswith(PATTERN):
             keys.check_topic_name(topic)
-        elif len(topic) > TOPIC_NAME_MAX:
-            raise InvalidRequest(f"A pattern has at most {TOPIC_NAME_MAX - len(PATTERN)} characters.")
+        elif len(topic) > PATTERN_CHARS_MAX:
+            raise InvalidRequest(f"A pattern has at most {PATTERN_CHARS_MAX - len(PATTERN)} characters.")
     if assignor and assignor not in assignors.NAMES:
         raise InvalidRequest(f"The assignors are {', '.join(assignors.NAMES)}; {assignor[:40]!r} is none.")

@@ -25,7 +25,7 @@ from headwater.limits import (
     SUBSCRIBED_MAX,
     TOPIC_NAME_MAX,
 )
-from headwater.log.operations_base import Count, MemberId, Name, Op, OrNone, Position, Positive, TopicName
+from headwater.log.operations_base import Count, MemberId, Name, Op, OrNone, Position, Positive, Subscribed, TopicName
 from headwater.log.operations_shares import (
     AlterGroup,
     ClaimShare,
@@ -244,7 +244,7 @@ class JoinGroup(Op, frozen=True):
 
     group: Name
     member: MemberId
-    topics: Annotated[list[TopicName], Meta(max_length=SUBSCRIBED_MAX)]
+    topics: Annotated[list[Subscribed], Meta(max_length=SUBSCRIBED_MAX)]
     epoch: OrNone = -1
     instance: Name = ""
     assignor: Name = ""

@@ -347,7 +347,7 @@ def test_a_static_member_is_removed_by_its_instance_by_an_admin() -> None:
         ({"subscribed_topic_names": None}, E.invalid_request),
         ({"server_assignor": "sticky"}, E.unsupported_assignor),
         ({"subscribed_topic_regex": "("}, E.invalid_regular_expression),
-        ({"subscribed_topic_regex": "a" * 246}, E.invalid_regular_expression),
+        ({"subscribed_topic_regex": "a" * 4_093}, E.invalid_regular_expression),
         ({"subscribed_topic_regex": "a)|(b"}, E.invalid_regular_expression),
     ],
 )
@@ -422,6 +422,18 @@ def test_a_pattern_is_matched_to_the_topics_that_there_are() -> None:
         assert E.none is await one.beat(subscribed_topic_names=["b"], subscribed_topic_regex="")
         await one.settle()
         assert {2: [0]} == one.owned
+
+    simulate(main())
+
+
+def test_a_pattern_may_be_a_long_list_of_names() -> None:
+    """Beyond the length of a topic's name it was no regular expression, which ends a client."""
+
+    async def main() -> None:
+        names = [f"events-of-{number:03}" for number in range(250)]
+        one = Member(await Place().gateway(**dict.fromkeys(names[:3], 1)), "m")
+        assert E.none is await one.join(subscribed_topic_names=None, subscribed_topic_regex=f"^({'|'.join(names)})$")
+        assert {1: [0], 2: [0], 3: [0]} == one.owned
 
     simulate(main())
 

@@ -23,7 +23,7 @@ from headwater.api.messages import HttpError
 from headwater.groups.checks import PATTERN
 from headwater.kafka.errors import Refusal
 from headwater.kafka.model import Fields, Peer
-from headwater.limits import KAFKA_PATTERNS_MAX, TOPIC_NAME_MAX
+from headwater.limits import KAFKA_PATTERNS_MAX, PATTERN_CHARS_MAX
 from headwater.log.keys import is_topic_name
 from headwater.log.namespace import Namespace
 
@@ -120,8 +120,8 @@ async def _load(peer: Peer) -> None:
 def _check(pattern: str) -> None:
     from headwater.api.patterns import check_pattern
 
-    if len(pattern) + len(PATTERN) > TOPIC_NAME_MAX:
-        message = f"A pattern has at most {TOPIC_NAME_MAX - len(PATTERN)} characters, not {len(pattern)}."
+    if len(pattern) + len(PATTERN) > PATTERN_CHARS_MAX:
+        message = f"A pattern has at most {PATTERN_CHARS_MAX - len(PATTERN)} characters, not {len(pattern)}."
         raise Refusal(ErrorCode.invalid_regular_expression, message)
     try:
         check_pattern(pattern)
