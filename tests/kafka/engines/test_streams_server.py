@@ -1,0 +1,127 @@
+"""A Kafka Streams application through gateways, exactly once though its instances and gateways are killed.
+
+HEADWATER_STREAMS_CLASSPATH has kafka-streams and kafka-clients 3.6 or newer and what they need (slf4j, a compressor or
+none, and RocksDB's classes, though the job keeps its counts in memory).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+import pytest
+from confluent_kafka import TopicPartition
+
+from headwater.log.namespace import Namespace
+from headwater.store import open_store
+from tests.kafka.helpers_fault_gateways import running
+
+JOB = Path(__file__).with_name("StreamsJob.java")
+CLASSPATH = os.environ.get("HEADWATER_STREAMS_CLASSPATH", "")
+WORDS, COUNT, PARTITIONS = 20, 6_000, 4
+WAIT_S = 150.0  # for all counts, with sessions and transactions of killed instances that have to end
+
+needs_streams = pytest.mark.skipif(not CLASSPATH, reason="HEADWATER_STREAMS_CLASSPATH names no Kafka Streams")
+
+
+async def make_topics(folder: Path) -> None:
+    async with await Namespace.open(open_store(f"file://{folder}"), owns_store=True) as namespace:
+        for name in ("words", "counts"):
+            await namespace.create_topic(name, PARTITIONS)
+
+
+@contextmanager
+def instance(bootstrap: str, folder: Path, number: int) -> Iterator[subprocess.Popen[bytes]]:
+    """One instance of the application, killed at the end without a word."""
+    folder.mkdir(exist_ok=True)
+    words = ["java", "-cp", f"{folder.parent / 'classes'}:{CLASSPATH}", JOB.stem, bootstrap, str(folder / f"{number}")]
+    with (folder / f"{number}.log").open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def fill(bootstrap: str, part: int, parts: int) -> None:
+    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "enable.idempotence": True})
+    for number in range(COUNT * part // parts, COUNT * (part + 1) // parts):
+        producer.produce("words", f"word{number % WORDS}", partition=number % PARTITIONS)
+    assert producer.flush(60) == 0
+
+
+class Reader:
+    """What a reader of committed records sees of the counts, in order, by word."""
+
+    def __init__(self, bootstrap: str) -> None:
+        config = {"bootstrap.servers": bootstrap, "group.id": "check", "isolation.level": "read_committed"}
+        self.consumer = confluent_kafka.Consumer(config)
+        self.consumer.assign([TopicPartition("counts", number, 0) for number in range(PARTITIONS)])
+        self.found: dict[str, list[int]] = defaultdict(list)
+
+    def read(self, count: int, timeout_s: float) -> None:
+        """Read until there are so many, or nothing comes for so long."""
+        while sum(map(len, self.found.values())) < count:
+            message = self.consumer.poll(timeout_s)
+            assert message is not None, f"nothing more came: {Counter({w: len(c) for w, c in self.found.items()})}"
+            if message.error() is None:
+                word, number = (message.value() or b"").decode().split()
+                self.found[word].append(int(number))
+
+
+def counted(bootstrap: str, folder: Path) -> dict[str, list[int]]:
+    """Write the words while instances come and are killed; all that came of them."""
+    subprocess.run(["javac", "-cp", CLASSPATH, "-d", str(folder / "classes"), str(JOB)], check=True, timeout=120)
+    reader = Reader(bootstrap)
+    with ExitStack() as stack:
+        first = stack.enter_context(instance(bootstrap, folder / "states", 1))
+        fill(bootstrap, 0, 3)
+        reader.read(COUNT // 30, WAIT_S)
+        stack.enter_context(instance(bootstrap, folder / "states", 2))
+        fill(bootstrap, 1, 3)
+        reader.read(COUNT // 3, WAIT_S)
+        first.kill()
+        stack.enter_context(instance(bootstrap, folder / "states", 3))
+        fill(bootstrap, 2, 3)
+        reader.read(COUNT, WAIT_S)
+    more = reader.consumer.poll(2.0)
+    assert more is None or more.error() is not None, "a count too many"
+    reader.consumer.close()
+    return dict(reader.found)
+
+
+EXPECTED = {f"word{number}": list(range(1, COUNT // WORDS + 1)) for number in range(WORDS)}
+
+
+@needs_streams
+@pytest.mark.timeout(500)
+def test_kafka_streams_counts_each_word_once_though_an_instance_is_killed(kafka: Any, tmp_path: Path) -> None:
+    for name in ("words", "counts"):
+        kafka.create_topic(name, PARTITIONS)
+    assert EXPECTED == counted(kafka.bootstrap, tmp_path)
+
+
+@needs_streams
+@pytest.mark.timeout(700)
+def test_kafka_streams_counts_each_word_once_though_gateways_die_and_the_store_fails_as_well(tmp_path: Path) -> None:
+    asyncio.run(make_topics(tmp_path / "store"))
+    stop = threading.Event()
+    with running(tmp_path) as gateways:
+        gateways.all_again(calm=False)
+        killer = threading.Thread(target=gateways.kill_for, args=(400.0, stop))
+        killer.start()
+        try:
+            found = counted(gateways.bootstrap, tmp_path)
+        finally:
+            stop.set()
+            killer.join()
+        print(f"{gateways.kills} kills, {gateways.faults()}")
+        assert gateways.kills
+        assert EXPECTED == found
