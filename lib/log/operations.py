@@ -122,8 +122,10 @@ class InitProducer(Op, frozen=True):
     An open reservation of that producer is aborted. ``timeout_ms`` is what the owner of ``tid`` wants for its
     transactions (0: whatever they say themselves).
 
-    ``again`` is for a producer that was forgotten and goes on under its ``pid`` and ``epoch``, as Kafka's clients do:
-    nothing is known of what it has written, so its first batch in a partition may have any sequence.
+    ``again`` is for a producer without a ``tid`` that goes on under its ``pid`` and an ``epoch`` of its own choice, as
+    Kafka's clients do: one that was forgotten, or that has given itself a new epoch. From then on its epochs count by
+    partition, so what it has under way elsewhere under an older one is taken; and where nothing is known of what it has
+    written its first batch may have any sequence.
     """
 
     tid: Name = ""

@@ -170,7 +170,7 @@ def test_a_store_that_cannot_be_asked_denies_no_topic(monkeypatch: pytest.Monkey
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 1_000])
+@pytest.mark.parametrize("epoch", [1, 3, 1_000, 32_766])
 def test_an_idempotent_producer_gives_itself_its_next_epoch(epoch: int) -> None:
     """After a batch that it has given up, without asking anybody; it was refused for ever."""
 
@@ -211,12 +211,36 @@ def test_requests_that_begin_an_epoch_at_once_and_at_two_gateways_are_all_taken(
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("epoch", "sequence"), [(1_001, 0), (32_767, 0), (1, 5)])
-def test_an_epoch_that_is_too_far_ahead_or_does_not_begin_is_refused(epoch: int, sequence: int) -> None:
+@pytest.mark.parametrize(
+    ("epoch", "sequence", "code"),
+    [(32_767, 0, ErrorCode.invalid_producer_epoch), (1, 5, ErrorCode.out_of_order_sequence_number)],
+)
+def test_an_epoch_that_cannot_be_or_does_not_begin_is_refused(epoch: int, sequence: int, code: ErrorCode) -> None:
     async def main() -> None:
         _, known, producer = await opened()
+        assert [(0, ErrorCode.none, 0)] == codes(await (await begun(known, wanted({0: batch(producer, 0)}))))
         answer = await (await begun(known, wanted({0: batch(producer, sequence, epoch=epoch)})))
-        assert [(0, ErrorCode.invalid_producer_epoch, -1)] == codes(answer)
+        assert [(0, code, -1)] == codes(answer)
+
+    asyncio.run(main())
+
+
+def test_what_is_under_way_elsewhere_is_taken_when_a_producer_gives_itself_an_epoch() -> None:
+    """A new epoch in one partition fenced the batches of all others, which Java's producers do not send again."""
+
+    async def main() -> None:
+        _, known, producer = await opened()
+        ok, over = ErrorCode.none, ErrorCode.invalid_producer_epoch
+        for sent, expected in (
+            ({0: batch(producer, 0), 1: batch(producer, 0)}, [(0, ok, 0), (1, ok, 0)]),
+            ({0: batch(producer, 0, epoch=1)}, [(0, ok, 1)]),
+            ({1: batch(producer, 1)}, [(1, ok, 1)]),
+            ({1: batch(producer, 1)}, [(1, ok, 1)]),
+            ({0: batch(producer, 1)}, [(0, over, -1)]),
+            ({1: batch(producer, 0, epoch=1)}, [(1, ok, 2)]),
+            ({1: batch(producer, 2)}, [(1, over, -1)]),
+        ):
+            assert expected == codes(await (await begun(known, wanted(sent))))
 
     asyncio.run(main())
 

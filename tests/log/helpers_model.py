@@ -103,7 +103,9 @@ class Model(GroupModel):
             raise No("invalid")
         base = sum(r[1] for r in part["ranges"])
         if chunk.pid >= 0:
-            producer = self._fence(chunk.pid, chunk.epoch)
+            known = self.producers.get(chunk.pid, {"again": False, "epoch": 0})
+            older = known["again"] and self.reserve is None and chunk.seq >= 0 and chunk.epoch < known["epoch"]
+            producer = known if older else self._fence(chunk.pid, chunk.epoch)
             self.touched.append(chunk.pid)
             if chunk.seq >= 0:
                 first = self._sequence(producer, chunk, base)
@@ -120,6 +122,8 @@ class Model(GroupModel):
     def _sequence(self, producer: dict[str, Any], chunk: ops.Chunk, base: int) -> int | None:
         place = (chunk.topic, chunk.partition)
         epoch, batches = producer["sequences"].get(place, (-1, []))
+        if epoch > chunk.epoch:
+            raise No("fenced")
         if epoch < chunk.epoch:
             gone = any(t not in self.topics and p == chunk.partition for t, p in producer["sequences"])
             if chunk.seq and (batches or not (gone or producer["again"])):
@@ -210,9 +214,13 @@ class Model(GroupModel):
         self._bump(owner, (op.pid, op.epoch, "renew") if op.pid >= 0 else None)
 
     def _init_again(self, op: ops.InitProducer) -> None:
-        if op.pid in self.producers:
+        if not 0 <= op.epoch <= EPOCH_LAST:
+            raise No("invalid")
+        if op.pid in self.producers and self.producers[op.pid]["tid"]:
             self._fence(op.pid, op.epoch)
-        elif op.tid or not 0 <= op.pid < self.next_pid or op.epoch < 0:
+        elif op.pid in self.producers:
+            self.producers[op.pid].update(epoch=max(op.epoch, self.producers[op.pid]["epoch"]), again=True)
+        elif op.tid or not 0 <= op.pid < self.next_pid:
             raise No("unknown_producer")
         else:
             following, self.next_pid = self.next_pid, op.pid
@@ -450,7 +458,7 @@ class Maker:
         known = sorted(self.model.producers)[-4:]
         pid = rng.choice(known if known and rng.random() < 0.96 else [1, 7])
         epoch = self.model.producers.get(pid, {"epoch": 0})["epoch"]
-        return pid, min(max(0, epoch + rng.choice([0] * 30 + [-1, 1])), 2**15 - 1)
+        return pid, min(max(0, epoch + rng.choice([0] * 30 + [-1, -1, 1])), 2**15 - 1)
 
     def _chunk(self) -> ops.Chunk:
         rng = self.rng
@@ -523,7 +531,7 @@ class Maker:
                 ops.InitProducer(
                     tid=rng.choice(["", "", "", "", "x"]),
                     pid=rng.randrange(-1, self.model.next_pid + 1),
-                    epoch=rng.choice([-1, 0, 0, epoch]),
+                    epoch=rng.choice([-1, 0, 0, epoch, epoch + 1, epoch + 1]),
                     again=True,
                 ),
                 *[ops.EndTransaction(pid=pid, epoch=epoch)] * 2,

@@ -8,9 +8,9 @@ applied, and each partition is tried by itself, so that one bad batch fails alon
 take their offsets now and become visible at its end (``Reserve``).
 
 An idempotent producer without a transactional id that has given up a batch gives itself its next epoch and begins
-again with sequence 0 (KIP-360): nobody is asked, so the first batch of such an epoch tells the fold of it, in the same
-intent. The epochs before are fenced by that, and what of them is still under way can never be a duplicate. A producer
-that was forgotten, since it was silent for days or the idlest of too many, is made again under its id in the same way.
+again with sequence 0 (KIP-360); and one that was forgotten, since it was silent for days or the idlest of too many,
+goes on as if nothing had been. Nobody is asked about either, so the first batch tells the fold of it, in the same
+intent. From then on the producer's epochs count by partition, as in Kafka.
 """
 
 from __future__ import annotations
@@ -41,15 +41,12 @@ from headwater.log.config import MAX_MESSAGE_BYTES, TopicConfig
 from headwater.log.outcomes import OutOfOrder, UnknownProducer
 from headwater.log.reserving import timeout_ms
 from headwater.log.state import Outcome, Topic
-from headwater.log.state.model import Producer
 from headwater.log.state.producers import EPOCH_LAST
 from headwater.log.surely import commit_surely
 from headwater.log.together import unheard
 from headwater.log.writer import Append
-from headwater.types import Batch
 
 PAUSE_S_MIN: Final = 0.25  # before a request that is over the quota is refused, so that nobody asks in a circle
-EPOCHS_AHEAD_MAX: Final = 1_000  # that a producer may have given itself unheard: one a minute, in an outage of hours
 
 
 @dataclass(slots=True)
@@ -383,32 +380,22 @@ class _Sending:
         return [self._reserve(parts[0])] if parts[0].transactional else self._renewals(parts)
 
     def _renewals(self, parts: list[_Part]) -> list[ops.InitProducer]:
-        """The steps to the epochs that producers have given themselves, as far as this gateway knows of them.
-
-        One that was forgotten goes on as it is: Kafka forgets as well, and no client asks for another id then.
+        """What the fold has to hear of producers first, as far as this gateway knows: which epochs they have given
+        themselves, and that those which were forgotten go on. No Kafka client asks anybody about either.
         """
         state = self._peer.namespace.state
-        ahead: dict[int, int] = {}
-        again: dict[int, int] = {}
+        found: dict[int, int] = {}
         for part in parts:
             assert part.append is not None
-            batch = part.append.batch
-            known = state.producers.get(batch.producer_id)
+            pid, epoch = part.append.batch.producer_id, part.append.batch.producer_epoch
+            known = state.producers.get(pid)
             if known is None:
-                if 0 <= batch.producer_id < state.next_producer:
-                    again[batch.producer_id] = batch.producer_epoch
-            elif _begins_ahead(known, batch):
-                ahead[known.id] = max(ahead.get(known.id, 0), batch.producer_epoch)
-        if not ahead and not again:
-            return []
-        return [
-            *(ops.InitProducer(pid=pid, epoch=epoch, again=True) for pid, epoch in again.items()),
-            *(
-                ops.InitProducer(pid=pid, epoch=step)
-                for pid, epoch in ahead.items()
-                for step in range(state.producers[pid].epoch, epoch)
-            ),
-        ]
+                is_news = 0 <= pid < state.next_producer
+            else:
+                is_news = epoch > known.epoch and not known.tid
+            if is_news and epoch <= EPOCH_LAST:
+                found[pid] = max(found.get(pid, 0), epoch)
+        return [ops.InitProducer(pid=pid, epoch=epoch, again=True) for pid, epoch in found.items()]
 
     def _reserve(self, part: _Part) -> ops.Reserve:
         assert part.append is not None
@@ -432,12 +419,6 @@ class _Sending:
         if code is ErrorCode.invalid_record:
             part.answer["record_errors"] = _at_fault(part, error)
         self._peer.gateway.figures.api(PRODUCE).refused(code)
-
-
-def _begins_ahead(known: Producer, batch: Batch) -> bool:
-    """Whether it is the first batch of an epoch that the producer has given itself."""
-    last = min(known.epoch + EPOCHS_AHEAD_MAX, EPOCH_LAST)
-    return not known.tid and batch.sequence == 0 and known.epoch < batch.producer_epoch <= last
 
 
 def _at_fault(part: _Part, error: HeadwaterError) -> list[Fields]:

@@ -24,7 +24,7 @@ def append(change: Change, chunk: Chunk) -> int:
         raise Refused("invalid", f"Producer {change.reserve.pid} cannot reserve offsets for producer {chunk.pid}.")
     base = partition.next
     if chunk.pid >= 0:
-        producer = fence(state, chunk.pid, chunk.epoch)
+        producer = _writer(change, chunk)
         change.touched.append(producer)
         if chunk.seq >= 0:
             repeated = _check_sequence(change, producer, chunk, base)
@@ -51,6 +51,14 @@ def append(change: Change, chunk: Chunk) -> int:
     else:
         _hold(change, partition, chunk, entry)
     return base
+
+
+def _writer(change: Change, chunk: Chunk) -> Producer:
+    """Whose the chunk is, if its epoch is not over. One that keeps its own count may be behind it in this partition."""
+    known = change.state.producers.get(chunk.pid)
+    if known is not None and known.again and chunk.epoch < known.epoch and chunk.seq >= 0 and change.reserve is None:
+        return known
+    return fence(change.state, chunk.pid, chunk.epoch)
 
 
 def partition_of(state: State, topic: int, partition: int) -> Partition:
@@ -107,6 +115,10 @@ def _check_sequence(change: Change, producer: Producer, chunk: Chunk, base: int)
     """The base offset of the first sending if this is a repetition; else note the sequence and answer None."""
     places = producer.sequences.get(chunk.topic, {})
     known = places.get(chunk.partition)
+    if known is not None and known.epoch > chunk.epoch:
+        raise Refused(
+            "fenced", f"Producer {chunk.pid} is at epoch {known.epoch} in this partition; epoch {chunk.epoch} is over."
+        )
     if known is None or known.epoch < chunk.epoch:
         if chunk.seq != 0 and not (known is None and _goes_on(change.state, producer, chunk)):
             raise Refused(

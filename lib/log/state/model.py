@@ -181,7 +181,7 @@ class Producer(Struct, forbid_unknown_fields=True):
     groups: list[str] = []
     ended: Ended | None = None
     steps: int = 0  # ends, and moves of offsets, under any epoch: a request that comes late knows of fewer
-    again: bool = False  # it was forgotten, and goes on: a partition without sequences has lost them
+    again: bool = False  # it keeps its own count (see ``InitProducer``): epochs are those of its partitions
 
     @property
     def is_busy(self) -> bool:

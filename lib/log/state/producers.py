@@ -87,16 +87,21 @@ def create(change: Change, tid: str, timeout_ms: int = 0) -> Producer:
     return producer
 
 
-def recreate(change: Change, op: InitProducer) -> Producer:
-    """A producer that was forgotten, under the id and epoch that it had; or as it is, if somebody was first."""
-    state = change.state
-    if op.pid in state.producers:
-        return fence(state, op.pid, op.epoch)
-    if op.tid or not 0 <= op.pid < state.next_producer or op.epoch < 0:
-        raise Refused("unknown_producer", f"Producer {op.pid} was never made, so it cannot have been forgotten.")
-    producer = Producer(id=op.pid, epoch=op.epoch, last_ms=state.time_ms, again=True)
-    state.producers[producer.id] = producer
-    change.on_refusal(forget, state, producer)
+def go_on(change: Change, op: InitProducer) -> Producer:
+    """A producer under the epoch that it has given itself; made anew if it was forgotten."""
+    state, producer = change.state, change.state.producers.get(op.pid)
+    if not 0 <= op.epoch <= EPOCH_LAST:
+        raise Refused("invalid", f"No producer is at epoch {op.epoch}; the last one is {EPOCH_LAST}.")
+    if producer is None:
+        if op.tid or not 0 <= op.pid < state.next_producer:
+            raise Refused("unknown_producer", f"Producer {op.pid} was never made, so it cannot have been forgotten.")
+        producer = state.producers[op.pid] = Producer(id=op.pid, epoch=op.epoch, last_ms=state.time_ms, again=True)
+        change.on_refusal(forget, state, producer)
+        return producer
+    if producer.tid:
+        return fence(state, op.pid, op.epoch)  # its epochs are ours to give
+    change.set(producer, "epoch", max(producer.epoch, op.epoch))
+    change.set(producer, "again", True)
     return producer
 
 

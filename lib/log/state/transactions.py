@@ -29,7 +29,7 @@ from headwater.log.operations_base import Op
 from headwater.log.state import groups
 from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Ended, Entry, Held, Partition, Producer, State
-from headwater.log.state.producers import answer, bump, create, fence, recreate
+from headwater.log.state.producers import answer, bump, create, fence, go_on
 
 # -- beginning -------------------------------------------------------------------------------------------
 
@@ -37,7 +37,7 @@ from headwater.log.state.producers import answer, bump, create, fence, recreate
 def _init(change: Change, op: InitProducer) -> None:
     state = change.state
     if op.again:
-        answer(change, recreate(change, op))
+        answer(change, go_on(change, op))
         return
     pid = state.transactional.get(op.tid, -1) if op.tid else op.pid
     if pid < 0:
