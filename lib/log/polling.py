@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from headwater.log.chain import Chain
 
 POLL_S_MIN: Final = 0.02  # the first look at the tip comes after this, …
-POLL_S_MAX: Final = 1.0  # … later ones after ever more, up to this
+POLL_S_MAX: Final = 1.0  # … later ones after ever more, up to this; …
+POLL_GROWTH: Final = 1.8  # … so many times more: who waits in vain for ten seconds looks 15 times
 WAIT_S_MIN: Final = 0.001  # less than this may be too small a number for a clock to pass it
 
 
@@ -39,5 +40,5 @@ class LongPoll:
         has_grown = await chain.grown(seq, min(pause_s, left_s))
         if not has_grown and chain.age_s() >= pause_s / 2 and not chain.is_asking(POLL_S_MAX):
             await chain.follow(seq)
-        self._pause_s = min(pause_s * 1.5, POLL_S_MAX)
+        self._pause_s = min(pause_s * POLL_GROWTH, POLL_S_MAX)
         return True
