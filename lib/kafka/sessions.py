@@ -90,20 +90,18 @@ class FetchSessions:
             self._sessions.pop(number, None)
             if epoch == FINAL or not asked["topics"]:
                 return None
-            fresh = self._fresh()
-            if fresh is None:
+            session = self._fresh()
+            if session is None:
                 return None
-            session = fresh
         else:
-            found = self._sessions.get(number)
-            if found is None:
+            session = self._sessions.get(number)
+            if session is None:
                 raise Refusal(ErrorCode.fetch_session_id_not_found, f"There is no fetch session {number} here.")
-            if epoch != found.epoch:
+            if epoch != session.epoch:
                 raise Refusal(
                     ErrorCode.invalid_fetch_session_epoch,
-                    f"Fetch session {number} is at epoch {found.epoch}, not {epoch}.",
+                    f"Fetch session {number} is at epoch {session.epoch}, not {epoch}.",
                 )
-            session = found
             session.epoch = session.epoch % _EPOCHS + 1
             self._sessions.move_to_end(number)
         session.used_s = self._now_s()

@@ -138,10 +138,12 @@ def parse_segment_key(key: str) -> SegmentKey:
     return SegmentKey(int(match[1]), match[2], int(match[3]), match[4] or "")
 
 
+_WRITER_AT = len(SEGMENTS) + len("00000000000000000000-")  # where a segment's key has its writer
+
+
 def segment_writer(key: str) -> str:
     """Who has stored the segment, told without taking the rest of its name apart."""
-    start = len(SEGMENTS) + 21
-    return key[start : key.find("-", start)]
+    return key[_WRITER_AT : key.find("-", _WRITER_AT)]
 
 
 def is_staged(key: str) -> bool:
@@ -149,7 +151,7 @@ def is_staged(key: str) -> bool:
 
     Told without taking the name apart, since a look around goes by a thousand of them.
     """
-    end = key.find("-", len(SEGMENTS) + 21)
+    end = key.find("-", _WRITER_AT)
     return end > 0 and key[end - 1] == STAGED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -90,6 +91,20 @@ class Gateways:
             self.kill(node)
             self.start(node)
             self.wait(node)
+
+    @contextmanager
+    def dying(self) -> Iterator[None]:
+        """Gateways are killed, as by ``kill_for``, for as long as this lasts; at least one was at its end."""
+        over = threading.Event()
+        killer = threading.Thread(target=self.kill_for, args=(math.inf, over))
+        killer.start()
+        try:
+            yield
+        finally:
+            over.set()
+            killer.join()
+        print(f"{self.kills} kills, {self.faults()}")
+        assert self.kills
 
     def kill_for(self, seconds: float, pause: threading.Event | None = None) -> None:
         """Kill one or the other, at times both, every few seconds, and start it again; setting ``pause`` ends it.

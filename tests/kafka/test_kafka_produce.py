@@ -305,12 +305,9 @@ def test_a_producer_that_is_forgotten_while_its_batch_is_under_way_is_made_again
     async def main() -> None:
         namespace, known, producer = await opened()
         elsewhere = await Namespace.open(namespace.bucket)
-        await begun_elsewhere(elsewhere)
+        await ask(peer(elsewhere), INIT_PRODUCER_ID, transactional_id=None)
         assert producer in namespace.state.producers, "this gateway has not heard of it yet"
         assert [(0, ErrorCode.none, 0)] == codes(await (await begun(known, wanted({0: batch(producer, 3)}))))
-
-    async def begun_elsewhere(namespace: Namespace) -> None:
-        await ask(peer(namespace), INIT_PRODUCER_ID, transactional_id=None)
 
     asyncio.run(main())
 

@@ -31,9 +31,8 @@ async def api_versions(peer: Peer, request: Request) -> Answer:
     Features that may be off are named from version 4 on: Java clients from 3.3 to 3.7, which ask in version 3, end with
     an error if the least level of one is 0 (KAFKA-17492).
     """
-    features = [{"name": name, "min_version": 0, "max_version": level} for name, level in FEATURES.items()]
-    if request.version < FEATURES_OFF_FROM:
-        features = []
+    named = FEATURES if request.version >= FEATURES_OFF_FROM else {}
+    features = [{"name": name, "min_version": 0, "max_version": level} for name, level in named.items()]
     levels = [
         {"name": name, "min_version_level": level, "max_version_level": level} for name, level in FEATURES.items()
     ]

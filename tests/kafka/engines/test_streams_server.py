@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,10 +65,10 @@ class Reader:
         self.consumer.assign([TopicPartition("counts", number, 0) for number in range(PARTITIONS)])
         self.found: dict[str, list[int]] = defaultdict(list)
 
-    def read(self, count: int, timeout_s: float) -> None:
-        """Read until there are so many, or nothing comes for so long."""
+    def read(self, count: int) -> None:
+        """Read until there are so many; fails if nothing comes for ``WAIT_S``."""
         while sum(map(len, self.found.values())) < count:
-            message = self.consumer.poll(timeout_s)
+            message = self.consumer.poll(WAIT_S)
             assert message is not None, f"nothing more came: {Counter({w: len(c) for w, c in self.found.items()})}"
             if message.error() is None:
                 word, number = (message.value() or b"").decode().split()
@@ -83,14 +82,14 @@ def counted(bootstrap: str, folder: Path) -> dict[str, list[int]]:
     with ExitStack() as stack:
         first = stack.enter_context(instance(bootstrap, folder / "states", 1))
         fill(bootstrap, 0, 3)
-        reader.read(COUNT // 30, WAIT_S)
+        reader.read(COUNT // 30)
         stack.enter_context(instance(bootstrap, folder / "states", 2))
         fill(bootstrap, 1, 3)
-        reader.read(COUNT // 3, WAIT_S)
+        reader.read(COUNT // 3)
         first.kill()
         stack.enter_context(instance(bootstrap, folder / "states", 3))
         fill(bootstrap, 2, 3)
-        reader.read(COUNT, WAIT_S)
+        reader.read(COUNT)
     more = reader.consumer.poll(2.0)
     assert more is None or more.error() is not None, "a count too many"
     reader.consumer.close()
@@ -112,16 +111,8 @@ def test_kafka_streams_counts_each_word_once_though_an_instance_is_killed(kafka:
 @pytest.mark.timeout(700)
 def test_kafka_streams_counts_each_word_once_though_gateways_die_and_the_store_fails_as_well(tmp_path: Path) -> None:
     asyncio.run(make_topics(tmp_path / "store"))
-    stop = threading.Event()
     with running(tmp_path) as gateways:
         gateways.all_again(calm=False)
-        killer = threading.Thread(target=gateways.kill_for, args=(400.0, stop))
-        killer.start()
-        try:
+        with gateways.dying():
             found = counted(gateways.bootstrap, tmp_path)
-        finally:
-            stop.set()
-            killer.join()
-        print(f"{gateways.kills} kills, {gateways.faults()}")
-        assert gateways.kills
         assert EXPECTED == found
