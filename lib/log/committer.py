@@ -15,27 +15,20 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from msgspec import structs
-
 from headwater import tracing
-from headwater.errors import Corrupt, HeadwaterError, Indeterminate, InvalidRequest, NotFound
+from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest
 from headwater.limits import INLINE_BYTES_MAX, MANIFEST_INTENTS_MAX, WINDOW
-from headwater.log import frame, keys
+from headwater.log import keys
 from headwater.log.company import Company
-from headwater.log.intents import FORMAT, Intent, Manifest, SegmentHeader, decode_segment, encode_segment, header_cost
+from headwater.log.intents import FORMAT, Intent, Manifest, SegmentHeader, encode_segment, located
 from headwater.log.journal import Draft, Journal
 from headwater.log.payload import Piece, assemble
+from headwater.log.published import Group, Published
 from headwater.log.state import Outcome, once
 from headwater.log.state.fold import LATE
-from headwater.log.tags import decode_tag, encode_tag
-from headwater.log.together import together, unheard
+from headwater.log.tags import encode_tag
+from headwater.log.together import unheard
 from headwater.log.turns import Seen, Turns
-
-HEADER_BYTES_GUESS = 16 * 1024  # the first read of a segment whose key carries no tag
-MERGE_BYTES_MAX = 1024 * 1024  # headers of others that one manifest takes in
-LOOKBACK_KEYS = 1_600  # segments, committed ones included, that a LIST goes through: two pages at the most busy
-LOOKBACK_MIN = 8  # manifests that a LIST looks back in any case
-
 
 Told: TypeAlias = Callable[[Outcome], object]
 
@@ -64,6 +57,7 @@ class Committer:
         self.chain = journal.chain
         self.options = journal.chain.options
         self.turns = Turns(journal.writer, journal.chain.rng, cooperative=self.options.cooperative)
+        self.published = Published(journal.chain, self.turns, writer=journal.writer)  # by others
         self.company = Company(self.options.linger_ms / 1_000)
         self._queue: deque[Pending] = deque()
         self._queued_bytes = 0
@@ -71,13 +65,9 @@ class Committer:
         self.waits: Callable[[asyncio.Future[Piece]], object] = _nothing  # told of the next intent, if it is not ready
         self._came = asyncio.Event()
         self._waiting: dict[str, Pending] = {}
-        self._pending_of_others: dict[str, list[Intent]] = {}
-        self._costs: dict[str, int] = {}  # what each of those adds to a manifest, in bytes
-        self._merged: dict[str, int] = {}
         self._segments = 0
         self._task: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._per_manifest: deque[int] = deque([1], maxlen=8)
         self.chain.listeners.append(self._folded)
 
     # -- the callers' side ---------------------------------------------------------------------------
@@ -288,110 +278,22 @@ class Committer:
 
     # -- alone, or leading ----------------------------------------------------------------------------
 
-    async def _race(self, pieces: Sequence[Piece], deadline_s: float, *, look: bool, own: str = "") -> bool:
-        """PUT the next manifest with ``pieces`` and all that others are known to wait for. Whether it was ours."""
+    async def _race(self, pieces: Sequence[Piece], deadline_s: float, *, look: bool, own: Sequence[Group] = ()) -> bool:
+        """PUT the next manifest with ``pieces``, ``own`` segments and all that others are known to wait for.
+
+        Whether it was ours.
+        """
         clock, turns = self.chain.clock, self.turns
         if self._looking is not None and not self._looking.done():
             await asyncio.wait([self._looking], timeout=turns.list_patience_s())
-        draft = Draft(pieces=pieces, merged=self._mergeable(own))
+        draft = Draft(pieces=pieces, merged=self.published.mergeable(own))
         if look and turns.look_around(clock.elapsed_s()) and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.get_running_loop().create_task(self._look(turns.list_delay_s()))
+            self._looking = asyncio.get_running_loop().create_task(self.published.look(turns.list_delay_s()))
         start = clock.elapsed_s()
         won = await self.journal.put_next(draft, deadline_s=deadline_s)
         if won:
             turns.took.note("put", clock.elapsed_s() - start)
         return won
-
-    async def _look(self, delay_s: float) -> None:
-        """LIST what others have published lately, and read the headers that their keys do not carry."""
-        clock, state = self.chain.clock, self.chain.state
-        if delay_s > 0:
-            await clock.sleep(delay_s)
-        start = clock.elapsed_s()
-        after = keys.segments_after(state.seq - self._lookback())
-        try:
-            stats = await self.chain.retry(lambda: self._list(after))
-        except HeadwaterError:
-            return  # looking is a courtesy; the next look may fare better
-        self.turns.took.note("list", clock.elapsed_s() - start)
-        unread = []
-        for key, size in stats:
-            if key in self._merged or key in self._pending_of_others or keys.is_staged(key):
-                continue
-            try:
-                parsed = keys.parse_segment_key(key)
-                if parsed.writer == self.journal.writer:
-                    continue
-                if not parsed.tag:
-                    unread.append((key, size))
-                    continue
-                self._take_in(key, [decode_tag(parsed.tag, tip=parsed.tip, key=key)], size)
-            except Corrupt:
-                continue  # not ours to judge: `headwater verify` reports it
-        headers = await together(*(self._read_header(key) for key, _ in unread))
-        for (key, size), intents in zip(unread, headers, strict=True):
-            if intents is not None:
-                self._take_in(key, intents, size)
-        found = len(self._mergeable())
-        self.turns.saw_pending(found, clock.elapsed_s())
-
-    def _take_in(self, key: str, intents: list[Intent], size: int) -> None:
-        """Remember what another has published, if every byte that it names of its own segment is there (I2)."""
-        if intents and all(c.obj != key or c.pos + c.len <= size for intent in intents for c in intent.appends):
-            self._pending_of_others[key] = intents
-        else:
-            self._merged[key] = self.chain.state.seq  # nothing to commit here, now or later
-
-    def _lookback(self) -> int:
-        """How many manifests old a tip may be for its segment to be found by a LIST."""
-        per_manifest = sum(self._per_manifest) / len(self._per_manifest)
-        return max(LOOKBACK_MIN, min(WINDOW, int(LOOKBACK_KEYS / per_manifest)))
-
-    async def _list(self, after: str) -> list[tuple[str, int]]:
-        return [(stat.key, stat.size) async for stat in self.chain.store.list(keys.SEGMENTS, start_after=after)]
-
-    async def _read_header(self, key: str) -> list[Intent] | None:
-        async def read() -> list[Intent]:
-            head = await self.chain.store.get(key, end=HEADER_BYTES_GUESS)
-            data = head.data
-            if len(data) < head.stat.size:
-                data = await self._rest_of_header(key, data)
-            return [located(intent, key) for intent in decode_segment(data, whole=False).intents]
-
-        try:
-            return await self.chain.retry(read)
-        except NotFound:
-            return []
-        except HeadwaterError:
-            return None
-
-    async def _rest_of_header(self, key: str, data: bytes) -> bytes:
-        needed = frame.header_bytes(data)
-        return data if len(data) >= needed else (await self.chain.store.get(key, end=needed)).data
-
-    def _mergeable(self, own: str = "") -> list[tuple[str, list[Intent]]]:
-        """Published intents that are neither decided nor void, ``own`` first, then the oldest, within bounds.
-
-        One that is too large to be merged beside others is left to its own writer's turn.
-        """
-        if not self._pending_of_others:
-            self._costs.clear()
-            return []
-        state, taken, size, chosen = self.chain.state, 0, 0, []
-        for key, intents in sorted(self._pending_of_others.items(), key=lambda item: (item[0] != own, item[0])):
-            if all(i.id in state.recent or i.tip + WINDOW <= state.seq for i in intents):
-                del self._pending_of_others[key]
-                self._merged[key] = state.seq
-                continue
-            cost = self._costs.get(key)
-            if cost is None:
-                cost = self._costs[key] = header_cost(intents)
-            fits = taken + len(intents) <= MANIFEST_INTENTS_MAX // 2 and size + cost <= MERGE_BYTES_MAX
-            if fits or key == own:
-                taken, size = taken + len(intents), size + cost
-                chosen.append((key, intents))
-        self._costs = {key: self._costs[key] for key in self._pending_of_others if key in self._costs}
-        return chosen
 
     # -- following --------------------------------------------------------------------------------------
 
@@ -416,7 +318,7 @@ class Committer:
         # Out of sight of LISTs, or (R4) void: publish anew under a newer tip. That is safe, since all manifests
         # up to that tip are folded and none has committed these intents: any two that yet might are less than
         # WINDOW apart, within which ids are remembered (R3).
-        renew_at = min(intent.tip for intent in intents) + min(WINDOW, self._lookback())
+        renew_at = min(intent.tip for intent in intents) + min(WINDOW, self.published.lookback())
         turns.published(clock.elapsed_s())
         await clock.sleep(turns.first_poll_s())
         seen = chain.state.seq
@@ -456,12 +358,8 @@ class Committer:
 
     async def _take_turn(self, key: str, intents: list[Intent], deadline_s: float, *, look: bool) -> None:
         if look:
-            await self._look(0)
-        self._pending_of_others[key] = intents
-        try:
-            await self._race((), deadline_s, look=False, own=key)
-        finally:
-            self._pending_of_others.pop(key, None)
+            await self.published.look(0)
+        await self._race((), deadline_s, look=False, own=[(key, intents)])
 
     # -- listening to the chain ------------------------------------------------------------------------------
 
@@ -474,12 +372,7 @@ class Committer:
             own += 1
             if outcome.error != LATE:
                 self._resolve(pending, outcome)
-        for key in manifest.merged:
-            self._pending_of_others.pop(key, None)
-            self._merged[key] = manifest.seq
-        while len(self._merged) > 16 * LOOKBACK_KEYS:
-            del self._merged[next(iter(self._merged))]
-        self._per_manifest.append(max(1, len(manifest.merged)))
+        self.published.folded(manifest)
         # A skewed clock costs us no more than a worse guess.
         age_s = max(0.0, (self.chain.clock.wall_ms() - manifest.time) / 1_000)
         seen = Seen(
@@ -516,15 +409,6 @@ def parse_token(token: str) -> tuple[str, int]:
     if not 4 <= len(identity) <= 64 or not tip.isascii() or not tip.isdigit():
         raise InvalidRequest(f"{token[:80]!r} is not the token of an earlier attempt.")
     return identity, int(tip)
-
-
-def located(intent: Intent, key: str) -> Intent:
-    """The intent as others see it: chunks that ride in the segment named by its key."""
-    if all(chunk.obj for chunk in intent.appends):
-        return intent
-    return structs.replace(
-        intent, appends=[chunk if chunk.obj else structs.replace(chunk, obj=key) for chunk in intent.appends]
-    )
 
 
 def _nothing(_: object) -> None:

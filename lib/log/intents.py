@@ -13,7 +13,7 @@ from binascii import b2a_base64
 from typing import Annotated, Final, Protocol, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from headwater.errors import Corrupt, InvalidRequest, UpgradeRequired
 from headwater.limits import (
@@ -101,6 +101,15 @@ def check_intent(intent: Intent) -> int:
             f"The request needs {len(encoded)} bytes beside its records; at most {INTENT_BYTES_MAX} fit one commit."
         )
     return len(encoded)
+
+
+def located(intent: Intent, key: str) -> Intent:
+    """The intent as others see it: chunks that ride in the segment named by its key."""
+    if all(chunk.obj for chunk in intent.appends):
+        return intent
+    return structs.replace(
+        intent, appends=[chunk if chunk.obj else structs.replace(chunk, obj=key) for chunk in intent.appends]
+    )
 
 
 def header_cost(intents: list[Intent]) -> int:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from headwater.errors import Conflict, Corrupt, Fenced, HeadwaterError, Indeterminate, NotFound
 from headwater.log import keys
 from headwater.log import operations as ops
-from headwater.log.committer import located
-from headwater.log.intents import decode_segment
+from headwater.log.intents import decode_segment, located
 from headwater.log.journal import Draft
 from headwater.log.namespace import Appended, Namespace
 from headwater.log.outcomes import OutOfOrder, UnknownProducer

@@ -210,7 +210,8 @@ def simulate(seed: int) -> Verdict:
 def small_window(manifests: int) -> Iterator[None]:
     """Make R4's window small, so that lateness happens within seconds."""
     modules = [
-        import_module(f"headwater.log.{name}") for name in ("state.fold", "state.groups", "committer", "journal")
+        import_module(f"headwater.log.{name}")
+        for name in ("state.fold", "state.groups", "committer", "published", "journal")
     ]
     before = [module.WINDOW for module in modules]
     for module in modules:
