@@ -108,6 +108,7 @@ READ_AHEAD_BYTES_MAX = 64 * MIB  # chunks in flight for one reader
 WRITE_BUFFER_BYTES_MAX = 64 * MIB  # bytes that a writer holds before append() waits
 ARCHIVE_MEMORY_BYTES = 384 * MIB  # chunks and files of one archiver on their way: two files of the largest size
 COMPACT_MEMORY_BYTES = 128 * MIB  # keys whose latest offsets are kept at once (log.cleaner.dedupe.buffer.size)
+PUBLISHED_MAX = 3  # segments of intents that one writer has published and nobody has committed
 HEDGE_STRAGGLERS_MAX = 4  # slower sendings of manifests that are decided: with so many, none is sent twice
 UPLOADS_MAX = 8  # segments uploading at once from one writer
 READS_MAX = 16  # range requests in flight for one reader

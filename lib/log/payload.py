@@ -41,24 +41,27 @@ def assemble(
     tip: int,
     build: Callable[[list[Intent]], H],
     encode: Callable[[H, int, int], bytes],
+    *,
+    after: str = "",
 ) -> tuple[H, list[Buffer], int]:
     """The header that ``build`` makes of the pieces' intents, the object's bytes in parts, and its size.
 
-    ``tip``, the newest manifest that their writer knows now, is written into every intent that has none yet.
+    ``tip``, the newest manifest that their writer knows now, is written into every intent that has none yet, and
+    ``after``, the intent that they come after, into all of them.
     """
     payload_bytes = sum([piece.size for piece in pieces])
     # Positions have at most as many digits as the largest object; so this header is at least as long as the real one.
-    header = build(_placed(pieces, tip, OBJECT_BYTES_MAX))
+    header = build(_placed(pieces, tip, OBJECT_BYTES_MAX, after))
     base = frame.payload_base(msgspec.json.encode(header))
     if payload_bytes:
-        header = build(_placed(pieces, tip, base))
+        header = build(_placed(pieces, tip, base, after))
     parts: list[Buffer] = [encode(header, payload_bytes, base)]
     for piece in pieces:
         parts.extend(piece.parts)
     return header, parts, base + payload_bytes
 
 
-def _placed(pieces: Sequence[Piece], tip: int, base: int) -> list[Intent]:
+def _placed(pieces: Sequence[Piece], tip: int, base: int, after: str) -> list[Intent]:
     intents, pos = [], base
     for piece in pieces:
         appends = []
@@ -68,5 +71,6 @@ def _placed(pieces: Sequence[Piece], tip: int, base: int) -> list[Intent]:
                 continue
             appends.append(structs.replace(chunk, pos=pos))
             pos += chunk.len
-        intents.append(structs.replace(piece.intent, tip=tip if piece.tip is None else piece.tip, appends=appends))
+        own_tip = tip if piece.tip is None else piece.tip
+        intents.append(structs.replace(piece.intent, tip=own_tip, appends=appends, after=after))
     return intents

@@ -1,7 +1,9 @@
 """What others have published, and nobody has committed yet, as far as this process has seen. DESIGN section 6.
 
 Who wins a manifest carries the others. A LIST finds their segments; a tag in the key, or a GET of the segment's
-beginning, tells their intents. Nothing here validates them: that is the fold's (R1).
+beginning, tells their intents. Each segment without a tag names the key of its writer's next one, so while few write
+much, GETs of those keys find all there is, and a LIST now and then the rest. Nothing here validates intents: that is
+the fold's (R1).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from headwater.limits import MANIFEST_INTENTS_MAX, WINDOW
 from headwater.log import frame, keys
 from headwater.log.chain import Chain
 from headwater.log.intents import Intent, Manifest, decode_segment, header_cost, located
+from headwater.log.state import State
 from headwater.log.tags import decode_tag
 from headwater.log.together import together
 from headwater.log.turns import Turns
@@ -23,6 +26,8 @@ HEADER_BYTES_GUESS = 16 * 1024  # the first read of a segment whose key carries 
 MERGE_BYTES_MAX = 1024 * 1024  # headers of others that one manifest takes in
 LOOKBACK_KEYS = 1_600  # segments, committed ones included, that a LIST goes through: two pages at the most busy
 LOOKBACK_MIN = 8  # manifests that a LIST looks back in any case
+ANNOUNCED_MAX = 8  # writers whose next segments are asked for by their keys; of more, a LIST tells for less
+LISTED_S = 0.25  # for so long after a LIST that has found no news, announced keys are all that is asked for
 
 Group: TypeAlias = tuple[str, list[Intent]]  # a segment's key, and its intents as others see them
 
@@ -38,23 +43,51 @@ class Published:
         self._costs: dict[str, int] = {}  # what each of those adds to a manifest, in bytes
         self._named: dict[str, int] = {}  # by a manifest of this number, or found to be of no use then
         self._per_manifest: deque[int] = deque([1], maxlen=8)
+        self._announced: dict[str, str] = {}  # writer → the key of its next segment
+        self._listed_s = float("-inf")
+        self._is_news = True  # whether the last LIST found what nobody had announced
+        self._follows_on = False  # whether the last look at announced keys found something
 
-    async def look(self, delay_s: float) -> None:
+    @property
+    def is_announced(self) -> bool:
+        """Whether somebody has said where its next segment will be."""
+        for writer, key in list(self._announced.items()):
+            if not self.is_young(key):
+                del self._announced[writer]
+        return bool(self._announced)
+
+    def is_young(self, key: str) -> bool:
+        """Whether a key that was announced is still used, and looked for: LISTs find it for as long again."""
+        return bool(key) and keys.parse_segment_key(key).tip + self.lookback() // 2 > self._chain.state.seq
+
+    async def look_beside_put(self) -> None:
+        """Look so that it ends about when a PUT does that begins now, and so sees the most."""
+        turns, now_s = self._turns, self._chain.clock.elapsed_s()
+        told = self.is_announced and len(self._announced) <= ANNOUNCED_MAX
+        if told and (not turns.is_company(now_s) or not (self._is_news or now_s - self._listed_s >= LISTED_S)):
+            rounds = 2 if self._follows_on else 1
+            await self._chain.clock.sleep(turns.delay_s(rounds * turns.took.get))
+            for _ in range(rounds):
+                await self._read_announced()
+        else:
+            await self._chain.clock.sleep(turns.delay_s(turns.took.list))
+            await self.look()
+
+    async def look(self) -> None:
         """LIST what others have published lately, and read the headers that their keys do not carry.
 
         Cost: 1 LIST; 1 GET for each new segment without a tag, all at once.
         """
         clock = self._chain.clock
-        if delay_s > 0:
-            await clock.sleep(delay_s)
         start = clock.elapsed_s()
         after = keys.segments_after(self._chain.state.seq - self.lookback())
         try:
             stats = await self._chain.listed(keys.SEGMENTS, start_after=after)
         except HeadwaterError:
             return  # looking is a courtesy; the next look may fare better
-        self._turns.took.note("list", clock.elapsed_s() - start)
-        unread = []
+        self._listed_s = clock.elapsed_s()
+        self._turns.took.note("list", self._listed_s - start)
+        known, self._is_news, unread = set(self._announced.values()), False, []
         for stat in stats:
             key, size = stat.key, stat.size
             if key in self._named or key in self._pending or keys.is_staged(key):
@@ -63,6 +96,7 @@ class Published:
                 parsed = keys.parse_segment_key(key)
                 if parsed.writer == self._writer:
                     continue
+                self._is_news |= key not in known
                 if not parsed.tag:
                     unread.append((key, size))
                     continue
@@ -80,25 +114,28 @@ class Published:
 
         One that is too large to be merged beside others is left to its own writer's turn.
         """
-        if not self._pending:
+        if not self._pending and not own:
             self._costs.clear()
-            return list(own)
-        state, chosen = self._chain.state, list(own)
-        taken = sum([len(intents) for _, intents in own])
-        size = sum([header_cost(intents) for _, intents in own])
-        for key, intents in sorted(self._pending.items()):
-            if all(i.id in state.recent or i.tip + WINDOW <= state.seq for i in intents):
+            return []
+        room = _Room(self._chain.state)
+        for key, intents in own:
+            if not room.take(key, intents, header_cost(intents), always=not room.chosen):
+                break
+        for key, intents in sorted(self._pending.items(), key=_order):
+            if room.is_over(intents):
                 del self._pending[key]
-                self._named[key] = state.seq
+                self._named[key] = self._chain.state.seq
                 continue
             cost = self._costs.get(key)
             if cost is None:
                 cost = self._costs[key] = header_cost(intents)
-            if taken + len(intents) <= MANIFEST_INTENTS_MAX // 2 and size + cost <= MERGE_BYTES_MAX:
-                taken, size = taken + len(intents), size + cost
-                chosen.append((key, intents))
+            room.take(key, intents, cost)
         self._costs = {key: self._costs[key] for key in self._pending if key in self._costs}
-        return chosen
+        return room.chosen
+
+    def is_named(self, key: str) -> bool:
+        """Whether a manifest that was folded lately has taken the segment in."""
+        return key in self._named
 
     def folded(self, manifest: Manifest) -> None:
         """A manifest has taken segments in: they wait no more."""
@@ -122,20 +159,84 @@ class Published:
             self._named[key] = self._chain.state.seq  # nothing to commit here, now or later
 
     async def _read_header(self, key: str) -> list[Intent] | None:
-        async def read() -> list[Intent]:
-            head = await self._chain.store.get(key, end=HEADER_BYTES_GUESS)
-            data = head.data
-            if len(data) < head.stat.size:
-                data = await self._rest_of_header(key, data)
-            return [located(intent, key) for intent in decode_segment(data, whole=False).intents]
-
+        """The intents of a segment that a LIST has found; None if the store does not answer."""
         try:
-            return await self._chain.retry(read)
+            return (await self._chain.retry(lambda: self._read(key)))[0]
         except NotFound:
             return []
         except HeadwaterError:
             return None
 
+    async def _read_announced(self) -> None:
+        """Read what lies by now where it was announced. Cost: 1 GET for each writer."""
+        self._follows_on = any(await together(*(self._found(key) for key in self._announced.values())))
+        if self._follows_on:
+            self._turns.saw_pending(len(self.mergeable()), self._chain.clock.elapsed_s())
+
+    async def _found(self, key: str) -> bool:
+        try:
+            intents, size = await self._chain.retry(lambda: self._read(key))
+        except HeadwaterError:
+            return False  # not there yet; or a LIST finds it
+        if key not in self._named:
+            self._take_in(key, intents, size)
+        return True
+
+    async def _read(self, key: str) -> tuple[list[Intent], int]:
+        """The intents of a segment and its size in bytes; what it announces is noted."""
+        head = await self._chain.store.get(key, end=HEADER_BYTES_GUESS)
+        data = head.data
+        if len(data) < head.stat.size:
+            data = await self._rest_of_header(key, data)
+        header = decode_segment(data, whole=False)
+        self._note_announced(key, header.next)
+        return [located(intent, key) for intent in header.intents], head.stat.size
+
+    def _note_announced(self, key: str, following: str) -> None:
+        """The writer of ``key`` says which one is next; it may speak for nobody else."""
+        try:
+            this, other = keys.parse_segment_key(key), keys.parse_segment_key(following)
+        except Corrupt:
+            return  # it says nothing, or nonsense
+        known = self._announced.get(this.writer)
+        newest = keys.parse_segment_key(known).number if known else 0
+        if other.writer == this.writer and other.number > max(newest, this.number):
+            self._announced[this.writer] = following
+
     async def _rest_of_header(self, key: str, data: bytes) -> bytes:
         needed = frame.header_bytes(data)
         return data if len(data) >= needed else (await self._chain.store.get(key, end=needed)).data
+
+
+class _Room:
+    """What a manifest takes of others', within bounds, and each writer's in its order (``Intent.after``)."""
+
+    def __init__(self, state: State) -> None:
+        self.chosen: list[Group] = []
+        self._recent = state.recent
+        self._void_up_to = state.seq - WINDOW
+        self._count = self._bytes = 0
+        self._ids: set[str] = set()
+
+    def is_over(self, intents: list[Intent]) -> bool:
+        """Whether all of them are decided or void."""
+        return all(i.id in self._recent or i.tip <= self._void_up_to for i in intents)
+
+    def take(self, key: str, intents: list[Intent], cost: int, *, always: bool = False) -> bool:
+        """Whether they are taken: there is room, or they are to be taken in any case, and what they come after is."""
+        fits = self._count + len(intents) <= MANIFEST_INTENTS_MAX // 2 and self._bytes + cost <= MERGE_BYTES_MAX
+        if not (always or fits) or any(i.after and not self._is_decided(i.after) for i in intents):
+            return False
+        self._count, self._bytes = self._count + len(intents), self._bytes + cost
+        self._ids.update([i.id for i in intents])
+        self.chosen.append((key, intents))
+        return True
+
+    def _is_decided(self, intent: str) -> bool:
+        return intent in self._recent or intent in self._ids
+
+
+def _order(pending: tuple[str, list[Intent]]) -> tuple[int, str, int]:
+    """The oldest first, and those of one writer as they were published."""
+    parsed = keys.parse_segment_key(pending[0])
+    return parsed.tip, parsed.writer, parsed.number

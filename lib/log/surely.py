@@ -13,8 +13,8 @@ from headwater.log.outcomes import checked
 from headwater.log.state import Outcome
 
 if TYPE_CHECKING:
-    from headwater.log.committer import Told
     from headwater.log.namespace import Namespace
+    from headwater.log.queue import Told
     from headwater.log.writer import Append
 
 

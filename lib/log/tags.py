@@ -54,7 +54,7 @@ _tags = msgspec.msgpack.Decoder(_Tag)
 
 def encode_tag(intent: Intent) -> str:
     """The intent as a few key characters, or "" if it does not fit: one append to its own segment, nothing else."""
-    if len(intent.appends) != 1 or intent.ops or intent.appends[0].obj:
+    if len(intent.appends) != 1 or intent.ops or intent.after or intent.appends[0].obj:
         return ""
     chunk = intent.appends[0]
     if not 0 <= chunk.max - chunk.min <= TIME_MAX:

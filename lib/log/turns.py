@@ -5,12 +5,12 @@ near three round trips, however many there are, with three roles that nobody ass
 
 **Alone.** Nobody else was seen lately: PUT the next manifest at once.
 
-**Leading.** I wrote the newest manifest and am not alone. While my PUT is on its way I LIST what others
+**Leading.** I wrote the newest manifest and am not alone. While my PUT is on its way I look for what others
 have published, and my next manifest names all of it beside my own batch. So the chain never pauses, and
 each of its manifests carries everyone's work.
 
-**Following.** Somebody else leads: publish my intent as a segment and poll the chain for a manifest that
-names it. If the chain rests for longer than a leader would take, or passes me over, I take a turn: LIST,
+**Following.** Somebody else leads: publish my intents as segments and poll the chain for manifests that
+name them. If the chain rests for longer than a leader would take, or passes me over, I take a turn: LIST,
 then PUT a manifest that names all pending intents, not just mine. Turns are drawn at random over a
 time that grows with the number of writers whose intents recent manifests carried, so that about one
 of them steps forward: how many intents each of them has, as a gateway with a thousand clients, says
@@ -116,6 +116,11 @@ class Turns:
         self._progress_at = max(self._progress_at, now)
         self._draw()
 
+    @property
+    def leads(self) -> bool:
+        """Whether the newest manifest is ours."""
+        return self._leading
+
     # -- what to do --------------------------------------------------------------------------------
 
     def direct(self, losses: int, now: float) -> bool:
@@ -130,13 +135,17 @@ class Turns:
         """Whether a manifest PUT should have a LIST beside it."""
         if not self._cooperative:
             return False
-        if now - self._others_at < COMPANY_S:
+        if self.is_company(now):
             return True
         return len(self._own) == STREAK and now - self._own[0] < STREAK_S and now - self._looked_at >= LONE_S
 
-    def list_delay_s(self) -> float:
-        """Start the leader's LIST so that it ends about when the PUT does, and so sees the most."""
-        return max(0.0, self.took.put - 1.2 * self.took.list)
+    def is_company(self, now: float) -> bool:
+        """Whether others have been here lately."""
+        return now - self._others_at < COMPANY_S
+
+    def delay_s(self, look_s: float) -> float:
+        """Start a look that takes so long so that it ends about when a PUT does, and so sees the most."""
+        return max(0.0, self.took.put - 1.2 * look_s)
 
     def list_patience_s(self) -> float:
         """How long a leader waits for its LIST before it goes on without: worth it only where many would miss out."""

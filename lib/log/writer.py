@@ -20,12 +20,13 @@ from headwater import lines, tracing
 from headwater.errors import HeadwaterError, Indeterminate, InvalidRequest, Unavailable
 from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, OBJECT_BYTES_MAX
 from headwater.log import frame, keys
-from headwater.log.committer import Committer, Told, parse_token
+from headwater.log.committer import Committer
 from headwater.log.guard import refuse_misfits
 from headwater.log.intents import FORMAT, Intent, SegmentHeader, check_intent, encode_segment, new_id
 from headwater.log.operations import AnyOp, Chunk
 from headwater.log.outcomes import checked
 from headwater.log.payload import Piece
+from headwater.log.queue import Told, parse_token
 from headwater.log.state import Outcome
 from headwater.log.together import unheard
 from headwater.meters import families
@@ -61,9 +62,9 @@ class Writer:
         self.committer = committer
         self.chain = committer.chain
         self.options = committer.options
-        self.company = committer.company
+        self.company = committer.queue.company
         self._pack = _Pack()
-        committer.waits = self._awaited
+        committer.queue.waits = self._awaited
         self._segments = 0  # stored so far
         self._uploads: set[asyncio.Task[None]] = set()
         self._upload_slots = asyncio.Semaphore(self.options.uploads_max)
@@ -229,7 +230,7 @@ class Writer:
         intent = Intent(id=intent_id, tip=0, appends=chunks, ops=ops)
         header_bytes = check_intent(intent)
         data = [append.batch.data for append in appends]
-        if not size or self.committer.has_room_inline(size):
+        if not size or self.committer.queue.has_room_inline(size):
             piece = Piece(intent=intent, parts=data, size=size, header_bytes=header_bytes, tip=tip)
             return self.committer.submit(piece, caller=caller, told=told)
         # Manifests follow one another, so what the next one cannot carry would wait for round trip after round trip.

@@ -5,6 +5,7 @@ Records are their own names (uids); ``World.pack`` says how they lie in a batch.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -46,6 +47,8 @@ def cast(world: World) -> list[tuple[str, Act]]:
     found += [(f"member{i}", member) for i in range(plan.members)]
     found += [(f"reserver{i}", reservers.reserver) for i in range(plan.reservers)]
     found += [(f"busybody{i}", busybody) for i in range(plan.busybodies)]
+    found += [(f"hasty{i}", hasty_writer) for i in range(plan.hasty)]
+    found += [("meddler", meddler)] * (plan.hasty > 0)
     return found
 
 
@@ -64,6 +67,34 @@ async def plain_writer(world: World, process: Process, log: Namespace) -> None:
             return await log.append(tp[0], tp[1], world.pack(uids), token=token)
 
         await settle(world, call, send)
+        await rest(world, process, rng)
+
+
+async def hasty_writer(world: World, process: Process, log: Namespace) -> None:
+    """Sends on without waiting for answers, as clients of a gateway do: the log keeps the order of its calls."""
+    rng, names = rng_of(world, process), names_of(process)
+
+    async def send(tp: TP, uids: list[str]) -> int | None:
+        call = world.history.append(process.name, process.name, tp, uids, idempotent=False)
+        try:
+            base = (await log.append(*tp, world.pack(uids))).base_offset
+        except Indeterminate:
+            world.history.unknown(call, "Indeterminate")
+        except HeadwaterError as error:
+            alarm(error)
+            world.history.fail(call, type(error).__name__)
+        else:
+            world.history.ok(call, base)
+            return base
+        return None
+
+    while not world.over():
+        tp, sent = rng.choice(INPUTS), []
+        for _ in range(rng.randint(2, 24)):
+            sent.append(world.loop.create_task(send(tp, names(rng.randint(1, 2)))))
+            await world.loop.sleep(rng.choice([0.0, rng.uniform(0.0, 0.1)]))
+        bases = [base for base in await asyncio.gather(*sent) if base is not None]
+        assert bases == sorted(bases), f"{process.name} sent one after another what lies at {bases}"
         await rest(world, process, rng)
 
 
@@ -220,19 +251,32 @@ async def busybody(world: World, process: Process, log: Namespace) -> None:
     rng = rng_of(world, process)
     while not world.over():
         await rest(world, process, rng)
-        try:
-            await log.refresh()
-            found = [stat.key async for stat in log.store.list(keys.SEGMENTS)]
-            merged = []
-            for key in rng.sample(found, min(len(found), rng.randint(1, 8))):
-                header = decode_segment((await log.store.get(key)).data)
-                if header.intents:
-                    merged.append((key, [located(intent, key) for intent in header.intents]))
-            deadline_s = log.chain.clock.elapsed_s() + 5.0
-            await log.journal.put_next(Draft(merged=merged), deadline_s=deadline_s)
-        except HeadwaterError as error:
-            alarm(error)
-            world.history.note(process.name, "busybody", type(error).__name__)
+        await _commit_segments(world, process, log, lambda found: rng.sample(found, min(len(found), rng.randint(1, 8))))
+
+
+async def meddler(world: World, process: Process, log: Namespace) -> None:
+    """Commits what has just been published, the newest first: by R1 that must not turn anybody's order around."""
+    rng = rng_of(world, process)
+    while not world.over():
+        await rest(world, process, rng)
+        await _commit_segments(world, process, log, lambda found: sorted(found)[: -rng.randint(2, 4) : -1])
+
+
+async def _commit_segments(
+    world: World, process: Process, log: Namespace, choose: Callable[[list[str]], list[str]]
+) -> None:
+    try:
+        await log.refresh()
+        merged = []
+        for key in choose([stat.key async for stat in log.store.list(keys.SEGMENTS)]):
+            header = decode_segment((await log.store.get(key)).data)
+            if header.intents:
+                merged.append((key, [located(intent, key) for intent in header.intents]))
+        deadline_s = log.chain.clock.elapsed_s() + 5.0
+        await log.journal.put_next(Draft(merged=merged), deadline_s=deadline_s)
+    except HeadwaterError as error:
+        alarm(error)
+        world.history.note(process.name, "busybody", type(error).__name__)
 
 
 async def sweeper(world: World, process: Process, log: Namespace) -> None:

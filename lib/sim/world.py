@@ -52,6 +52,7 @@ class Plan:
     members: int
     reservers: int
     busybodies: int
+    hasty: int
     crash_rate: float
     pause_rate: float
     long_sleep: bool
@@ -83,6 +84,7 @@ class Plan:
             members=rng.choice([0, 0, 2]),
             reservers=rng.choice([0, 0, 1, 2]),
             busybodies=rng.choice([0, 0, 1]),
+            hasty=random.Random(f"hasty writers-{seed}").choice([0, 0, 1, 2]),
             crash_rate=rng.choice([0.0, 0.3, 0.8]),
             pause_rate=rng.choice([0.0, 0.4]),
             long_sleep=long_sleep,
@@ -211,7 +213,7 @@ def small_window(manifests: int) -> Iterator[None]:
     """Make R4's window small, so that lateness happens within seconds."""
     modules = [
         import_module(f"headwater.log.{name}")
-        for name in ("state.fold", "state.groups", "committer", "published", "journal")
+        for name in ("state.fold", "state.groups", "queue", "following", "published", "journal")
     ]
     before = [module.WINDOW for module in modules]
     for module in modules:

@@ -64,7 +64,7 @@ class Fold:
         self.manifests: list[Manifest] = []
         self.names = 0
 
-    def intent(self, *what: AnyOp | Chunk, tip: int | None = None, name: str = "") -> Intent:
+    def intent(self, *what: AnyOp | Chunk, tip: int | None = None, name: str = "", after: str = "") -> Intent:
         """A fresh intent made at the present tip."""
         self.names += 1
         return Intent(
@@ -72,6 +72,7 @@ class Fold:
             tip=self.state.seq if tip is None else tip,
             appends=[part for part in what if isinstance(part, Chunk)],
             ops=[part for part in what if not isinstance(part, Chunk)],
+            after=after,
         )
 
     def commit(self, *intents: Intent, time: int = 0) -> list[Outcome]:

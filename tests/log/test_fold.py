@@ -148,6 +148,28 @@ def test_a_late_intent_is_not_remembered_and_may_be_published_anew() -> None:
     assert [0] == fold.done(chunk(), name="again").bases
 
 
+def test_an_intent_is_void_until_the_one_is_decided_after_which_it_comes() -> None:
+    fold = Fold()
+    fold.topic()
+    first, refused = fold.intent(chunk(count=2), name="first"), fold.intent(chunk(topic=9), name="refused")
+    second, third = (fold.intent(chunk(), after=name) for name in ("first", "refused"))
+    assert ["early", "early", ""] == [each.error for each in fold.commit(second, third, first)]
+    assert second.id not in fold.state.recent
+    assert [[2], [], [3]] == [each.bases for each in fold.commit(second, refused, third)]
+    assert 4 == part(fold).next
+
+
+def test_what_an_intent_comes_after_is_remembered_for_as_long_as_it_may_be_committed() -> None:
+    fold = Fold()
+    fold.topic()
+    first = fold.intent(chunk())
+    second = fold.intent(chunk(), after=first.id)
+    fold.commit(first)
+    fold.skip(WINDOW - 2)
+    assert [1] == fold.commit(second)[0].bases
+    assert second.tip + WINDOW == fold.state.seq
+
+
 def test_an_intent_from_the_future_is_void() -> None:
     fold = Fold()
     fold.topic()

@@ -455,6 +455,7 @@ def test_only_one_append_with_its_bytes_in_the_segment_fits_a_tag() -> None:
         Intent(id="idid", tip=1, appends=[small, small]),
         Intent(id="idid", tip=1, appends=[chunk()]),
         Intent(id="idid", tip=1, appends=[small], ops=[DeleteTopic(topic=1)]),
+        Intent(id="idid", tip=1, appends=[small], after="earlier"),
     ):
         assert "" == tags.encode_tag(intent)
 

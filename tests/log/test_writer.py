@@ -20,12 +20,12 @@ from headwater.errors import (
 )
 from headwater.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, INTENT_APPENDS_MAX, WINDOW
 from headwater.log import keys
-from headwater.log.committer import parse_token
 from headwater.log.intents import Intent, decode_manifest
 from headwater.log.operations import CommitOffsets, CreateTopic, InitProducer, OffsetEntry
 from headwater.log.options import Options
 from headwater.log.outcomes import OutOfOrder
 from headwater.log.payload import Piece
+from headwater.log.queue import Pending, parse_token
 from headwater.log.state import Outcome, State, apply
 from headwater.log.writer import Append
 from headwater.sim.faults import ROUGH, Faults, SimBucket
@@ -927,7 +927,8 @@ def test_a_huge_published_intent_kills_no_other_writer() -> None:
         await loud.chain.refresh()
         await loud.writer.commit(ops=[CreateTopic(name="t", partitions=1)])
         await quiet.chain.refresh()
-        await loud.committer._publish([Piece(intent=Intent(id="huge", tip=0, ops=[*big_intent(1_300)]))])
+        huge = Piece(intent=Intent(id="huge", tip=0, ops=[*big_intent(1_300)]))
+        await loud.committer.follower._publish([Pending(huge, sim_loop().create_future())], "")
         quiet.committer.turns.look_around = lambda now: True  # type: ignore[method-assign]
         for _ in range(3):
             await asyncio.wait_for(quiet.writer.commit([Append(topic=1, partition=0, batch=blob())]), 600)

@@ -338,7 +338,7 @@ PLANTS: dict[Plant, range] = {
     close_the_gaps_that_compaction_leaves: range(60),
     forget_tombstones_at_once: range(100),
     forget_tombstones_before_what_they_hide: range(6, 66),
-    trim_what_is_young: range(38, 98),
+    trim_what_is_young: range(112, 172),
 }
 
 

@@ -7,6 +7,7 @@ fenced or nonsense, and each gets its outcome here.
     for each intent, in order:
       known id?                     its first outcome again, no effect       (R3)
       seq above tip + WINDOW?       late: void, not remembered, publish anew (R4)
+      comes after an undecided one? early: the same, so that a writer's intents keep their order
       a Once key that was done?     its first outcome again, no effect
       operations, then appends      all applied, or the first refusal undoes all
       remember the outcome for WINDOW manifests
@@ -35,6 +36,8 @@ from headwater.log.state.change import Change, Refused
 from headwater.log.state.model import Outcome, State
 
 LATE = "late"
+EARLY = "early"
+VOID = (LATE, EARLY)  # outcomes that are not remembered: the intent has not been decided
 
 _OPERATIONS = {
     **topics.OPERATIONS,
@@ -80,6 +83,8 @@ def _decide(state: State, intent: Intent, touched: members.Touched) -> Outcome:
         return known
     if not intent.tip < state.seq <= intent.tip + WINDOW:
         return Outcome(state.seq, LATE, f"The intent was made at tip {intent.tip} and came up in manifest {state.seq}.")
+    if intent.after and intent.after not in state.recent:
+        return Outcome(state.seq, EARLY, f"The intent comes after {intent.after!r}, which is not decided yet.")
     outcome = state.recent[intent.id] = _attempt(state, intent, touched)
     return outcome
 

@@ -20,8 +20,8 @@ from headwater.errors import Indeterminate, StorageFull, Throttled, Unavailable
 from headwater.limits import STREAMS_APPEND_BYTES, WINDOW
 from headwater.log import batch
 from headwater.log import operations as ops
-from headwater.log.committer import parse_token
 from headwater.log.namespace import Namespace
+from headwater.log.queue import parse_token
 from headwater.log.state import Outcome
 from headwater.log.writer import Append
 from headwater.streams.frames import KEY, NEVER, OFFSET, TIME
