@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from headwater.sim.sweep import judge
 
 Plant = Callable[[pytest.MonkeyPatch], None]
+MISFIT = re.compile(r"\b(TypeError|AttributeError|NameError|ImportError)\b")
 
 
 @functools.cache
@@ -31,5 +33,13 @@ def missing(world: str, seeds: Iterable[int], wanted: Iterable[str]) -> set[str]
 def expect_notice(world: str, plant: Plant, seeds: Iterable[int], patch: pytest.MonkeyPatch) -> None:
     """Plant a bug, and fail unless one of these worlds is judged wrong for it."""
     plant(patch)
-    if not any(judge(seed, world)["violations"] for seed in seeds):
+    if not any(is_noticed(world, seed) for seed in seeds):
         pytest.fail(f"{seeds} did not notice: {plant.__doc__}")
+
+
+def is_noticed(world: str, seed: int) -> bool:
+    """Whether a world is judged wrong: for a promise that is broken, not for a plant that no longer fits the engine."""
+    found = judge(seed, world)["violations"]
+    misfits = [one["detail"] for one in found if one["kind"] == "crash" and MISFIT.search(one["detail"])]
+    assert not misfits, f"The plant itself is broken: {misfits[0]}"
+    return bool(found)

@@ -14,7 +14,7 @@ from headwater.log.state import shares as state_of
 from headwater.log.state.model import Span
 from headwater.sim import shares as world
 from headwater.sim.sweep import judge
-from tests.sim.helpers_worlds import Plant, missing, played
+from tests.sim.helpers_worlds import Plant, expect_notice, missing, played
 
 SEEDS = range(4)
 DEEDS = ("delivered", "delivered again", "accepted", "rejected", "released", "renewed", "released all", "closed")
@@ -145,8 +145,7 @@ PLANTS: dict[Plant, range] = {  # from where a world was seen to notice, since e
 def test_a_planted_bug_is_noticed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     if plant is hand_out_what_was_freed:
         monkeypatch.setattr(world, "DROWSY_RATE", 1.0)
-    plant(monkeypatch)
-    assert any(judge(seed, "shares")["violations"] for seed in PLANTS[plant]), plant.__doc__
+    expect_notice("shares", plant, PLANTS[plant], monkeypatch)
 
 
 @pytest.mark.parametrize("seed", [15, 38])
