@@ -109,7 +109,7 @@ def test_an_append_whose_outcome_nobody_knows_is_asked_for_again_under_its_token
         def silent(appends: Any, wishes: Any, *, caller: Any, told: Any) -> Any:
             landed.append(begin(appends, wishes, caller=caller, told=told))
             lost = asyncio.get_running_loop().create_future()
-            (intent,) = namespace.writer.committer._waiting
+            (intent,) = namespace.writer.committer.queue._unanswered
             landed[0].add_done_callback(
                 lambda _: lost.set_exception(Indeterminate("The store fell silent.", token=f"{intent}@1"))
             )
