@@ -54,7 +54,7 @@ SETTINGS = {"acks": "all", "linger.ms": LINGER_MS, "queue.buffering.max.kbytes":
             "queue.buffering.max.messages": 2_000_000}  # fmt: skip
 
 
-def bench(mib: int = 256, seconds: float = 10.0, peer: str = "", rounds: int = ROUNDS) -> dict[str, Any]:
+def bench(mib: int = 256, seconds: float = 30.0, peer: str = "", rounds: int = ROUNDS) -> dict[str, Any]:
     """The report of ``headwater bench kafka``: ``mib`` of values for each throughput, ``seconds`` for each latency.
 
     ``peer`` is Tansu's program; without one the report says how to get it.

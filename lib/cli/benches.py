@@ -78,7 +78,7 @@ def http(settings: Settings, scale: float) -> None:
 
 @click.command(cls=Command)
 @click.option("--mib", type=click.IntRange(min=1), default=256, show_default=True, help="Of values, each size.")
-@click.option("--seconds", type=click.FloatRange(1, 600), default=10.0, show_default=True, help="Of each latency.")
+@click.option("--seconds", type=click.FloatRange(1, 600), default=30.0, show_default=True, help="Of each latency.")
 @click.option("--peer", default="", metavar="PROGRAM", help="Tansu's program; by default that of ./.peers or PATH.")
 @pass_settings
 def kafka(settings: Settings, mib: int, seconds: float, peer: str) -> None:
