@@ -102,8 +102,7 @@ class Follower:
         while True:
             self._sort_out(clock.elapsed_s())
             self._store_next()
-            waiting = [segment for segment in self._segments if segment.key]
-            if not waiting:
+            if not self._stored():
                 if self._storing is None:
                     return
                 await asyncio.wait([self._storing])
@@ -122,7 +121,7 @@ class Follower:
             if found:
                 turns.took.note("get", poll_at_s - now_s)
             self._sort_out(poll_at_s)
-            waiting = [segment for segment in self._segments if segment.key]
+            waiting = self._stored()
             if waiting and (turns.leads or turns.my_turn(chain.state.seq - waiting[0].seen, poll_at_s)):
                 await self._take_turn([(each.key, each.intents) for each in waiting], waiting[0].deadline_s)
                 for each in waiting:
@@ -146,6 +145,10 @@ class Follower:
                 # Safe, since all manifests up to the new tip are folded and none has committed these intents: any two
                 # that yet might are less than WINDOW apart, within which ids are remembered (R3).
                 segment.key = ""
+
+    def _stored(self) -> list[Segment]:
+        """What waits to be named by a manifest."""
+        return [segment for segment in self._segments if segment.key]
 
     async def _is_over(self, seconds: float) -> bool:
         """Let the time pass. False: a segment has been stored before, and the next one may be sent."""

@@ -63,8 +63,9 @@ class Published:
     async def look_beside_put(self) -> None:
         """Look so that it ends about when a PUT does that begins now, and so sees the most."""
         turns, now_s = self._turns, self._chain.clock.elapsed_s()
-        told = self.is_announced and len(self._announced) <= ANNOUNCED_MAX
-        if told and (not turns.is_company(now_s) or not (self._is_news or now_s - self._listed_s >= LISTED_S)):
+        is_told = self.is_announced and len(self._announced) <= ANNOUNCED_MAX
+        must_list = turns.is_company(now_s) and (self._is_news or now_s - self._listed_s >= LISTED_S)
+        if is_told and not must_list:
             rounds = 2 if self._follows_on else 1
             await self._chain.clock.sleep(turns.delay_s(rounds * turns.took.get))
             for _ in range(rounds):

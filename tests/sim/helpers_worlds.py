@@ -33,13 +33,13 @@ def missing(world: str, seeds: Iterable[int], wanted: Iterable[str]) -> set[str]
 def expect_notice(world: str, plant: Plant, seeds: Iterable[int], patch: pytest.MonkeyPatch) -> None:
     """Plant a bug, and fail unless one of these worlds is judged wrong for it."""
     plant(patch)
-    if not any(is_noticed(world, seed) for seed in seeds):
+    if not any(noticed(world, seed) for seed in seeds):
         pytest.fail(f"{seeds} did not notice: {plant.__doc__}")
 
 
-def is_noticed(world: str, seed: int) -> bool:
-    """Whether a world is judged wrong: for a promise that is broken, not for a plant that no longer fits the engine."""
+def noticed(world: str, seed: int) -> set[str]:
+    """The kinds of what a world is judged wrong for: broken promises, not a plant that no longer fits the engine."""
     found = judge(seed, world)["violations"]
     misfits = [one["detail"] for one in found if one["kind"] == "crash" and MISFIT.search(one["detail"])]
     assert not misfits, f"The plant itself is broken: {misfits[0]}"
-    return bool(found)
+    return {one["kind"] for one in found}

@@ -13,6 +13,7 @@ from headwater.api.app import App
 from headwater.api.http import Incoming
 from headwater.sim.handlers import Fleet, FleetPlan, simulate
 from headwater.sim.sweep import judge, sweep
+from tests.sim.helpers_worlds import noticed
 
 T = TypeVar("T")
 
@@ -111,6 +112,6 @@ def test_a_planted_bug_of_functions_is_found(
 ) -> None:
     plant(monkeypatch)
     for seed in range(seeds):
-        if kinds & {violation["kind"] for violation in judge(seed, "functions")["violations"]}:
+        if kinds & noticed("functions", seed):
             return
     pytest.fail(f"{seeds} seeds did not find it")
