@@ -21,18 +21,22 @@ from headwater.types import Buffer
 
 @dataclass(frozen=True, slots=True)
 class Shelved:
-    """Record batches of the offsets ``[base, end)``, in ``parts`` of ``size`` bytes; records may be missing in it."""
+    """Record batches of the offsets ``[base, end)``, in ``parts`` of ``size`` bytes; records may be missing in it.
+
+    All of them are missing in a gap, whose ``parts`` are control batches that take a reader to its end.
+    """
 
     base: int
     end: int
     parts: tuple[Buffer, ...]
     size: int
+    is_gap: bool = False
 
     @classmethod
-    def of(cls, base: int, end: int, parts: Iterable[Buffer]) -> Shelved:
+    def of(cls, base: int, end: int, parts: Iterable[Buffer], *, is_gap: bool = False) -> Shelved:
         """Batches whose bytes are kept where they lie."""
         kept = tuple(parts)
-        return cls(base, end, kept, sum(map(len, kept)))
+        return cls(base, end, kept, sum(map(len, kept)), is_gap)
 
     @property
     def data(self) -> bytes:
@@ -178,7 +182,7 @@ def _base(shelved: Shelved) -> int:
 
 
 def _gap(start: int, end: int) -> Shelved:
-    return Shelved.of(start, end, (kafka2.passage(start, end),))
+    return Shelved.of(start, end, (kafka2.passage(start, end),), is_gap=True)
 
 
 def _placed(base: int, end: int, data: Buffer) -> Shelved:

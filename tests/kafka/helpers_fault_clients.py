@@ -6,6 +6,9 @@ aborted, and begins a new life (which fences the old one) where the client says 
 The latter is librdkafka's (2.16.0): a TxnOffsetCommit that waits at a coordinator which the client gives up, because it
 is gone from the metadata or because the client begins anew from ``bootstrap.servers``, ends unheard, and no timer ends
 ``send_offsets_to_transaction`` (librdkafka's issues 5511 and 5456). No gateway can; who supervises an application does.
+
+Readers store the offsets of what they have been given, and leave none of that to librdkafka: as one closes it commits
+past records that it has fetched and given to nobody, if a control batch lies behind them (CONFORMANCE.md).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -291,6 +295,7 @@ class Clients:
                 **{
                     "group.id": group,
                     "auto.offset.reset": "earliest",
+                    "enable.auto.offset.store": False,
                     "isolation.level": "read_committed",
                     **protocol,
                 }
@@ -309,6 +314,7 @@ class Clients:
                 self.history.polled.append(Polled(name, assignment, place, [record], group, asked_s, given_s))
             if found:
                 self.diary.did(f"read by {group}", len(found))
+                _store(consumer, found)
         self.diary.step(reader, f"closes {name}")
         closed_s.append(stopwatch_s())  # its group confirms what is claimed after this; it may end any time later
         is_member = _is_member(consumer)
@@ -356,6 +362,14 @@ class Clients:
 
         self.diary.step("drain", "waits for the readers")
         return _drained("records to read", left)
+
+
+def _store(consumer: Consumer, given: list[Any]) -> None:
+    """Have what was given committed with the next round; where its partition is not ours any more, another reads it."""
+    ends = {(each.topic(), each.partition()): each.offset() + 1 for each in given}
+    for (topic, partition), offset in ends.items():
+        with suppress(KafkaException):
+            consumer.store_offsets(offsets=[TopicPartition(topic, partition, offset)])
 
 
 def _is_member(consumer: Consumer) -> bool:

@@ -23,6 +23,7 @@ from headwater.log.operations import AclRule
 from headwater.log.options import Options
 from headwater.sim.latency import Profile
 from headwater.sim.loop import sim_loop
+from tests.kafka.helpers_kafka_transactions import Client
 from tests.kafka.helpers_peer import ask, handled, peer, whole
 from tests.kafka.test_kafka_produce import batch
 from tests.log.helpers import memory, network, opened, simulate
@@ -270,6 +271,65 @@ def test_a_reader_at_the_end_hears_of_what_comes() -> None:
         topic = {"name": "orders", "partition_data": [{"index": 0, "records": batch(-1, -1)}]}
         await ask(reader, PRODUCE, 9, acks=-1, timeout=1_000, topic_data=[topic])
         assert {0: (ErrorCode.none, [1])} == found(await waiting)
+
+    simulate(main())
+
+
+async def voided(known: Peer) -> None:
+    """Three offsets of a transaction that was aborted."""
+    client = Client(known)
+    assert ErrorCode.none is await client.init()
+    await client.write(count=3)
+    assert ErrorCode.none is await client.end(commit=False)
+
+
+async def appended(known: Peer) -> None:
+    topic = {"name": "orders", "partition_data": [{"index": 0, "records": batch(-1, -1)}]}
+    await ask(known, PRODUCE, 9, acks=-1, timeout=1_000, topic_data=[topic])
+
+
+def test_offsets_without_records_are_left_out_where_records_follow() -> None:
+    """librdkafka that closes commits past what it holds, and has not given out, before a control batch."""
+
+    async def main() -> None:
+        store = memory()
+        await written(store, 1)
+        namespace = await opened(store)
+        reader = peer(namespace)
+        await voided(reader)
+        await appended(reader)
+        await voided(reader)
+        fresh = peer(await opened(store))  # one gateway has all of it in memory, the other one nothing
+        for known in (reader, fresh):
+            assert {0: (ErrorCode.none, [0, 4])} == await fetched(known, {0: 0})
+            for inside in (1, 2, 3):
+                assert {0: (ErrorCode.none, [4])} == await fetched(known, {0: inside})
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("comes", [False, True])
+def test_a_reader_that_waits_behind_the_last_records_is_taken_over_a_gap_if_none_come(comes: bool) -> None:
+    async def main() -> None:
+        store = memory()
+        await written(store, 1)
+        namespace = await opened(store)
+        reader = peer(namespace)
+        await voided(reader)
+        fields = asked({0: 2}, min_bytes=1, max_wait=10_000)
+        request = Request(api=FETCH, version=12, correlation=1, client="test", fields=fields)
+        start_s = sim_loop().time()
+        answer = asyncio.ensure_future(whole(await handled(reader, request)))
+        await sim_loop().sleep(1.0)
+        assert not answer.done()
+        if comes:
+            await appended(reader)
+            assert {0: (ErrorCode.none, [4])} == found(await answer)
+            return
+        told = await answer
+        assert told is not None
+        assert 10.0 == pytest.approx(sim_loop().time() - start_s, abs=0.1)
+        assert kafka2.passage(2, 4) == b"".join(told["responses"][0]["partitions"][0]["records"])
 
     simulate(main())
 

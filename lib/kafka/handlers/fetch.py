@@ -5,6 +5,11 @@
     there is less than ``min_bytes``   ──► wait for a commit, up to ``max_wait``, and look again
 
 What readers see ends at the last stable offset for everybody: ``read_uncommitted`` sees committed data only, too.
+
+Offsets without records (of aborted transactions, and where compaction took some away) are left out where records
+follow, as in a compacted partition of Kafka's. Control batches take a reader over those that are the last of what it
+may see, and only one that has read all before them and has waited for more: librdkafka, to 2.16 at least, commits past
+records that it holds and has not given out when it closes and a control batch lies behind them.
 """
 
 from __future__ import annotations
@@ -131,6 +136,7 @@ class _Reading:
             return 0
         most: int = min(left, max(wanted["partition_max_bytes"], 0))
         parts: list[Buffer] = []
+        passing: list[Buffer] = []  # what takes a reader over the gap that it stands in
         size, position, key, shelf, brought = 0, offset, (topic.id, number), self._shelf, self._brought
         while position < end and self._may_read:
             found: _Read = brought.get((key, position)) if brought else None
@@ -146,6 +152,10 @@ class _Reading:
             if isinstance(found, HeadwaterError):
                 row["error_code"] = code_of(found, Unavailable=ErrorCode.kafka_storage_error)
                 return 0
+            if found.is_gap:
+                passing += found.parts
+                position = found.end
+                continue
             # The first batch of an answer is sent however large it is, so that every reader gets on.
             if size + found.size > most and (size or self._size):
                 break
@@ -153,6 +163,7 @@ class _Reading:
             size, position = size + found.size, found.end
         if position >= end:
             shelf.follow(key)
+            parts = parts or passing  # the gap is no records, so an answer with nothing else waits for some
         row["records"] = parts
         self._size += size
         return size
