@@ -6,19 +6,21 @@ the engine is the real one. In the same run the naive optimistic loop (each batc
 of the next manifest, retried until it wins) is measured as the baseline.
 
 With ``requests_per_s`` the writers are gateways instead, whose clients send at that pace together, whatever becomes of
-what they have sent; each gathers its clients' batches for ``KAFKA_LINGER_MS``.
+what they have sent; each gathers its clients' batches for ``KAFKA_LINGER_MS``. With ``pause_s`` one more sends a
+request now and then, as a gateway does whose only clients are members of groups.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
 from headwater.clock import stopwatch_s
+from headwater.errors import InvalidRequest
 from headwater.limits import KAFKA_LINGER_MS
 from headwater.log.namespace import Namespace
 from headwater.log.options import Options
@@ -32,6 +34,7 @@ WARM_UP_S = 2.0
 PARTITIONS = 16
 CLIENTS = 10  # of a gateway
 GATEWAYS_S = 40.0
+SPORADIC_MIN = 40  # requests of a writer that sends now and then, to make a median of
 RECORD = Batch(codec="kafka2", data=b"x" * 100, count=1, timestamp_min=0, timestamp_max=0)
 
 Step: TypeAlias = Callable[[], Awaitable[object]]
@@ -50,10 +53,17 @@ class Result:
     get: float
     list: float
     manifests: int
+    sporadic_ms: Sequence[float] = ()  # latencies of a writer that sends now and then
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name."""
-        done = sorted(self.latencies_ms)
+        done, sporadic = sorted(self.latencies_ms), sorted(self.sporadic_ms)
+        told = {
+            "sporadic_batches": len(sporadic),
+            "sporadic_p50_ms": round(quantile(sporadic, 0.50), 1),
+            "sporadic_p90_ms": round(quantile(sporadic, 0.90), 1),
+            "sporadic_max_ms": round(quantile(sporadic, 1.00), 1),
+        }
         return {
             "batches": self.batches,
             "batches_per_s": round(self.batches / self.seconds, 2),
@@ -64,6 +74,7 @@ class Result:
             "get_per_batch": round(self.get, 3),
             "list_per_batch": round(self.list, 4),
             "manifests": self.manifests,
+            **(told if sporadic else {}),
         }
 
 
@@ -96,8 +107,27 @@ def measure(
     return run(_measure(writers, PROFILES[profile], seconds, seed, write), rng=random.Random(seed), steps_max=1 << 62)
 
 
-def measure_gateways(writers: int, profile: str, *, requests_per_s: float, seconds: float, seed: int) -> Result:
-    """As ``measure``, for gateways whose clients send ``requests_per_s`` in all."""
+def measure_gateways(
+    writers: int, profile: str, *, requests_per_s: float, seconds: float, seed: int, pause_s: float = 0.0
+) -> Result:
+    """As ``measure``, for gateways whose clients send ``requests_per_s`` in all.
+
+    With ``pause_s`` one more sends one batch about so many seconds after the last one was acknowledged.
+    """
+    sporadic_ms: list[float] = []
+
+    async def write_now_and_then(process: _Process, window: _Window) -> None:
+        log = await Namespace.open(process.store, clock=process.clock, rng=process.rng, options=options)
+        await process.clock.sleep(WARM_UP_S)
+        while True:
+            await process.clock.sleep(pause_s * process.rng.uniform(0.5, 1.5))
+            await log.chain.refresh()  # its clients' heartbeats do so
+            if not window.is_open:
+                await log.drain()
+                return
+            sent_s = sim_loop().time()
+            await log.append("t", 0, RECORD)
+            sporadic_ms.append((sim_loop().time() - sent_s) * 1_000)
 
     async def write(process: _Process, window: _Window) -> None:
         log = await Namespace.open(process.store, clock=process.clock, rng=process.rng, options=options)
@@ -113,7 +143,13 @@ def measure_gateways(writers: int, profile: str, *, requests_per_s: float, secon
         await log.drain()
 
     options = replace(_OPTIONS, linger_ms=KAFKA_LINGER_MS)
-    return run(_measure(writers, PROFILES[profile], seconds, seed, write), rng=random.Random(seed), steps_max=1 << 62)
+
+    async def write_as(process: _Process, window: _Window) -> None:
+        await (write if process.number < writers else write_now_and_then)(process, window)
+
+    measuring = _measure(writers + (pause_s > 0), PROFILES[profile], seconds, seed, write_as)
+    found = run(measuring, rng=random.Random(seed), steps_max=1 << 62)
+    return replace(found, sporadic_ms=sporadic_ms)
 
 
 def span_s(writers: int) -> float:
@@ -129,12 +165,17 @@ def bench(
     seed: int = 1,
     naive: bool = True,
     requests_per_s: float = 0.0,
+    pause_s: float = 0.0,
 ) -> dict[str, Any]:
     """The report of ``headwater bench contention``. Without ``seconds`` the length suits the number of writers."""
-    span = seconds or (GATEWAYS_S if requests_per_s else span_s(writers))
+    if pause_s and not requests_per_s:
+        raise InvalidRequest("One that writes now and then is measured beside gateways: say --requests-per-s, too.")
+    span = seconds or max(GATEWAYS_S, SPORADIC_MIN * pause_s) if requests_per_s else seconds or span_s(writers)
     began = stopwatch_s()
     if requests_per_s:
-        found = measure_gateways(writers, profile, requests_per_s=requests_per_s, seconds=span, seed=seed).as_dict()
+        found = measure_gateways(
+            writers, profile, requests_per_s=requests_per_s, seconds=span, seed=seed, pause_s=pause_s
+        ).as_dict()
     else:
         found = measure(writers, profile, seconds=span, seed=seed).as_dict()
     report = {

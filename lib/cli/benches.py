@@ -19,6 +19,12 @@ from headwater.cli.settings import Command, Settings, pass_settings
     help="Instead, the writers are gateways whose clients send so many requests in all.",
 )
 @click.option(
+    "--pause-s",
+    type=click.FloatRange(0, 3_600),
+    default=0.0,
+    help="… and one more sends a request now and then, so long after the last one.",
+)
+@click.option(
     "--profile",
     type=click.Choice(["s3-standard", "s3-express"]),
     default="s3-standard",
@@ -29,12 +35,21 @@ from headwater.cli.settings import Command, Settings, pass_settings
 @click.option("--seed", type=int, default=1, show_default=True, help="The seed of all latencies.")
 @pass_settings
 def contention(
-    settings: Settings, writers: int, requests_per_s: float, profile: str, seconds: float, seed: int
+    settings: Settings,
+    writers: int,
+    requests_per_s: float,
+    pause_s: float,
+    profile: str,
+    seconds: float,
+    seed: int,
 ) -> None:
     """Many uncoordinated writers on one namespace, in simulated time, beside the naive loop."""
     from headwater.bench.contention import bench
 
-    _show(settings, bench(writers, profile, seconds=seconds, seed=seed, requests_per_s=requests_per_s))
+    _show(
+        settings,
+        bench(writers, profile, seconds=seconds, seed=seed, requests_per_s=requests_per_s, pause_s=pause_s),
+    )
 
 
 @click.command(cls=Command)

@@ -64,8 +64,8 @@ class Committer:
         """Return when nothing is queued or in flight (R10)."""
         while self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
-        if self._looking is not None:
-            await asyncio.wait([self._looking])
+        if beside := [task for task in (self._looking, self.follower.ringing) if task is not None]:
+            await asyncio.wait(beside)
         await self.journal.hedge.drain()
 
     @property
@@ -120,10 +120,10 @@ class Committer:
         """
         clock, turns = self.chain.clock, self.turns
         if self._looking is not None and not self._looking.done():
-            await asyncio.wait([self._looking], timeout=turns.list_patience_s())
+            await asyncio.wait([self._looking], timeout=turns.patience_s(clock.elapsed_s()))
         draft = Draft(pieces=pieces, merged=self.published.mergeable(own))
         is_looking = self._looking is not None and not self._looking.done()
-        if look and not is_looking and (turns.look_around(clock.elapsed_s()) or self.published.is_announced):
+        if look and not is_looking and self.published.has_reason_to_look():
             self._looking = asyncio.get_running_loop().create_task(self.published.look_beside_put())
         start = clock.elapsed_s()
         won = await self.journal.put_next(draft, deadline_s=deadline_s)

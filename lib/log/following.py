@@ -19,7 +19,7 @@ from typing import Final
 from headwater import tracing
 from headwater.errors import HeadwaterError, Indeterminate
 from headwater.limits import PUBLISHED_MAX, WINDOW
-from headwater.log import keys
+from headwater.log import bell, keys
 from headwater.log.intents import FORMAT, Intent, SegmentHeader, encode_segment, located
 from headwater.log.payload import assemble
 from headwater.log.published import Group, Published
@@ -64,6 +64,7 @@ class Follower:
         self._count = 0
         self._announced = ""  # the key of the next segment, as the last one says
         self._storing: asyncio.Task[None] | None = None
+        self.ringing: asyncio.Task[None] | None = None
 
     async def follow(self, group: list[Pending], deadline_s: float) -> None:
         """Publish the group, and what gathers meanwhile, and see it committed by others or in a turn of our own.
@@ -88,11 +89,12 @@ class Follower:
         return left
 
     async def _stop(self, *, cancel: bool) -> None:
-        if self._storing is not None:
-            if cancel:
-                self._storing.cancel()
-            await asyncio.wait([self._storing])
-            self._storing = None
+        for task in (self._storing, self.ringing):
+            if task is not None:
+                if cancel:
+                    task.cancel()
+                await asyncio.wait([task])
+        self._storing = None
 
     # -- seeing through -------------------------------------------------------------------------------
 
@@ -224,6 +226,8 @@ class Follower:
                 tagged = keys.segment_key(tip, self._writer, self._count, tag)
                 if len(tagged.encode()) <= self._chain.store.key_bytes_max:
                     key, self._announced = tagged, ""  # nobody reads the header
+        if self._turns.unaware():
+            self.ringing = asyncio.get_running_loop().create_task(bell.ring(self._chain, key))
         start_s = self._chain.clock.elapsed_s()
         await self._chain.retry(lambda: self._chain.store.put(key, parts))
         self._turns.took.note("put", self._chain.clock.elapsed_s() - start_s)

@@ -2,7 +2,7 @@
 
     manifest/<seq>                          segment/<tip>-<writer>-<n>[.<tag>]
     snapshot/<seq>                          index/<first>-<last>[-<pruned>]
-    boundary/<seq>                          latest, collected, maintained
+    boundary/<seq>                          latest, collected, maintained, bell
     archive/topic=<t>/partition=<p>/<base>-<end>-<nonce>-<tip>.parquet
     files/<tip>-<topic id>-<partition>-<nonce>
     branch/<seq>-<namespace>
@@ -28,6 +28,7 @@ from headwater.limits import TOPIC_NAME_MAX
 LATEST = "latest"
 COLLECTED = "collected"  # a hint: the boundary up to which everything was swept
 MAINTAINED = "maintained"  # a hint: up to when there is nothing to maintain
+BELL = "bell"  # a hint: a segment whose writer thinks that nobody looks
 ARCHIVE = "archive/"
 FILE_PAGES = "files/"
 BRANCHES = "branch/"

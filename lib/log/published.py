@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from headwater.errors import Corrupt, HeadwaterError, NotFound
 from headwater.limits import MANIFEST_INTENTS_MAX, WINDOW
-from headwater.log import frame, keys
+from headwater.log import bell, frame, keys
 from headwater.log.chain import Chain
 from headwater.log.intents import Intent, Manifest, decode_segment, header_cost, located
 from headwater.log.state import State
@@ -27,6 +27,7 @@ MERGE_BYTES_MAX = 1024 * 1024  # headers of others that one manifest takes in
 LOOKBACK_KEYS = 1_600  # segments, committed ones included, that a LIST goes through: two pages at the most busy
 LOOKBACK_MIN = 8  # manifests that a LIST looks back in any case
 ANNOUNCED_MAX = 8  # writers whose next segments are asked for by their keys; of more, a LIST tells for less
+RUNG_MAX = 3  # LISTs for one ring: a segment is stored while its bell is rung, or its writer has died meanwhile
 LISTED_S = 0.25  # for so long after a LIST that has found no news, announced keys are all that is asked for
 
 Group: TypeAlias = tuple[str, list[Intent]]  # a segment's key, and its intents as others see them
@@ -46,6 +47,7 @@ class Published:
         self._announced: dict[str, str] = {}  # writer → the key of its next segment
         self._listed_s = float("-inf")
         self._is_news = True  # whether the last LIST found what nobody had announced
+        self._rung = ("", 0)  # what the bell was rung for last, and how often we have heard that
         self._follows_on = False  # whether the last look at announced keys found something
 
     @property
@@ -60,19 +62,24 @@ class Published:
         """Whether a key that was announced is still used, and looked for: LISTs find it for as long again."""
         return bool(key) and keys.parse_segment_key(key).tip + self.lookback() // 2 > self._chain.state.seq
 
+    def has_reason_to_look(self) -> bool:
+        """Whether somebody might have published something."""
+        now_s = self._chain.clock.elapsed_s()
+        return self._turns.look_around(now_s) or self._turns.listens(now_s) or self.is_announced
+
     async def look_beside_put(self) -> None:
         """Look so that it ends about when a PUT does that begins now, and so sees the most."""
         turns, now_s = self._turns, self._chain.clock.elapsed_s()
         is_told = self.is_announced and len(self._announced) <= ANNOUNCED_MAX
+        listens = turns.listens(now_s)
         must_list = turns.is_company(now_s) and (self._is_news or now_s - self._listed_s >= LISTED_S)
-        if is_told and not must_list:
-            rounds = 2 if self._follows_on else 1
-            await self._chain.clock.sleep(turns.delay_s(rounds * turns.took.get))
-            for _ in range(rounds):
-                await self._read_announced()
-        else:
+        if must_list or not (is_told or listens) or (turns.look_around(now_s) and not is_told):
             await self._chain.clock.sleep(turns.delay_s(turns.took.list))
             await self.look()
+            return
+        rounds = 2 if self._follows_on else 1
+        await self._chain.clock.sleep(0.0 if listens else turns.delay_s(rounds * turns.took.get))
+        await together(*([self._listen()] if listens else []), *([self._read_announced(rounds)] if is_told else []))
 
     async def look(self) -> None:
         """LIST what others have published lately, and read the headers that their keys do not carry.
@@ -168,11 +175,22 @@ class Published:
         except HeadwaterError:
             return None
 
-    async def _read_announced(self) -> None:
-        """Read what lies by now where it was announced. Cost: 1 GET for each writer."""
-        self._follows_on = any(await together(*(self._found(key) for key in self._announced.values())))
-        if self._follows_on:
-            self._turns.saw_pending(len(self.mergeable()), self._chain.clock.elapsed_s())
+    async def _read_announced(self, rounds: int) -> None:
+        """Read what lies by now where it was announced. Cost: 1 GET for each writer, and round."""
+        for _ in range(rounds):
+            self._follows_on = any(await together(*(self._found(key) for key in self._announced.values())))
+            if self._follows_on:
+                self._turns.saw_pending(len(self.mergeable()), self._chain.clock.elapsed_s())
+
+    async def _listen(self) -> None:
+        """LIST if somebody rings whose segment we do not know. Cost: 1 GET, and the LIST."""
+        self._turns.listened(self._chain.clock.elapsed_s())
+        key = await bell.heard(self._chain)
+        if not self.is_young(key) or key in self._pending or key in self._named:
+            return
+        self._rung = (key, self._rung[1] + 1 if key == self._rung[0] else 1)
+        if self._rung[1] <= RUNG_MAX:
+            await self.look()
 
     async def _found(self, key: str) -> bool:
         try:

@@ -34,6 +34,7 @@ CROWD = 3  # intents in a manifest, on average, from which on a leader waits for
 STREAK = 32  # own manifests in a row after which a lone writer looks around once
 STREAK_S = 10.0  # … if they came within this time
 LONE_S = 1.0  # … and if it has not looked for as long: a store in memory takes a streak in some hundredths of a second
+LISTENED_S = 0.1  # how often a lone writer that others cannot outrun hears whether one of them has rung the bell
 LOSSES_MAX = 1  # races lost in one commit before it is published
 PASSED_OVER = 7  # manifests since publishing that did not name us: we were overlooked
 UNAWARE = 3  # … if none of the last ``RECENT`` carried any but its writer's: it does not know that anybody waits
@@ -81,6 +82,8 @@ class Turns:
         self._own: deque[float] = deque(maxlen=STREAK)
         self._empty = 0
         self._looked_at = float("-inf")
+        self._listened_at = float("-inf")
+        self._leading_since = float("inf")
         self._progress_at = float("-inf")
         self._wait_s = 0.0
 
@@ -89,6 +92,7 @@ class Turns:
     def saw_manifest(self, seen: Seen, now: float) -> None:
         """A manifest was folded."""
         self._leading = seen.writer == self._writer
+        self._leading_since = min(self._leading_since, now) if self._leading else float("inf")
         self._intents.append(seen.intents)
         self._writers.append(seen.writers)
         self._progress_at = now
@@ -110,6 +114,10 @@ class Turns:
             self._others_at = now
         elif self._empty >= ALONE_AFTER:
             self._others_at = float("-inf")
+
+    def listened(self, now: float) -> None:
+        """We have heard whether somebody rings."""
+        self._listened_at = now
 
     def published(self, now: float) -> None:
         """Our intent is out; from here on we wait for someone to name it."""
@@ -139,6 +147,13 @@ class Turns:
             return True
         return len(self._own) == STREAK and now - self._own[0] < STREAK_S and now - self._looked_at >= LONE_S
 
+    def listens(self, now: float) -> bool:
+        """Whether a manifest PUT should have a GET of the bell beside it: we are alone, and too quick for others."""
+        if not self._cooperative or self.is_company(now) or now - self._leading_since < LONE_S:
+            return False
+        is_busy = len(self._own) >= BUSY_MANIFESTS and now - self._own[-BUSY_MANIFESTS] < BUSY_S
+        return is_busy and now - self._listened_at >= LISTENED_S
+
     def is_company(self, now: float) -> bool:
         """Whether others have been here lately."""
         return now - self._others_at < COMPANY_S
@@ -147,9 +162,10 @@ class Turns:
         """Start a look that takes so long so that it ends about when a PUT does, and so sees the most."""
         return max(0.0, self.took.put - 1.2 * look_s)
 
-    def list_patience_s(self) -> float:
-        """How long a leader waits for its LIST before it goes on without: worth it only where many would miss out."""
-        return self.took.list if sum(self._intents) > CROWD * len(self._intents) else 0.0
+    def patience_s(self, now: float) -> float:
+        """How long a leader waits for its look before it goes on without: worth it only where many would miss out."""
+        is_crowd = sum(self._intents) > CROWD * len(self._intents)
+        return self.took.list if is_crowd and self.is_company(now) else 0.0
 
     def first_poll_s(self) -> float:
         """How long after publishing the first look at the chain is worth a GET."""

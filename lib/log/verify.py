@@ -190,7 +190,7 @@ def _file(listing: Listing, key: str, size: int) -> None:
     elif key == keys.LATEST:
         listing.latest = True
         return
-    elif key in (keys.COLLECTED, keys.MAINTAINED) or key.startswith((keys.LEASES, *keys.DOCUMENTS)):
+    elif key in (keys.COLLECTED, keys.MAINTAINED, keys.BELL) or key.startswith((keys.LEASES, *keys.DOCUMENTS)):
         return
     else:
         raise Corrupt("its name has no known form")
