@@ -101,7 +101,7 @@ class Committer:
         deadline_s = self.chain.clock.elapsed_s() + self.options.commit_timeout_s
         losses = 0
         while left := self.queue.undecided(group):
-            if self.chain.is_stale():
+            if self.chain.is_stale() or self.turns.looks_first(self.chain.age_s()):
                 await self.chain.refresh()
                 continue
             if self.turns.direct(losses, self.chain.clock.elapsed_s()):
