@@ -100,8 +100,10 @@ class Committer:
         """Return when every intent of the group has its outcome."""
         deadline_s = self.chain.clock.elapsed_s() + self.options.commit_timeout_s
         losses = 0
+        if self.turns.looks_first(self.chain.age_s()):
+            await self.chain.refresh()
         while left := self.queue.undecided(group):
-            if self.chain.is_stale() or self.turns.looks_first(self.chain.age_s()):
+            if self.chain.is_stale():
                 await self.chain.refresh()
                 continue
             if self.turns.direct(losses, self.chain.clock.elapsed_s()):

@@ -226,7 +226,7 @@ class Follower:
                 tagged = keys.segment_key(tip, self._writer, self._count, tag)
                 if len(tagged.encode()) <= self._chain.store.key_bytes_max:
                     key, self._announced = tagged, ""  # nobody reads the header
-        if self._turns.unaware():
+        if self._turns.unaware() and (self.ringing is None or self.ringing.done()):
             self.ringing = asyncio.get_running_loop().create_task(bell.ring(self._chain, key))
         start_s = self._chain.clock.elapsed_s()
         await self._chain.retry(lambda: self._chain.store.put(key, parts))

@@ -10,10 +10,12 @@ from headwater.limits import CATCH_UP_PARALLEL_MAX
 from headwater.log.operations import CreateTopic
 from headwater.log.turns import BUSY_S, Seen, Turns
 from headwater.sim.faults import SimBucket
+from headwater.sim.latency import Profile
 from headwater.sim.loop import sim_loop
 from tests.log.helpers import FIXED, Parts, network, simulate
 from tests.log.helpers_store import Scripted
 
+SLOW = Profile("slow gets", put=(100, 100), get=(3_000, 3_000), list=(80, 80))
 GET_S = FIXED.get[0] / 1_000
 
 
@@ -46,6 +48,23 @@ def test_who_is_behind_a_busy_log_asks_for_what_has_probably_come_since(
         assert writing.chain.state.seq == late.chain.state.seq
         assert rounds * GET_S == pytest.approx(sim_loop().time() - start_s)
         assert gets >= store.calls["get"]
+
+    simulate(main())
+
+
+def test_who_looks_first_writes_then_however_long_the_look_took() -> None:
+    async def main() -> None:
+        bucket = SimBucket(sim_loop())
+        first = Parts(network(bucket, seed=1), writer="first", seed=1)
+        second = Parts(network(bucket, profile=SLOW, seed=2), writer="second", seed=2)
+        for each in (first, second, first):
+            await each.chain.refresh()
+            await each.writer.commit(ops=[CreateTopic(name=f"t{each.chain.state.seq}", partitions=1)])
+        await second.chain.refresh()
+        await sim_loop().sleep(2 * BUSY_S)
+        start_s = sim_loop().time()
+        await second.writer.commit(ops=[CreateTopic(name="late", partitions=1)])
+        assert (SLOW.get[0] + SLOW.put[0]) / 1_000 == pytest.approx(sim_loop().time() - start_s)
 
     simulate(main())
 
