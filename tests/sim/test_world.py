@@ -491,7 +491,7 @@ def test_a_join_that_brings_back_who_left_is_found(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Plan, "draw", lambda seed: dataclasses.replace(plan, seed=seed))
     monkeypatch.setattr(Crew, "draw", lambda seed: crew)
     monkeypatch.setattr(_module("state.members"), "check_not_departed", lambda change, name, member, as_of: None)
-    for seed in range(500, 900):
+    for seed in range(100, 500):
         found = judge(seed)["violations"]
         if found:
             assert {"two-owners"} == {each["kind"] for each in found}
