@@ -170,7 +170,7 @@ def bench(
     """The report of ``headwater bench contention``. Without ``seconds`` the length suits the number of writers."""
     if pause_s and not requests_per_s:
         raise InvalidRequest("One that writes now and then is measured beside gateways: say --requests-per-s, too.")
-    span = seconds or max(GATEWAYS_S, SPORADIC_MIN * pause_s) if requests_per_s else seconds or span_s(writers)
+    span = seconds or (max(GATEWAYS_S, SPORADIC_MIN * pause_s) if requests_per_s else span_s(writers))
     began = stopwatch_s()
     if requests_per_s:
         found = measure_gateways(

@@ -268,8 +268,7 @@ def test_a_reader_at_the_end_hears_of_what_comes() -> None:
         waiting = asyncio.ensure_future(whole(answer))
         await sim_loop().sleep(1.0)
         assert not waiting.done()
-        topic = {"name": "orders", "partition_data": [{"index": 0, "records": batch(-1, -1)}]}
-        await ask(reader, PRODUCE, 9, acks=-1, timeout=1_000, topic_data=[topic])
+        await appended(reader)
         assert {0: (ErrorCode.none, [1])} == found(await waiting)
 
     simulate(main())
