@@ -304,7 +304,7 @@ class Chain:
             state = self.state if fresh is None else fresh.state
             if gap is None and chased >= CHASE_MANIFESTS:
                 gap = await self._gap_above(state.seq)
-            before, seq = self.now(), state.seq + 1
+            before, seq, before_ms = self.now(), state.seq + 1, state.time_ms
             found = await self.read_slots(seq, count)
             if fresh is None and self.is_stale():
                 fresh, gap, chased = await self._load(), None, 0
@@ -328,7 +328,7 @@ class Chain:
                     return
                 fresh, gap, chased = await self._load(), None, 0
             chased += len(found)
-            count = 1 if found[-1] is None else 2 * len(found)
+            count = 1 if found[-1] is None else max(2 * len(found), self._expected(state, len(found), before_ms))
             del found, data  # the next ones have the memory
 
     async def _gap_above(self, seq: int) -> _Gap:
@@ -346,6 +346,11 @@ class Chain:
             except NotFound:
                 return _Gap(seq + ahead, before)
             ahead *= 2
+
+    def _expected(self, state: State, found: int, before_ms: int) -> int:
+        """How many manifests follow if the log goes on as in the last ``found``; at most what is read at once."""
+        pace_ms = max(1.0, (state.time_ms - before_ms) / found)
+        return int(min((self.clock.wall_ms() - state.time_ms) / pace_ms, CATCH_UP_PARALLEL_MAX))
 
     def _parallel_max(self) -> int:
         return max(1, min(CATCH_UP_PARALLEL_MAX, self.options.catch_up_bytes_max // MANIFEST_BYTES_MAX))

@@ -100,6 +100,8 @@ class Committer:
         """Return when every intent of the group has its outcome."""
         deadline_s = self.chain.clock.elapsed_s() + self.options.commit_timeout_s
         losses = 0
+        if self.turns.looks_first(self.chain.age_s()):
+            await self.chain.refresh()
         while left := self.queue.undecided(group):
             if self.chain.is_stale():
                 await self.chain.refresh()

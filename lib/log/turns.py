@@ -131,6 +131,10 @@ class Turns:
 
     # -- what to do --------------------------------------------------------------------------------
 
+    def looks_first(self, age_s: float) -> bool:
+        """Whether to see what the chain has come to since we looked: another wrote last, and may have gone on."""
+        return self._cooperative and not self._leading and bool(self._others) and age_s > BUSY_S
+
     def direct(self, losses: int, now: float) -> bool:
         """Whether to PUT the next manifest ourselves, at once."""
         if not self._cooperative:

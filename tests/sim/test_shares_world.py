@@ -16,7 +16,7 @@ from headwater.sim import shares as world
 from headwater.sim.sweep import judge
 from tests.sim.helpers_worlds import Plant, expect_notice, missing, played
 
-SEEDS = range(4)
+SEEDS = range(4, 8)
 DEEDS = ("delivered", "delivered again", "accepted", "rejected", "released", "renewed", "released all", "closed")
 
 
