@@ -1,17 +1,10 @@
-"""A Kafka Streams application through gateways, exactly once though its instances and gateways are killed.
-
-HEADWATER_STREAMS_CLASSPATH has kafka-streams and kafka-clients 3.6 or newer and what they need (slf4j, a compressor or
-none, and RocksDB's classes, though the job keeps its counts in memory).
-"""
+"""A Kafka Streams application through gateways, exactly once though its instances and gateways are killed."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +14,16 @@ from confluent_kafka import TopicPartition
 
 from headwater.log.namespace import Namespace
 from headwater.store import open_store
+from tests.kafka.engines.helpers_streams import WAIT_S, Application, needs_streams
 from tests.kafka.helpers_fault_gateways import running
 
-JOB = Path(__file__).with_name("StreamsJob.java")
-CLASSPATH = os.environ.get("HEADWATER_STREAMS_CLASSPATH", "")
 WORDS, COUNT, PARTITIONS = 20, 6_000, 4
-WAIT_S = 150.0  # for all counts, with sessions and transactions of killed instances that have to end
-
-needs_streams = pytest.mark.skipif(not CLASSPATH, reason="HEADWATER_STREAMS_CLASSPATH names no Kafka Streams")
 
 
 async def make_topics(folder: Path) -> None:
     async with await Namespace.open(open_store(f"file://{folder}"), owns_store=True) as namespace:
         for name in ("words", "counts"):
             await namespace.create_topic(name, PARTITIONS)
-
-
-@contextmanager
-def instance(bootstrap: str, folder: Path, number: int) -> Iterator[subprocess.Popen[bytes]]:
-    """One instance of the application, killed at the end without a word."""
-    folder.mkdir(exist_ok=True)
-    words = ["java", "-cp", f"{folder.parent / 'classes'}:{CLASSPATH}", JOB.stem, bootstrap, str(folder / f"{number}")]
-    with (folder / f"{number}.log").open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def fill(bootstrap: str, part: int, parts: int) -> None:
@@ -77,17 +54,17 @@ class Reader:
 
 def counted(bootstrap: str, folder: Path) -> dict[str, list[int]]:
     """Write the words while instances come and are killed; all that came of them."""
-    subprocess.run(["javac", "-cp", CLASSPATH, "-d", str(folder / "classes"), str(JOB)], check=True, timeout=120)
+    job = Application("StreamsJob", bootstrap, folder)
     reader = Reader(bootstrap)
     with ExitStack() as stack:
-        first = stack.enter_context(instance(bootstrap, folder / "states", 1))
+        first = stack.enter_context(job.instance(1))
         fill(bootstrap, 0, 3)
         reader.read(COUNT // 30)
-        stack.enter_context(instance(bootstrap, folder / "states", 2))
+        stack.enter_context(job.instance(2))
         fill(bootstrap, 1, 3)
         reader.read(COUNT // 3)
         first.kill()
-        stack.enter_context(instance(bootstrap, folder / "states", 3))
+        stack.enter_context(job.instance(3))
         fill(bootstrap, 2, 3)
         reader.read(COUNT)
     more = reader.consumer.poll(2.0)
