@@ -125,8 +125,8 @@ class Committer:
             await asyncio.wait([self._looking], timeout=turns.patience_s(clock.elapsed_s()))
         draft = Draft(pieces=pieces, merged=self.published.mergeable(own))
         is_looking = self._looking is not None and not self._looking.done()
-        if look and not is_looking and self.published.has_reason_to_look():
-            self._looking = asyncio.get_running_loop().create_task(self.published.look_beside_put())
+        if look and not is_looking and (reason := self.published.reason_to_look()):
+            self._looking = asyncio.get_running_loop().create_task(self.published.look_beside_put(reason))
         start = clock.elapsed_s()
         won = await self.journal.put_next(draft, deadline_s=deadline_s)
         if won:

@@ -20,15 +20,13 @@ from headwater.log.intents import Intent, Manifest, decode_segment, header_cost,
 from headwater.log.state import State
 from headwater.log.tags import decode_tag
 from headwater.log.together import together
-from headwater.log.turns import Turns
+from headwater.log.turns import Look, Turns
 
 HEADER_BYTES_GUESS = 16 * 1024  # the first read of a segment whose key carries no tag
 MERGE_BYTES_MAX = 1024 * 1024  # headers of others that one manifest takes in
 LOOKBACK_KEYS = 1_600  # segments, committed ones included, that a LIST goes through: two pages at the most busy
 LOOKBACK_MIN = 8  # manifests that a LIST looks back in any case
-ANNOUNCED_MAX = 8  # writers whose next segments are asked for by their keys; of more, a LIST tells for less
 RUNG_MAX = 3  # LISTs for one ring: a segment is stored while its bell is rung, or its writer has died meanwhile
-LISTED_S = 0.25  # for so long after a LIST that has found no news, announced keys are all that is asked for
 
 Group: TypeAlias = tuple[str, list[Intent]]  # a segment's key, and its intents as others see them
 
@@ -45,41 +43,36 @@ class Published:
         self._named: dict[str, int] = {}  # by a manifest of this number, or found to be of no use then
         self._per_manifest: deque[int] = deque([1], maxlen=8)
         self._announced: dict[str, str] = {}  # writer → the key of its next segment
-        self._listed_s = float("-inf")
-        self._is_news = True  # whether the last LIST found what nobody had announced
         self._rung = ("", 0)  # what the bell was rung for last, and how often we have heard that
         self._follows_on = False  # whether the last look at announced keys found something
 
     @property
-    def is_announced(self) -> bool:
-        """Whether somebody has said where its next segment will be."""
+    def announced(self) -> int:
+        """How many have said where their next segments will be."""
         for writer, key in list(self._announced.items()):
             if not self.is_young(key):
                 del self._announced[writer]
-        return bool(self._announced)
+        return len(self._announced)
 
     def is_young(self, key: str) -> bool:
         """Whether a key that was announced is still used, and looked for: LISTs find it for as long again."""
         return bool(key) and keys.parse_segment_key(key).tip + self.lookback() // 2 > self._chain.state.seq
 
-    def has_reason_to_look(self) -> bool:
-        """Whether somebody might have published something."""
-        now_s = self._chain.clock.elapsed_s()
-        return self._turns.look_around(now_s) or self._turns.listens(now_s) or self.is_announced
+    def reason_to_look(self) -> Look:
+        """What there may be to see of others while the next manifest is on its way."""
+        return self._turns.look(self._chain.clock.elapsed_s(), self.announced)
 
-    async def look_beside_put(self) -> None:
+    async def look_beside_put(self, look: Look) -> None:
         """Look so that it ends about when a PUT does that begins now, and so sees the most."""
-        turns, now_s = self._turns, self._chain.clock.elapsed_s()
-        is_told = self.is_announced and len(self._announced) <= ANNOUNCED_MAX
-        listens = turns.listens(now_s)
-        must_list = turns.is_company(now_s) and (self._is_news or now_s - self._listed_s >= LISTED_S)
-        if must_list or not (is_told or listens) or (turns.look_around(now_s) and not is_told):
-            await self._chain.clock.sleep(turns.delay_s(turns.took.list))
+        turns, clock = self._turns, self._chain.clock
+        if Look.LIST in look:
+            await clock.sleep(turns.delay_s(turns.took.list))
             await self.look()
             return
         rounds = 2 if self._follows_on else 1
-        await self._chain.clock.sleep(0.0 if listens else turns.delay_s(rounds * turns.took.get))
-        await together(*([self._listen()] if listens else []), *([self._read_announced(rounds)] if is_told else []))
+        await clock.sleep(0.0 if Look.BELL in look else turns.delay_s(rounds * turns.took.get))
+        looks = [self._listen()] if Look.BELL in look else []
+        await together(*looks, *([self._read_announced(rounds)] if Look.ANNOUNCED in look else []))
 
     async def look(self) -> None:
         """LIST what others have published lately, and read the headers that their keys do not carry.
@@ -93,9 +86,8 @@ class Published:
             stats = await self._chain.listed(keys.SEGMENTS, start_after=after)
         except HeadwaterError:
             return  # looking is a courtesy; the next look may fare better
-        self._listed_s = clock.elapsed_s()
-        self._turns.took.note("list", self._listed_s - start)
-        known, self._is_news, unread = set(self._announced.values()), False, []
+        self._turns.took.note("list", clock.elapsed_s() - start)
+        known, is_news, unread = set(self._announced.values()), False, []
         for stat in stats:
             key, size = stat.key, stat.size
             if key in self._named or key in self._pending or keys.is_staged(key):
@@ -104,13 +96,14 @@ class Published:
                 parsed = keys.parse_segment_key(key)
                 if parsed.writer == self._writer:
                     continue
-                self._is_news |= key not in known
+                is_news |= key not in known
                 if not parsed.tag:
                     unread.append((key, size))
                     continue
                 self._take_in(key, [decode_tag(parsed.tag, tip=parsed.tip, key=key)], size)
             except Corrupt:
                 continue  # not ours to judge: `headwater verify` reports it
+        self._turns.listed(clock.elapsed_s(), is_news=is_news)
         headers = await together(*(self._read_header(key) for key, _ in unread))
         for (key, size), intents in zip(unread, headers, strict=True):
             if intents is not None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass
+from enum import Flag, auto
 
 COMPANY_S = 5.0  # others seen within this time count as present, for a leader …
 ALONE_AFTER = 8  # … unless this many LISTs in a row found nobody
@@ -35,6 +36,8 @@ STREAK = 32  # own manifests in a row after which a lone writer looks around onc
 STREAK_S = 10.0  # … if they came within this time
 LONE_S = 1.0  # … and if it has not looked for as long: a store in memory takes a streak in some hundredths of a second
 LISTENED_S = 0.1  # how often a lone writer that others cannot outrun hears whether one of them has rung the bell
+ANNOUNCED_MAX = 8  # writers whose next segments are asked for by their keys; of more, a LIST tells for less
+LISTED_S = 0.25  # for so long after a LIST that has found no news, announced keys are all that is asked for
 LOSSES_MAX = 1  # races lost in one commit before it is published
 PASSED_OVER = 7  # manifests since publishing that did not name us: we were overlooked
 UNAWARE = 3  # … if none of the last ``RECENT`` carried any but its writer's: it does not know that anybody waits
@@ -53,6 +56,14 @@ class Durations:
         """Take a measurement in. A single slow request moves the average little."""
         old: float = getattr(self, kind)
         setattr(self, kind, old + 0.2 * (min(seconds, 4 * old + 0.005) - old))
+
+
+class Look(Flag):
+    """What to have beside the PUT of a manifest, to see who else has published."""
+
+    LIST = auto()
+    ANNOUNCED = auto()  # GETs of the keys at which others have said that their next segments will be
+    BELL = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +93,8 @@ class Turns:
         self._own: deque[float] = deque(maxlen=STREAK)
         self._empty = 0
         self._looked_at = float("-inf")
+        self._listed_at = float("-inf")
+        self._is_news = True  # whether the last LIST found what nobody had announced
         self._listened_at = float("-inf")
         self._leading_since = float("inf")
         self._progress_at = float("-inf")
@@ -106,7 +119,7 @@ class Turns:
         self._draw()
 
     def saw_pending(self, found: int, now: float) -> None:
-        """A LIST found ``found`` intents of others."""
+        """A look found ``found`` intents of others."""
         self._own.clear()
         self._looked_at = now
         self._empty = 0 if found else self._empty + 1
@@ -114,6 +127,10 @@ class Turns:
             self._others_at = now
         elif self._empty >= ALONE_AFTER:
             self._others_at = float("-inf")
+
+    def listed(self, now: float, *, is_news: bool) -> None:
+        """A LIST has been answered; ``is_news`` says whether with a segment that nobody had announced."""
+        self._listed_at, self._is_news = now, is_news
 
     def listened(self, now: float) -> None:
         """We have heard whether somebody rings."""
@@ -143,20 +160,31 @@ class Turns:
             return False
         return self._leading or not self._busy(now)
 
-    def look_around(self, now: float) -> bool:
-        """Whether a manifest PUT should have a LIST beside it."""
-        if not self._cooperative:
-            return False
-        if self.is_company(now):
-            return True
-        return len(self._own) == STREAK and now - self._own[0] < STREAK_S and now - self._looked_at >= LONE_S
+    def look(self, now: float, announced: int) -> Look:
+        """What a manifest PUT should have beside it; ``announced`` writers have said where their next segments will be.
 
-    def listens(self, now: float) -> bool:
-        """Whether a manifest PUT should have a GET of the bell beside it: we are alone, and too quick for others."""
-        if not self._cooperative or self.is_company(now) or now - self._leading_since < LONE_S:
+        In company announced keys tell all there is, but for who is new: for those a LIST, four times a second. Who is
+        alone LISTs after a streak of manifests, and listens for the bell if others cannot outrun it.
+        """
+        is_told = 0 < announced <= ANNOUNCED_MAX
+        if self._cooperative and self.is_company(now):
+            must_list = self._is_news or now - self._listed_at >= LISTED_S
+            return Look.LIST if must_list or not is_told else Look.ANNOUNCED
+        found = (Look.ANNOUNCED if is_told else Look(0)) | (Look.BELL if self._listens(now) else Look(0))
+        if (self._has_streak(now) and not is_told) or (announced and not found):
+            return Look.LIST
+        return found
+
+    def _has_streak(self, now: float) -> bool:
+        """Whether we have written alone for so long that somebody may have come."""
+        is_streak = len(self._own) == STREAK and now - self._own[0] < STREAK_S
+        return self._cooperative and is_streak and now - self._looked_at >= LONE_S
+
+    def _listens(self, now: float) -> bool:
+        """Whether we are alone and too quick for others, so that they have to ring."""
+        if not self._cooperative or now - self._leading_since < LONE_S or now - self._listened_at < LISTENED_S:
             return False
-        is_busy = len(self._own) >= BUSY_MANIFESTS and now - self._own[-BUSY_MANIFESTS] < BUSY_S
-        return is_busy and now - self._listened_at >= LISTENED_S
+        return len(self._own) >= BUSY_MANIFESTS and now - self._own[-BUSY_MANIFESTS] < BUSY_S
 
     def is_company(self, now: float) -> bool:
         """Whether others have been here lately."""

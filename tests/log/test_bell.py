@@ -11,7 +11,7 @@ from headwater.log import bell, keys
 from headwater.log.intents import FORMAT, encode_hint
 from headwater.log.operations import CreateTopic
 from headwater.log.published import RUNG_MAX
-from headwater.log.turns import BUSY_MANIFESTS, LISTENED_S, LONE_S, Seen, Turns
+from headwater.log.turns import BUSY_MANIFESTS, LISTENED_S, LONE_S, Look, Seen, Turns
 from headwater.sim.loop import sim_loop
 from tests.log.helpers_store import forbidden, ok
 from tests.log.test_following import Pair, with_pair
@@ -33,18 +33,18 @@ def test_who_writes_now_and_then_beside_a_busy_gateway_waits_for_a_few_round_tri
 def test_who_is_alone_and_busy_listens_and_nobody_else_does() -> None:
     turns, now_s = Turns("me", random.Random(1)), 0.0
     while now_s < LONE_S:  # a short burst is over before anybody could wait for it
-        assert not turns.listens(now_s)
+        assert not turns.look(now_s, 0)
         turns.saw_manifest(Seen(writer="me"), now_s)
         now_s += 0.1
-    assert turns.listens(now_s)
+    assert Look.BELL is turns.look(now_s, 0)
     turns.listened(now_s)
-    assert not turns.listens(now_s + LISTENED_S / 2)
-    assert turns.listens(now_s + LISTENED_S)
-    assert not turns.listens(now_s + 10), "others could have had their turns since"
+    assert not turns.look(now_s + LISTENED_S / 2, 0)
+    assert Look.BELL is turns.look(now_s + LISTENED_S, 0)
+    assert not turns.look(now_s + 10, 0), "others could have had their turns since"
     turns.saw_pending(1, now_s)
     for _ in range(BUSY_MANIFESTS):
         turns.saw_manifest(Seen(writer="me"), now_s)
-    assert not turns.listens(now_s + LISTENED_S), "in company it lists"
+    assert Look.LIST is turns.look(now_s + LISTENED_S, 0), "in company it lists"
 
 
 def test_a_ring_has_the_leader_list_and_name_what_was_published() -> None:

@@ -7,7 +7,18 @@ import random
 import pytest
 
 from headwater.bench.contention import measure_gateways
-from headwater.log.turns import RECENT, UNAWARE, Durations, Seen, Turns
+from headwater.log.turns import (
+    ANNOUNCED_MAX,
+    LISTED_S,
+    LONE_S,
+    RECENT,
+    STREAK,
+    UNAWARE,
+    Durations,
+    Look,
+    Seen,
+    Turns,
+)
 
 REST_S = 2.2 * Durations().put + Durations().get  # that a chain may have without anybody's stepping forward
 
@@ -35,6 +46,41 @@ def test_a_writer_whose_manifests_carry_nobody_elses_intents_does_not_know_that_
     turns.saw_manifest(alone, 0.0)
     assert turns.unaware()
     assert turns.passed_over(UNAWARE)
+
+
+def test_in_company_announced_keys_are_asked_for_and_a_list_now_and_then() -> None:
+    turns = Turns("me", random.Random(1))
+    turns.saw_manifest(Seen(writer="me", writers=2, intents=2, others=1), 0.0)
+    assert Look.LIST is turns.look(0.0, 1), "nothing was listed yet"
+    turns.listed(0.0, is_news=True)
+    assert Look.LIST is turns.look(0.0, 1), "where there was news there may be more"
+    turns.listed(0.0, is_news=False)
+    assert Look.ANNOUNCED is turns.look(LISTED_S / 2, 1)
+    assert Look.LIST is turns.look(LISTED_S / 2, 0), "nobody has said where to look"
+    assert Look.LIST is turns.look(LISTED_S / 2, ANNOUNCED_MAX + 1), "one LIST costs less than so many GETs"
+    assert Look.LIST is turns.look(LISTED_S, 1)
+
+
+def test_who_is_alone_looks_where_somebody_said_that_it_will_be_and_lists_after_a_streak() -> None:
+    turns = Turns("me", random.Random(1))
+    assert not turns.look(0.0, 0)
+    assert Look.ANNOUNCED is turns.look(0.0, 1)
+    assert Look.LIST is turns.look(0.0, ANNOUNCED_MAX + 1)
+    for number in range(STREAK):
+        assert not Look.LIST & turns.look(LONE_S * number / STREAK, 0)
+        turns.saw_manifest(Seen(writer="me"), LONE_S * number / STREAK)
+    assert Look.LIST is turns.look(LONE_S, 0)
+    assert Look.ANNOUNCED | Look.BELL == turns.look(LONE_S, 1)
+    turns.saw_pending(0, LONE_S)
+    assert not turns.look(LONE_S, 0), "it has just looked"
+
+
+def test_who_does_not_cooperate_looks_at_nobody() -> None:
+    turns = Turns("me", random.Random(1), cooperative=False)
+    turns.saw_manifest(Seen(writer="me", writers=2, intents=2, others=1), 0.0)
+    for number in range(2 * STREAK):
+        turns.saw_manifest(Seen(writer="me"), LONE_S * number / STREAK)
+    assert not turns.look(LONE_S * 2, 0)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -27,6 +27,7 @@ from headwater.log.outcomes import OutOfOrder
 from headwater.log.payload import Piece
 from headwater.log.queue import Pending, parse_token
 from headwater.log.state import Outcome, State, apply
+from headwater.log.turns import Look
 from headwater.log.writer import Append
 from headwater.sim.faults import ROUGH, Faults, SimBucket
 from headwater.sim.latency import S3_EXPRESS, S3_STANDARD, Profile
@@ -782,7 +783,7 @@ def test_after_drain_no_look_at_others_is_in_flight() -> None:
         pen = Parts(store, options=Options())
         await pen.chain.refresh()
         await pen.writer.commit(ops=[CreateTopic(name="t", partitions=1)])
-        pen.committer.turns.look_around = lambda now: True  # type: ignore[method-assign]
+        pen.committer.turns.look = lambda now, announced: Look.LIST  # type: ignore[method-assign]
         await pen.writer.commit([Append(topic=1, partition=0, batch=blob())])
         await pen.writer.drain()
         assert [] == still_running(sim_loop())
@@ -929,7 +930,7 @@ def test_a_huge_published_intent_kills_no_other_writer() -> None:
         await quiet.chain.refresh()
         huge = Piece(intent=Intent(id="huge", tip=0, ops=[*big_intent(1_300)]))
         await loud.committer.follower._publish([Pending(huge, sim_loop().create_future())], "")
-        quiet.committer.turns.look_around = lambda now: True  # type: ignore[method-assign]
+        quiet.committer.turns.look = lambda now, announced: Look.LIST  # type: ignore[method-assign]
         for _ in range(3):
             await asyncio.wait_for(quiet.writer.commit([Append(topic=1, partition=0, batch=blob())]), 600)
             await sim_loop().sleep(1)
@@ -977,7 +978,7 @@ def test_a_corrupt_segment_of_another_writer_stops_nobody() -> None:
             await truth.put(keys.segment_key(1, "other", number), data)
         await truth.put(keys.segment_key(1, "other", 9, "AAAA"), b"tag")
         await truth.put("segment/not-a-segment", b"x")
-        pen.committer.turns.look_around = lambda now: True  # type: ignore[method-assign]
+        pen.committer.turns.look = lambda now, announced: Look.LIST  # type: ignore[method-assign]
         for _ in range(3):
             await pen.writer.commit([Append(topic=1, partition=0, batch=blob())])
 
