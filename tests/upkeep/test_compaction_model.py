@@ -270,6 +270,6 @@ def test_a_death_at_every_await_of_a_pass_loses_nothing() -> None:
         return done
 
     with small_bounds():
-        died = [simulate(main(crash_at)) for crash_at in range(1, 120, 3)]
+        died = [simulate(main(crash_at)) for crash_at in range(1, 180, 3)]
     assert died[-1], "the last ones came too late to strike"
     assert not died[0]
