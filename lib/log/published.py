@@ -72,7 +72,9 @@ class Published:
         rounds = 2 if self._follows_on else 1
         await clock.sleep(0.0 if Look.BELL in look else turns.delay_s(rounds * turns.took.get))
         looks = [self._listen()] if Look.BELL in look else []
-        await together(*looks, *([self._read_announced(rounds)] if Look.ANNOUNCED in look else []))
+        if Look.ANNOUNCED in look:
+            looks.append(self._read_announced(rounds))
+        await together(*looks)
 
     async def look(self) -> None:
         """LIST what others have published lately, and read the headers that their keys do not carry.

@@ -246,7 +246,7 @@ def test_who_leads_finds_announced_segments_by_gets() -> None:
         assert 2 == len(others.mergeable())
         pair.later(2)
         await sim_loop().sleep(1.5 * PUT_S)
-        pair.leader.committer.turns._is_news = False
+        pair.leader.committer.turns.listed(pair.leader.chain.clock.elapsed_s(), is_news=False)
         pair.wires.calls.clear()
         await others.look_beside_put(others.reason_to_look())
         assert (3, {"get": 1}) == (len(others.mergeable()), dict(pair.wires.calls))

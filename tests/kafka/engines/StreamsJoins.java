@@ -1,11 +1,9 @@
 import java.time.Duration;
 import java.util.Properties;
 import org.apache.kafka.common.serialization.Serdes;
-import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StreamsBuilder;
 import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.TopologyConfig;
-import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler.StreamThreadExceptionResponse;
 import org.apache.kafka.streams.kstream.GlobalKTable;
 import org.apache.kafka.streams.kstream.JoinWindows;
 import org.apache.kafka.streams.kstream.KStream;
@@ -28,18 +26,9 @@ public class StreamsJoins {
     private static final Duration GRACE = Duration.ofSeconds(60); // one stream may run ahead while a gateway is away
 
     public static void main(String[] words) {
-        Properties settings = new Properties();
-        settings.put(StreamsConfig.APPLICATION_ID_CONFIG, "joins");
-        settings.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, words[0]);
-        settings.put(StreamsConfig.STATE_DIR_CONFIG, words[1]);
-        settings.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2);
-        settings.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
-        settings.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
+        Properties settings = StreamsRun.settings("joins", words[0], words[1]);
         settings.put(StreamsConfig.DEFAULT_DSL_STORE_CONFIG, StreamsConfig.IN_MEMORY);
-        settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 200);
         settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 2);
-        settings.put("session.timeout.ms", 10_000);
-        settings.put("auto.offset.reset", "earliest");
 
         // Only a builder that knows of the settings keeps its state in memory.
         StreamsBuilder builder = new StreamsBuilder(new TopologyConfig(new StreamsConfig(settings)));
@@ -79,13 +68,6 @@ public class StreamsJoins {
                 .toStream()
                 .to("lasts");
 
-        KafkaStreams streams = new KafkaStreams(builder.build(), settings);
-        streams.setUncaughtExceptionHandler(error -> {
-            System.out.println("failed: " + error + ", " + error.getCause());
-            return StreamThreadExceptionResponse.REPLACE_THREAD;
-        });
-        streams.setStateListener((now, before) -> System.out.println("state: " + now));
-        Runtime.getRuntime().addShutdownHook(new Thread(streams::close));
-        streams.start();
+        StreamsRun.run(builder.build(), settings);
     }
 }

@@ -25,8 +25,8 @@ class Application:
 
     def __init__(self, name: str, bootstrap: str, folder: Path) -> None:
         self._name, self._bootstrap, self._folder = name, bootstrap, folder
-        source = Path(__file__).with_name(f"{name}.java")
-        words = ["javac", "-cp", CLASSPATH, "-d", str(folder / "classes"), str(source)]
+        sources = [str(Path(__file__).with_name(f"{each}.java")) for each in (name, "StreamsRun")]
+        words = ["javac", "-cp", CLASSPATH, "-d", str(folder / "classes"), *sources]
         subprocess.run(words, check=True, timeout=120)
 
     @contextmanager

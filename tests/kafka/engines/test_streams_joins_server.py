@@ -36,8 +36,8 @@ class Shop:
     def __init__(self, seed: int) -> None:
         rng = random.Random(seed)
         self.tables = [
-            *((0, "customers", f"c{n}", f"name{n} k{n % COUNTRIES}") for n in range(CUSTOMERS)),
-            *((0, "countries", f"k{n}", f"country{n}") for n in range(COUNTRIES)),
+            *((START_MS - 1, "customers", f"c{n}", f"name{n} k{n % COUNTRIES}") for n in range(CUSTOMERS)),
+            *((START_MS - 1, "countries", f"k{n}", f"country{n}") for n in range(COUNTRIES)),
         ]
         self.events: list[Row] = []
         for number in range(ORDERS):
@@ -103,7 +103,7 @@ class Till:
             try:
                 self._producer.begin_transaction()
                 for time_ms, topic, key, value in rows:
-                    self._producer.produce(topic, value, key, partition=partition, timestamp=time_ms or START_MS - 1)
+                    self._producer.produce(topic, value, key, partition=partition, timestamp=time_ms)
                 self._commit()
             except confluent_kafka.KafkaException as error:
                 if not error.args[0].txn_requires_abort():
