@@ -7,7 +7,9 @@ of the next manifest, retried until it wins) is measured as the baseline.
 
 With ``requests_per_s`` the writers are gateways instead, whose clients send at that pace together, whatever becomes of
 what they have sent; each gathers its clients' batches for ``KAFKA_LINGER_MS``. With ``pause_s`` one more sends a
-request now and then, as a gateway does whose only clients are members of groups.
+request now and then, as a function does that is called now and then, or a gateway that only commits offsets.
+
+One seed's tail says little, since few slow requests make it: ``seeds`` runs are pooled.
 """
 
 from __future__ import annotations
@@ -54,6 +56,25 @@ class Result:
     list: float
     manifests: int
     sporadic_ms: Sequence[float] = ()  # latencies of a writer that sends now and then
+
+    @classmethod
+    def pooled(cls, runs: Sequence[Result]) -> Result:
+        """As if all of them were one longer run."""
+        count = sum(len(run.latencies_ms) for run in runs)
+
+        def mean(per_batch: Callable[[Result], float]) -> float:
+            return sum(per_batch(run) * len(run.latencies_ms) for run in runs) / count
+
+        return cls(
+            batches=sum(run.batches for run in runs),
+            seconds=sum(run.seconds for run in runs),
+            latencies_ms=[ms for run in runs for ms in run.latencies_ms],
+            put=mean(lambda run: run.put),
+            get=mean(lambda run: run.get),
+            list=mean(lambda run: run.list),
+            manifests=sum(run.manifests for run in runs),
+            sporadic_ms=tuple(ms for run in runs for ms in run.sporadic_ms),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name."""
@@ -108,11 +129,19 @@ def measure(
 
 
 def measure_gateways(
-    writers: int, profile: str, *, requests_per_s: float, seconds: float, seed: int, pause_s: float = 0.0
+    writers: int,
+    profile: str,
+    *,
+    requests_per_s: float,
+    seconds: float,
+    seed: int,
+    pause_s: float = 0.0,
+    hears: bool = False,
 ) -> Result:
     """As ``measure``, for gateways whose clients send ``requests_per_s`` in all.
 
-    With ``pause_s`` one more sends one batch about so many seconds after the last one was acknowledged.
+    With ``pause_s`` one more sends one batch about so many seconds after the last one was acknowledged. Who ``hears``
+    knows the tip by then, as where clients fetch.
     """
     sporadic_ms: list[float] = []
 
@@ -121,7 +150,8 @@ def measure_gateways(
         await process.clock.sleep(WARM_UP_S)
         while True:
             await process.clock.sleep(pause_s * process.rng.uniform(0.5, 1.5))
-            await log.chain.refresh()  # its clients' heartbeats do so
+            if hears:
+                await log.chain.refresh()
             if not window.is_open:
                 await log.drain()
                 return
@@ -163,35 +193,38 @@ def bench(
     *,
     seconds: float = 0.0,
     seed: int = 1,
+    seeds: int = 1,
     naive: bool = True,
     requests_per_s: float = 0.0,
     pause_s: float = 0.0,
 ) -> dict[str, Any]:
-    """The report of ``headwater bench contention``. Without ``seconds`` the length suits the number of writers."""
+    """The report of ``headwater bench contention``: ``seeds`` runs from ``seed`` on, pooled.
+
+    Without ``seconds`` their length suits the number of writers.
+    """
     if pause_s and not requests_per_s:
         raise InvalidRequest("One that writes now and then is measured beside gateways: say --requests-per-s, too.")
     span = seconds or (max(GATEWAYS_S, SPORADIC_MIN * pause_s) if requests_per_s else span_s(writers))
     began = stopwatch_s()
-    if requests_per_s:
-        found = measure_gateways(
-            writers, profile, requests_per_s=requests_per_s, seconds=span, seed=seed, pause_s=pause_s
-        ).as_dict()
-    else:
-        found = measure(writers, profile, seconds=span, seed=seed).as_dict()
+    every = range(seed, seed + seeds)
+    one = partial(measure_gateways, requests_per_s=requests_per_s, pause_s=pause_s) if requests_per_s else measure
+    found = Result.pooled([one(writers, profile, seconds=span, seed=each) for each in every])
     report = {
         "bench": "contention",
         "writers": writers,
         "profile": profile,
         "simulated_s": span,
         "seed": seed,
+        "seeds": seeds,
         "profile_put_p50_ms": PROFILES[profile].put[0],
         "requests_per_s": requests_per_s,
-        **found,
+        **found.as_dict(),
     }
     if naive and not requests_per_s:
         # The naive loop's tail is long: it needs time to show itself, and little of ours to simulate.
         longer = max(span, 60.0)
-        report["naive"] = measure(writers, profile, seconds=longer, seed=seed, cooperative=False).as_dict()
+        alone = [measure(writers, profile, seconds=longer, seed=each, cooperative=False) for each in every]
+        report["naive"] = Result.pooled(alone).as_dict()
     report["wall_s"] = round(stopwatch_s() - began, 1)
     return report
 

@@ -33,6 +33,13 @@ from headwater.cli.settings import Command, Settings, pass_settings
 )
 @click.option("--seconds", type=float, default=0.0, help="Simulated seconds; 0 chooses by the number of writers.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The seed of all latencies.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1_000),
+    default=1,
+    show_default=True,
+    help="Runs from that seed on, whose figures are pooled; one run's tail says little.",
+)
 @pass_settings
 def contention(
     settings: Settings,
@@ -42,13 +49,22 @@ def contention(
     profile: str,
     seconds: float,
     seed: int,
+    seeds: int,
 ) -> None:
     """Many uncoordinated writers on one namespace, in simulated time, beside the naive loop."""
     from headwater.bench.contention import bench
 
     _show(
         settings,
-        bench(writers, profile, seconds=seconds, seed=seed, requests_per_s=requests_per_s, pause_s=pause_s),
+        bench(
+            writers,
+            profile,
+            seconds=seconds,
+            seed=seed,
+            seeds=seeds,
+            requests_per_s=requests_per_s,
+            pause_s=pause_s,
+        ),
     )
 
 

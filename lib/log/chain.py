@@ -88,6 +88,7 @@ class Chain:
         self.loads = 0  # how often this process started (again) from a snapshot, so that it missed manifests
         self.inline = ByteCache(INLINE_CACHE_BYTES)  # manifests with payload: a tailing reader has its data already
         self.listeners: list[Listener] = []
+        self.ahead = 0  # manifests that have probably come since, as the last look that has found one lets expect
         self.sent_s: float | None = None  # when this process sent the manifest that is on its way, if one is
         self._known_at: tuple[int, float] | None = None  # wall ms, elapsed s of the last certain tip
         self._followed = 0  # manifests that ``follow`` has found since then
@@ -119,7 +120,7 @@ class Chain:
     def known(self, at: tuple[int, float]) -> None:
         """The tip was certain at ``at``."""
         self._known_at = at if self._known_at is None else max(self._known_at, at, key=lambda pair: pair[1])
-        self._followed = 0
+        self._followed = self.ahead = 0
 
     def is_asking(self, within_s: float) -> bool:
         """Whether a manifest of this process is on its way since less than so long: its answer will tell the tip."""
@@ -144,7 +145,7 @@ class Chain:
 
     async def step(self) -> bool:
         """Fold the next manifest if it exists: one GET. False means that the tip was just now certain."""
-        before, seq = self.now(), self.state.seq + 1
+        before, seq, before_ms = self.now(), self.state.seq + 1, self.state.time_ms
         data = None if self.is_stale() else await self.read_slot(seq)
         if self.is_stale():  # also after the GET: this process may have slept in between
             await self.refresh()
@@ -154,6 +155,7 @@ class Chain:
                 self.known(before)
             else:
                 self.fold(read_manifest(data, seq), len(data), [data])
+                self.ahead = self._expected(self.state, 1, before_ms)
         return data is not None
 
     async def refresh(self) -> None:
@@ -299,7 +301,7 @@ class Chain:
     async def _catch_up(self) -> None:
         fresh = await self._load() if self.is_stale() else None
         gap: _Gap | None = None
-        count, chased = 1, 0
+        count, chased = max(1, min(self.ahead, CHASE_MANIFESTS)), 0
         while True:
             state = self.state if fresh is None else fresh.state
             if gap is None and chased >= CHASE_MANIFESTS:
@@ -328,7 +330,8 @@ class Chain:
                     return
                 fresh, gap, chased = await self._load(), None, 0
             chased += len(found)
-            count = 1 if found[-1] is None else max(2 * len(found), self._expected(state, len(found), before_ms))
+            expected = min(self._expected(state, len(found), before_ms), CHASE_MANIFESTS)
+            count = 1 if found[-1] is None else max(2 * len(found), expected)
             del found, data  # the next ones have the memory
 
     async def _gap_above(self, seq: int) -> _Gap:
@@ -348,9 +351,9 @@ class Chain:
             ahead *= 2
 
     def _expected(self, state: State, found: int, before_ms: int) -> int:
-        """How many manifests follow if the log goes on as in the last ``found``; at most what is read at once."""
+        """How many manifests follow if the log has gone on as in the last ``found``."""
         pace_ms = max(1.0, (state.time_ms - before_ms) / found)
-        return int(min((self.clock.wall_ms() - state.time_ms) / pace_ms, CATCH_UP_PARALLEL_MAX))
+        return int((self.clock.wall_ms() - state.time_ms) / pace_ms)
 
     def _parallel_max(self) -> int:
         return max(1, min(CATCH_UP_PARALLEL_MAX, self.options.catch_up_bytes_max // MANIFEST_BYTES_MAX))

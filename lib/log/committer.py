@@ -100,8 +100,12 @@ class Committer:
         """Return when every intent of the group has its outcome."""
         deadline_s = self.chain.clock.elapsed_s() + self.options.commit_timeout_s
         losses = 0
-        if self.turns.looks_first(self.chain.age_s()):
-            await self.chain.refresh()
+        age_s = self.chain.age_s()
+        if self.turns.looks_first(age_s) and await self.chain.step():
+            if self.turns.is_outrun(self.chain.ahead, age_s) and self.published.is_recent(self.chain.state.seq):
+                await self.follower.follow(group, deadline_s, is_behind=True)
+            else:
+                await self.chain.refresh()
         while left := self.queue.undecided(group):
             if self.chain.is_stale():
                 await self.chain.refresh()

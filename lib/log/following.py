@@ -64,15 +64,19 @@ class Follower:
         self._count = 0
         self._announced = ""  # the key of the next segment, as the last one says
         self._storing: asyncio.Task[None] | None = None
+        self._catching_up: asyncio.Task[None] | None = None
         self.ringing: asyncio.Task[None] | None = None
 
-    async def follow(self, group: list[Pending], deadline_s: float) -> None:
+    async def follow(self, group: list[Pending], deadline_s: float, *, is_behind: bool = False) -> None:
         """Publish the group, and what gathers meanwhile, and see it committed by others or in a turn of our own.
 
-        Returns when every caller has heard what became of its intent. Cost: 1 PUT a group; a GET for each manifest and
-        about two that find none.
+        Returns when every caller has heard what became of its intent. Who ``is_behind`` catches up beside the first
+        PUT: others name what it publishes meanwhile. Cost: 1 PUT a group; a GET for each manifest and about two that
+        find none.
         """
         self._segments.append(Segment(group, deadline_s))
+        if is_behind:
+            self._catching_up = asyncio.get_running_loop().create_task(self._chain.refresh())
         try:
             await self._see_through()
         except HeadwaterError as error:
@@ -89,12 +93,13 @@ class Follower:
         return left
 
     async def _stop(self, *, cancel: bool) -> None:
-        for task in (self._storing, self.ringing):
+        for task in (self._storing, self._catching_up, self.ringing):
             if task is not None:
                 if cancel:
                     task.cancel()
                 await asyncio.wait([task])
-        self._storing = None
+                _ = task.cancelled() or task.exception()  # whoever stops knows of a reason already
+        self._storing = self._catching_up = None
 
     # -- seeing through -------------------------------------------------------------------------------
 
@@ -104,12 +109,15 @@ class Follower:
         while True:
             self._sort_out(clock.elapsed_s())
             self._store_next()
-            if not self._stored():
-                if self._storing is None:
-                    return
+            if not self._stored() and self._storing is not None:
                 await asyncio.wait([self._storing])
                 poll_at_s = None
                 continue
+            if self._catching_up is not None:
+                await self._caught_up(self._catching_up)
+                continue
+            if not self._stored():
+                return
             now_s = clock.elapsed_s()
             if poll_at_s is None:
                 turns.published(now_s)
@@ -130,6 +138,14 @@ class Follower:
                     each.seen = chain.state.seq
             elif not found:
                 poll_at_s += turns.poll_s()
+
+    async def _caught_up(self, looking: asyncio.Task[None]) -> None:
+        """Return when the chain is known to its tip; what it has grown by meanwhile is no passing over of ours."""
+        await asyncio.wait([looking])
+        self._catching_up = None
+        looking.result()
+        for each in self._stored():
+            each.seen = self._chain.state.seq
 
     def _sort_out(self, now_s: float) -> None:
         """Forget what is decided, give up what took too long, and have published anew what is void or out of sight."""
@@ -226,7 +242,8 @@ class Follower:
                 tagged = keys.segment_key(tip, self._writer, self._count, tag)
                 if len(tagged.encode()) <= self._chain.store.key_bytes_max:
                     key, self._announced = tagged, ""  # nobody reads the header
-        if self._turns.unaware() and (self.ringing is None or self.ringing.done()):
+        is_unseen = self._turns.unaware() or self._catching_up is not None
+        if is_unseen and (self.ringing is None or self.ringing.done()):
             self.ringing = asyncio.get_running_loop().create_task(bell.ring(self._chain, key))
         start_s = self._chain.clock.elapsed_s()
         await self._chain.retry(lambda: self._chain.store.put(key, parts))

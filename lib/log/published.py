@@ -56,7 +56,11 @@ class Published:
 
     def is_young(self, key: str) -> bool:
         """Whether a key that was announced is still used, and looked for: LISTs find it for as long again."""
-        return bool(key) and keys.parse_segment_key(key).tip + self.lookback() // 2 > self._chain.state.seq
+        return bool(key) and self.is_recent(keys.parse_segment_key(key).tip)
+
+    def is_recent(self, tip: int) -> bool:
+        """Whether others look for what is published with this tip, as far as we know how far they have come."""
+        return tip + self.lookback() // 2 > self._chain.state.seq + self._chain.ahead
 
     def reason_to_look(self) -> Look:
         """What there may be to see of others while the next manifest is on its way."""

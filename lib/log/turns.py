@@ -149,8 +149,14 @@ class Turns:
     # -- what to do --------------------------------------------------------------------------------
 
     def looks_first(self, age_s: float) -> bool:
-        """Whether to see what the chain has come to since we looked: another wrote last, and may have gone on."""
-        return self._cooperative and not self._leading and bool(self._others) and age_s > BUSY_S
+        """Whether to see what the chain has come to since: another wrote last, or all but the last, and may go on."""
+        if not self._cooperative or not self._others or age_s <= BUSY_S:
+            return False
+        return not self._leading or self._busy(self._progress_at)
+
+    def is_outrun(self, ahead: int, age_s: float) -> bool:
+        """Whether others have written so fast that they win the next slot too, if ``ahead`` manifests have come."""
+        return self._cooperative and ahead >= BUSY_MANIFESTS * age_s / BUSY_S
 
     def direct(self, losses: int, now: float) -> bool:
         """Whether to PUT the next manifest ourselves, at once."""

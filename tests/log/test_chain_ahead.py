@@ -8,7 +8,7 @@ import pytest
 
 from headwater.limits import CATCH_UP_PARALLEL_MAX
 from headwater.log.operations import CreateTopic
-from headwater.log.turns import BUSY_S, Seen, Turns
+from headwater.log.turns import BUSY_MANIFESTS, BUSY_S, Seen, Turns
 from headwater.sim.faults import SimBucket
 from headwater.sim.latency import Profile
 from headwater.sim.loop import sim_loop
@@ -22,7 +22,7 @@ GET_S = FIXED.get[0] / 1_000
 @pytest.mark.parametrize(
     ("pause_s", "count", "rest_s", "rounds", "gets"),
     [
-        (0.1, 40, 0.0, 5, 42 + CATCH_UP_PARALLEL_MAX),  # 7 where each round was twice the last one
+        (0.1, 40, 0.0, 4, 42 + CATCH_UP_PARALLEL_MAX),  # 7 where each round was twice the last one
         (2.0, 4, 0.0, 3, 10),  # 7 before: it is asked for twice as many in the end, wherever that is
         (0.1, 3, 60.0, 2, 1 + CATCH_UP_PARALLEL_MAX),  # it has stopped since, which nobody can know
     ],
@@ -78,3 +78,22 @@ def test_who_wrote_before_another_did_looks_before_it_writes_again_a_while_later
     assert not turns.looks_first(BUSY_S / 2)
     turns.saw_manifest(Seen(writer="me"), 0.0)
     assert not turns.looks_first(BUSY_S + 1), "who leads pays for its PUT alone"
+
+
+def test_who_came_in_between_a_busy_writers_manifests_looks_first_though_its_own_is_the_last_it_knows() -> None:
+    """It believed that it led, and sent its manifest to a slot that was taken long since."""
+    turns = Turns("me", random.Random(1))
+    for number in range(BUSY_MANIFESTS):
+        turns.saw_manifest(Seen(writer="other"), 0.1 * number)
+    turns.saw_manifest(Seen(writer="me"), 0.1 * BUSY_MANIFESTS)
+    assert turns.looks_first(BUSY_S + 1)
+    turns.saw_manifest(Seen(writer="me"), 2 * BUSY_S)
+    assert not turns.looks_first(BUSY_S + 1), "nobody came in between since"
+
+
+def test_others_outrun_who_would_find_them_busy_at_the_tip() -> None:
+    turns = Turns("me", random.Random(1))
+    assert not turns.is_outrun(0, 2.0)
+    assert not turns.is_outrun(2 * BUSY_MANIFESTS - 1, 2.0 * BUSY_S)
+    assert turns.is_outrun(2 * BUSY_MANIFESTS, 2.0 * BUSY_S)
+    assert not Turns("me", random.Random(1), cooperative=False).is_outrun(1_000, 2.0)
