@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import random
@@ -9,13 +10,15 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from headwater.clock import stopwatch_s
+from headwater.log.namespace import Namespace
+from headwater.store import open_store
 from tests.kafka.helpers_faulty import AFRESH, run
 
 KILL_EVERY_S = (2.0, 5.0)
@@ -141,6 +144,17 @@ class Gateways:
         planted = self._folder / "faults"
         counts = Counter(planted.read_text().split() if planted.exists() else ())
         return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+
+
+def make_topics(folder: Path, partitions: Mapping[str, int]) -> None:
+    """Topics in FOLDER/store with so many partitions, made without any gateway."""
+
+    async def make() -> None:
+        async with await Namespace.open(open_store(f"file://{folder}/store"), owns_store=True) as namespace:
+            for name, count in partitions.items():
+                await namespace.create_topic(name, count)
+
+    asyncio.run(make())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from headwater.store import open_store
 from tests.kafka.helpers_checker import History, check, timeline
 from tests.kafka.helpers_fault_clients import DRAIN_S, FAULT_S, KINDS, PARTITIONS, READERS, STALLED_S, WORKED, Clients
 from tests.kafka.helpers_fault_diary import cluster, stacks
-from tests.kafka.helpers_fault_gateways import Gateways, running
+from tests.kafka.helpers_fault_gateways import Gateways, make_topics, running
 
 CALM_S = min(FAULT_S / 20, 30.0)
 TOPICS = ("orders", "done")
@@ -31,7 +31,7 @@ TOPICS = ("orders", "done")
 @pytest.mark.slow
 @pytest.mark.timeout(FAULT_S + 2 * CALM_S + 2 * DRAIN_S + 240)
 def test_no_anomaly_shows_while_gateways_die_and_the_store_fails(tmp_path: Path) -> None:
-    asyncio.run(_make_topics(tmp_path / "store"))
+    make_topics(tmp_path, dict.fromkeys(TOPICS, PARTITIONS))
     history = History()
     with running(tmp_path) as gateways:
         clients = Clients(history, gateways.bootstrap)
@@ -127,12 +127,6 @@ def _explain(clients: Clients, gateways: Gateways) -> None:
         print(f"The gateways do not say: {error!r}")
     clients.stop()
     print(*stacks(clients.threads), sep="\n")
-
-
-async def _make_topics(folder: Path) -> None:
-    async with await Namespace.open(open_store(f"file://{folder}"), owns_store=True) as namespace:
-        for name in TOPICS:
-            await namespace.create_topic(name, PARTITIONS)
 
 
 async def _read_all(folder: Path) -> dict[tuple[str, int], list[tuple[int, int]]]:

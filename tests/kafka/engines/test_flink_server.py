@@ -5,7 +5,6 @@ HEADWATER_FLINK_JARS names a folder with Flink 2, its Kafka connector, and what 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 from collections import defaultdict
@@ -16,9 +15,7 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from headwater.log.namespace import Namespace
-from headwater.store import open_store
-from tests.kafka.helpers_fault_gateways import running
+from tests.kafka.helpers_fault_gateways import make_topics, running
 
 JOB = Path(__file__).with_name("FlinkJob.java")
 JARS = os.environ.get("HEADWATER_FLINK_JARS", "")
@@ -29,13 +26,6 @@ OPENS = ("java.lang", "java.util", "java.time", "java.net", "java.io")
 needs_flink = pytest.mark.skipif(
     not JARS, reason="HEADWATER_FLINK_JARS names no folder with Flink and its Kafka connector"
 )
-
-
-async def make_topics(folder: Path) -> None:
-    """The topics of the job, made without any gateway."""
-    async with await Namespace.open(open_store(f"file://{folder}"), owns_store=True) as namespace:
-        await namespace.create_topic("numbers", PARTITIONS)
-        await namespace.create_topic("sums", 1)
 
 
 def fill(bootstrap: str) -> dict[str, list[str]]:
@@ -107,7 +97,7 @@ def test_flink_sums_each_number_once_though_it_fails_between_two_checkpoints(kaf
 @needs_flink
 @pytest.mark.timeout(400)
 def test_flink_sums_each_number_once_though_gateways_die_and_the_store_fails_as_well(tmp_path: Path) -> None:
-    asyncio.run(make_topics(tmp_path / "store"))
+    make_topics(tmp_path, {"numbers": PARTITIONS, "sums": 1})
     with running(tmp_path) as gateways:
         expected = fill(gateways.bootstrap)
         gateways.all_again(calm=False)

@@ -6,7 +6,6 @@ behind theirs, two tables that do not change.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter, defaultdict
 from contextlib import ExitStack
@@ -17,10 +16,8 @@ import confluent_kafka
 import pytest
 from confluent_kafka import TopicPartition
 
-from headwater.log.namespace import Namespace
-from headwater.store import open_store
 from tests.kafka.engines.helpers_streams import WAIT_S, Application, needs_streams
-from tests.kafka.helpers_fault_gateways import running
+from tests.kafka.helpers_fault_gateways import make_topics, running
 
 SOURCES = ("orders", "payments", "customers", "countries")
 RESULTS = ("windows", "pairs", "rows", "lasts")
@@ -197,12 +194,6 @@ def check(shop: Shop, found: dict[str, dict[str, list[str]]]) -> None:
     assert shop.lasts() == {key: values[-1] for key, values in found["lasts"].items()}
 
 
-async def make_topics(folder: Path) -> None:
-    async with await Namespace.open(open_store(f"file://{folder}"), owns_store=True) as namespace:
-        for name in (*SOURCES, *RESULTS):
-            await namespace.create_topic(name, PARTITIONS)
-
-
 @needs_streams
 @pytest.mark.timeout(500)
 def test_kafka_streams_joins_and_windows_come_out_once_though_an_instance_is_killed(kafka: Any, tmp_path: Path) -> None:
@@ -215,7 +206,7 @@ def test_kafka_streams_joins_and_windows_come_out_once_though_an_instance_is_kil
 @needs_streams
 @pytest.mark.timeout(700)
 def test_kafka_streams_joins_and_windows_come_out_once_though_gateways_die_and_the_store_fails(tmp_path: Path) -> None:
-    asyncio.run(make_topics(tmp_path / "store"))
+    make_topics(tmp_path, dict.fromkeys((*SOURCES, *RESULTS), PARTITIONS))
     shop = Shop(2)
     with running(tmp_path) as gateways:
         gateways.all_again(calm=False)

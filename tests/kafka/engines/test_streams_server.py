@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,18 +11,10 @@ import confluent_kafka
 import pytest
 from confluent_kafka import TopicPartition
 
-from headwater.log.namespace import Namespace
-from headwater.store import open_store
 from tests.kafka.engines.helpers_streams import WAIT_S, Application, needs_streams
-from tests.kafka.helpers_fault_gateways import running
+from tests.kafka.helpers_fault_gateways import make_topics, running
 
 WORDS, COUNT, PARTITIONS = 20, 6_000, 4
-
-
-async def make_topics(folder: Path) -> None:
-    async with await Namespace.open(open_store(f"file://{folder}"), owns_store=True) as namespace:
-        for name in ("words", "counts"):
-            await namespace.create_topic(name, PARTITIONS)
 
 
 def fill(bootstrap: str, part: int, parts: int) -> None:
@@ -87,7 +78,7 @@ def test_kafka_streams_counts_each_word_once_though_an_instance_is_killed(kafka:
 @needs_streams
 @pytest.mark.timeout(700)
 def test_kafka_streams_counts_each_word_once_though_gateways_die_and_the_store_fails_as_well(tmp_path: Path) -> None:
-    asyncio.run(make_topics(tmp_path / "store"))
+    make_topics(tmp_path, dict.fromkeys(("words", "counts"), PARTITIONS))
     with running(tmp_path) as gateways:
         gateways.all_again(calm=False)
         with gateways.dying():
