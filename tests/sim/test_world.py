@@ -18,8 +18,10 @@ from headwater.log.following import Follower
 from headwater.log.hedge import Hedge
 from headwater.log.journal import Journal
 from headwater.log.namespace import Namespace
+from headwater.log.queue import Pending
 from headwater.log.reader import Fetched, Reader
 from headwater.log.state import Outcome, Partition, State
+from headwater.log.turns import Turns
 from headwater.log.writer import Writer
 from headwater.sim.faults import Burst, Faults
 from headwater.sim.loop import run, sim_loop
@@ -483,6 +485,22 @@ def test_a_hedge_that_believes_the_first_of_its_sendings_that_fails_is_found(mon
     assert [] == [found for seed in range(60) for found in judge(seed)["violations"]]
     monkeypatch.setattr(_module("hedge"), "_tells", lambda task: True)
     assert any("failed-visible" in noticed("engine", seed) for seed in range(60))
+
+
+def test_who_publishes_before_it_has_caught_up_keeps_every_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two follows of a thousand are so far behind; here whoever finds one manifest more believes that it is."""
+    follow, behind = Follower.follow, 0
+
+    async def counted(self: Follower, group: list[Pending], deadline_s: float, *, is_behind: bool = False) -> None:
+        nonlocal behind
+        behind += is_behind
+        await follow(self, group, deadline_s, is_behind=is_behind)
+
+    monkeypatch.setattr(Follower, "follow", counted)
+    monkeypatch.setattr(Turns, "looks_first", lambda self, age_s: self._cooperative and bool(self._others))
+    monkeypatch.setattr(Turns, "is_outrun", lambda self, ahead, age_s: True)
+    assert [] == [found for seed in range(30) for found in judge(seed)["violations"]]
+    assert behind > 300
 
 
 def test_a_join_that_brings_back_who_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
