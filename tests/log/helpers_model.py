@@ -535,7 +535,7 @@ class Maker:
                 ops.InitProducer(
                     tid=rng.choice(["", "", "", "", "x"]),
                     pid=rng.randrange(-1, self.model.next_pid + 1),
-                    epoch=rng.choice([-1, 0, 0, epoch, epoch + 1, epoch + 1]),
+                    epoch=rng.choice([-1, 0, 0, epoch, *[min(epoch + 1, 2**15 - 1)] * 2]),
                     again=True,
                 ),
                 *[ops.EndTransaction(pid=pid, epoch=epoch)] * 2,
