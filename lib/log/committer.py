@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 
 from headwater import tracing
 from headwater.errors import HeadwaterError, Indeterminate
-from headwater.log import keys
 from headwater.log.following import Follower
 from headwater.log.intents import Manifest
 from headwater.log.journal import Draft, Journal
 from headwater.log.payload import Piece
 from headwater.log.published import Group, Published
 from headwater.log.queue import Pending, Queue, Told
+from headwater.log.rotation import shares
 from headwater.log.state import Outcome
 from headwater.log.turns import Seen, Turns
 
@@ -81,6 +82,7 @@ class Committer:
             group: list[Pending] = []
             try:
                 await queue.linger()
+                await self._await_turn()
                 group = await queue.take()
                 if group:
                     with tracing.within(group[0].trace):
@@ -116,8 +118,17 @@ class Committer:
                     continue
                 losses += 1
                 await self.chain.refresh()
+                await self._await_turn()
             else:
                 await self.follower.follow(left, deadline_s)
+
+    async def _await_turn(self) -> None:
+        """Let those write who come before us, if we take turns with others. Cost: about 2 GETs for each of them."""
+        clock, turns = self.chain.clock, self.turns
+        with suppress(HeadwaterError):  # who commits hears of it, and tells
+            while (left_s := turns.turn_in_s(now_s := clock.elapsed_s())) > 0:
+                await clock.sleep(min(left_s, turns.turn_poll_s(now_s)))
+                await self.chain.step()
 
     async def _race(self, pieces: Sequence[Piece], deadline_s: float, *, look: bool, own: Sequence[Group] = ()) -> bool:
         """PUT the next manifest with ``pieces``, ``own`` segments and all that others are known to wait for.
@@ -139,7 +150,7 @@ class Committer:
 
     async def _take_turn(self, own: Sequence[Group], deadline_s: float) -> None:
         """Nobody names what we have published, so we do, and with it what others wait for."""
-        if not self.turns.unaware() and not self.turns.leads:
+        if not (self.turns.unaware() or self.turns.leads or self.turns.is_next):
             await self.published.look()
         await self._race((), deadline_s, look=False, own=own)
 
@@ -150,9 +161,11 @@ class Committer:
         self.published.folded(manifest)
         # A skewed clock costs us no more than a worse guess.
         age_s = max(0.0, (self.chain.clock.wall_ms() - manifest.time) / 1_000)
+        by_writer = shares(manifest)
         seen = Seen(
             writer=manifest.writer,
-            writers=len({manifest.writer, *map(keys.segment_writer, manifest.merged)}),
+            shares=by_writer,
+            writers=len(by_writer),
             intents=len(manifest.intents),
             others=len(manifest.intents) - own,
             age_s=age_s,

@@ -132,7 +132,8 @@ class Follower:
                 turns.took.note("get", poll_at_s - now_s)
             self._sort_out(poll_at_s)
             waiting = self._stored()
-            if waiting and (turns.leads or turns.my_turn(chain.state.seq - waiting[0].seen, poll_at_s)):
+            is_ours = turns.leads or turns.is_next
+            if waiting and (is_ours or turns.my_turn(chain.state.seq - waiting[0].seen, poll_at_s)):
                 await self._take_turn([(each.key, each.intents) for each in waiting], waiting[0].deadline_s)
                 for each in waiting:
                     each.seen = chain.state.seq
@@ -176,6 +177,11 @@ class Follower:
         stored, _ = await asyncio.wait([self._storing], timeout=seconds)
         return not stored
 
+    @property
+    def _publishes(self) -> bool:
+        """Whether it is still others who write the manifests."""
+        return not (self._turns.leads or self._turns.rotates)
+
     # -- publishing -----------------------------------------------------------------------------------
 
     def _store_next(self) -> None:
@@ -185,7 +191,7 @@ class Follower:
         void = next((segment for segment in self._segments if not segment.key), None)
         if void is not None:
             self._storing = asyncio.get_running_loop().create_task(self._store(void))
-        elif self._segments and len(self._queue) and len(self._segments) < PUBLISHED_MAX and not self._turns.leads:
+        elif self._segments and len(self._queue) and len(self._segments) < PUBLISHED_MAX and self._publishes:
             self._storing = asyncio.get_running_loop().create_task(self._store_more())
 
     async def _store_more(self) -> None:

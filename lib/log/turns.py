@@ -1,7 +1,7 @@
 """Whose turn is it? The policy of cooperative group commit, without any I/O.
 
 Many writers share one chain, and one round trip fits one winner. The policy keeps everyone's latency
-near three round trips, however many there are, with three roles that nobody assigns:
+near three round trips, however many there are, with roles that nobody assigns:
 
 **Alone.** Nobody else was seen lately: PUT the next manifest at once.
 
@@ -16,6 +16,9 @@ time that grows with the number of writers whose intents recent manifests carrie
 of them steps forward: how many intents each of them has, as a gateway with a thousand clients, says
 nothing of that. Who wins a turn leads.
 
+**Taking turns.** Few are here and all are busy: nobody leads, and each PUTs manifests of its own when its turn
+comes (``rotation``), or when who comes before has been silent for longer than a slow PUT.
+
 Nothing here bears on safety: any choice at any time gives a correct log (R1, R2). All times are in
 seconds of ``Clock.elapsed_s``; durations adapt to what the store was measured to take.
 """
@@ -24,8 +27,11 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Flag, auto
+
+from headwater.log.rotation import Rotation
 
 COMPANY_S = 5.0  # others seen within this time count as present, for a leader …
 ALONE_AFTER = 8  # … unless this many LISTs in a row found nobody
@@ -39,6 +45,9 @@ LISTENED_S = 0.1  # how often a lone writer that others cannot outrun hears whet
 ANNOUNCED_MAX = 8  # writers whose next segments are asked for by their keys; of more, a LIST tells for less
 LISTED_S = 0.25  # for so long after a LIST that has found no news, announced keys are all that is asked for
 LOSSES_MAX = 1  # races lost in one commit before it is published
+ROTATING_LOSSES_MAX = 3  # … where we take turns: who was slow comes again soon
+ROTATING_LISTED_S = 1.0  # how often who takes turns LISTs; who comes rings, and is heard at each turn
+SILENCE_PUTS = 5.0  # PUTs, of average length, that who has a turn may be silent before the next one writes
 PASSED_OVER = 7  # manifests since publishing that did not name us: we were overlooked
 UNAWARE = 3  # … if none of the last ``RECENT`` carried any but its writer's: it does not know that anybody waits
 RECENT = 8  # manifests that tell how many write, and how much
@@ -71,6 +80,7 @@ class Seen:
     """What a manifest tells of who writes."""
 
     writer: str  # whose it is
+    shares: Mapping[str, int] = field(default_factory=dict)  # how many intents are whose (``rotation.shares``)
     writers: int = 1  # whose intents it carries, its own included
     intents: int = 1
     others: int = 0  # of these, not ours
@@ -99,11 +109,16 @@ class Turns:
         self._leading_since = float("inf")
         self._progress_at = float("-inf")
         self._wait_s = 0.0
+        self._rotation = Rotation()
+        self._saw_at = float("-inf")
 
     # -- what was seen -----------------------------------------------------------------------------
 
     def saw_manifest(self, seen: Seen, now: float) -> None:
         """A manifest was folded."""
+        self._saw_at = now
+        if self._cooperative:
+            self._rotation.saw(seen.writer, seen.shares)
         self._leading = seen.writer == self._writer
         self._leading_since = min(self._leading_since, now) if self._leading else float("inf")
         self._intents.append(seen.intents)
@@ -158,9 +173,30 @@ class Turns:
         """Whether others have written so fast that they win the next slot too, if ``ahead`` manifests have come."""
         return self._cooperative and ahead >= BUSY_MANIFESTS * age_s / BUSY_S
 
+    @property
+    def rotates(self) -> bool:
+        """Whether we take turns with others."""
+        return self._rotation.place(self._writer) is not None
+
+    @property
+    def is_next(self) -> bool:
+        """Whether the others wait for a manifest of ours."""
+        return self._rotation.place(self._writer) == 0
+
+    def turn_in_s(self, now: float) -> float:
+        """How long to let others write before we do: until the chain has rested so long for each that comes before."""
+        silence_s = SILENCE_PUTS * self.took.put + self.took.get
+        return max(0.0, self._saw_at + (self._rotation.place(self._writer) or 0) * silence_s - now)
+
+    def turn_poll_s(self, now: float) -> float:
+        """How long to wait until it is worth a GET to see whether the next manifest is there."""
+        return max(self._saw_at + self.first_poll_s() - now, 0.25 * self.took.put)
+
     def direct(self, losses: int, now: float) -> bool:
         """Whether to PUT the next manifest ourselves, at once."""
         if not self._cooperative:
+            return True
+        if self.rotates and losses <= ROTATING_LOSSES_MAX:
             return True
         if losses > LOSSES_MAX:
             return False
@@ -173,6 +209,9 @@ class Turns:
         alone LISTs after a streak of manifests, and listens for the bell if others cannot outrun it.
         """
         is_told = 0 < announced <= ANNOUNCED_MAX
+        if self.rotates:
+            must_list = now - self._listed_at >= ROTATING_LISTED_S
+            return Look.LIST if must_list else Look.BELL | (Look.ANNOUNCED if is_told else Look(0))
         if self._cooperative and self.is_company(now):
             must_list = self._is_news or now - self._listed_at >= LISTED_S
             return Look.LIST if must_list or not is_told else Look.ANNOUNCED
