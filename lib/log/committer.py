@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Sequence
-from contextlib import suppress
 
 from headwater import tracing
 from headwater.errors import HeadwaterError, Indeterminate
@@ -23,7 +22,10 @@ from headwater.log.published import Group, Published
 from headwater.log.queue import Pending, Queue, Told
 from headwater.log.rotation import shares
 from headwater.log.state import Outcome
+from headwater.log.together import unheard
 from headwater.log.turns import Seen, Turns
+
+ASKED_MAX = 8  # requests for the next manifest under way at once: a slow one's length of those that overlap
 
 
 class Committer:
@@ -41,6 +43,7 @@ class Committer:
         )
         self._task: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._asked: set[asyncio.Task[bool]] = set()
         self.chain.listeners.append(self._folded)
 
     def submit(
@@ -65,7 +68,7 @@ class Committer:
         """Return when nothing is queued or in flight (R10)."""
         while self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
-        if beside := [task for task in (self._looking, self.follower.ringing) if task is not None]:
+        if beside := [task for task in (self._looking, self.follower.ringing, *self._asked) if task is not None]:
             await asyncio.wait(beside)
         await self.journal.hedge.drain()
 
@@ -94,6 +97,8 @@ class Committer:
                 unforeseen = Indeterminate(f"The commit failed in an unforeseen way: {error!r}")
                 queue.fail([*group, *self.follower.abandoned()], unforeseen, error)
             except asyncio.CancelledError:
+                for task in self._asked:
+                    task.cancel()
                 stopping = Indeterminate("The process is stopping; the commit was cut off.")
                 queue.fail([*group, *self.follower.abandoned(), *queue.take_all()], stopping)
                 raise
@@ -123,12 +128,23 @@ class Committer:
                 await self.follower.follow(left, deadline_s)
 
     async def _await_turn(self) -> None:
-        """Let those write who come before us, if we take turns with others. Cost: about 2 GETs for each of them."""
-        clock, turns = self.chain.clock, self.turns
-        with suppress(HeadwaterError):  # who commits hears of it, and tells
-            while (left_s := turns.turn_in_s(now_s := clock.elapsed_s())) > 0:
-                await clock.sleep(min(left_s, turns.turn_poll_s(now_s)))
-                await self.chain.step()
+        """Let those write who come before us, if we take turns with others.
+
+        Requests for their manifests overlap, since one that is late holds up all behind it. Cost: some 4 GETs for each.
+        """
+        clock, turns, chain = self.chain.clock, self.turns, self.chain
+        while (left_s := turns.turn_in_s(now_s := clock.elapsed_s())) > 0:
+            if not await chain.grown(chain.state.seq, min(left_s, turns.ask_in_s(now_s))):
+                turns.asked(clock.elapsed_s())
+                self._ask()
+
+    def _ask(self) -> None:
+        """Ask for the next manifest, whatever of that is under way; who commits hears of it if that fails."""
+        if len(self._asked) < ASKED_MAX:
+            task: asyncio.Task[bool] = asyncio.get_running_loop().create_task(self.chain.step())
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
+            task.add_done_callback(unheard)
 
     async def _race(self, pieces: Sequence[Piece], deadline_s: float, *, look: bool, own: Sequence[Group] = ()) -> bool:
         """PUT the next manifest with ``pieces``, ``own`` segments and all that others are known to wait for.

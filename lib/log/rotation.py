@@ -18,7 +18,7 @@ from typing import Final
 from headwater.log import keys
 from headwater.log.intents import Manifest
 
-ROTATING_MAX: Final = 4  # who take turns; more are served sooner by one who leads
+ROTATING_MAX: Final = 8  # who take turns; more are served sooner by one who leads
 BUSY_INTENTS: Final = 3  # in a writer's share of a manifest, by which it has something to send at its next turn, too
 PASSED_MAX: Final = 2  # turns that a writer lets pass before it is out
 RECENT: Final = 16  # manifests that tell who is about: a second's, where one leads

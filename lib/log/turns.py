@@ -111,12 +111,15 @@ class Turns:
         self._wait_s = 0.0
         self._rotation = Rotation()
         self._saw_at = float("-inf")
+        self._written_at = float("-inf")
+        self._asked_at = float("-inf")
 
     # -- what was seen -----------------------------------------------------------------------------
 
     def saw_manifest(self, seen: Seen, now: float) -> None:
         """A manifest was folded."""
         self._saw_at = now
+        self._written_at = now - seen.age_s
         if self._cooperative:
             self._rotation.saw(seen.writer, seen.shares)
         self._leading = seen.writer == self._writer
@@ -188,9 +191,20 @@ class Turns:
         silence_s = SILENCE_PUTS * self.took.put + self.took.get
         return max(0.0, self._saw_at + (self._rotation.place(self._writer) or 0) * silence_s - now)
 
-    def turn_poll_s(self, now: float) -> float:
-        """How long to wait until it is worth a GET to see whether the next manifest is there."""
-        return max(self._saw_at + self.first_poll_s() - now, 0.25 * self.took.put)
+    def ask_in_s(self, now: float) -> float:
+        """How long to wait until it is worth a GET to see whether the manifest is there that comes before ours.
+
+        From when it can have been written: twice while a GET takes, so that they overlap, if ours is the next one, and
+        once if it is not.
+        """
+        first = min(self._saw_at + 0.3 * self.took.put, self._written_at + 1.5 * self.took.put)
+        pace_s = (0.5 if self._rotation.place(self._writer) == 1 else 1.0) * self.took.get
+        again = self._asked_at + pace_s if self._asked_at >= self._saw_at else first
+        return max(first, again) - now
+
+    def asked(self, now: float) -> None:
+        """A GET of the next manifest was sent."""
+        self._asked_at = now
 
     def direct(self, losses: int, now: float) -> bool:
         """Whether to PUT the next manifest ourselves, at once."""

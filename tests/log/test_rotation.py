@@ -78,9 +78,9 @@ def test_of_a_crowd_nothing_is_counted() -> None:
         (["b", *["a", "c"] * PASSED_MAX], "bac"),  # each of the others has written twice
         (["b", *["a", "c"] * PASSED_MAX, "a"], "ca"),
         (["b", ("b", {"b": BUSY, "x": 0}), "a"], "ba"),  # one that writes now and then does not take part
-        (list("abcd")[:ROTATING_MAX], "abcd"),
-        (list("abcde")[: ROTATING_MAX + 1], ""),  # too many
-        ([*"abcde", *"abcd" * (RECENT // 4)], "abcd"),  # … until one of them has been away for long
+        (list("abcdefgh")[:ROTATING_MAX], "abcdefgh"),
+        (list("abcdefghi")[: ROTATING_MAX + 1], ""),  # too many
+        ([*"abcdefghi", *"abcdefgh" * (RECENT // 8)], "abcdefgh"),  # … until one of them has been away for long
     ],
 )
 def test_who_takes_turns_is_told_by_the_last_manifests(
@@ -117,6 +117,17 @@ def test_who_is_next_writes_at_once_and_the_others_when_those_before_them_are_si
     assert 0.0 == turns_of("a", "a", "a").turn_in_s(0.0)
 
 
+@pytest.mark.parametrize(("me", "gets"), [("b", 0.5), ("a", 1.0)])
+def test_who_comes_behind_the_next_one_asks_twice_while_a_get_takes_and_the_others_once(me: str, gets: float) -> None:
+    took, turns = Durations(), turns_of(me, "c", "b", "a", now=10.0)
+    first_s = turns.ask_in_s(10.0)
+    assert 0.3 * took.put == pytest.approx(first_s)
+    turns.asked(10.0 + first_s)
+    assert gets * took.get == pytest.approx(turns.ask_in_s(10.0 + first_s))
+    turns.saw_manifest(Seen(writer="c", shares={"c": BUSY}, age_s=1.0), 11.0)
+    assert turns.ask_in_s(11.0) <= 0, "the next one may have been there for long"
+
+
 def test_who_takes_turns_writes_itself_though_others_are_busy_until_it_has_lost_too_often() -> None:
     turns = turns_of("a", "b", "a", "b", "a", "b")
     assert all(turns.direct(losses, 0.0) for losses in range(ROTATING_LOSSES_MAX + 1))
@@ -144,9 +155,9 @@ def test_a_naive_writer_takes_no_turns() -> None:
 # -- what it is good for ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("gateways", "p50", "p99"), [(2, 190, 520), (3, 260, 680), (4, 330, 820)])
+@pytest.mark.parametrize(("gateways", "p50", "p99"), [(2, 160, 430), (4, 240, 570), (8, 410, 900)])
 def test_busy_gateways_that_take_turns_ack_sooner_with_fewer_requests(gateways: int, p50: float, p99: float) -> None:
-    """Where one led, two had 220 / 779 ms with 20 PUTs a second, three 298 / 785 with 27, four 336 / 899 with 35."""
+    """Where one led, two had 220 / 779 ms with 20 PUTs a second, four 336 / 899 with 35, eight 435 / 975 with 60."""
     runs = [
         measure_gateways(gateways, "s3-standard", requests_per_s=400.0, seconds=20.0, seed=seed) for seed in range(1, 5)
     ]
@@ -154,4 +165,4 @@ def test_busy_gateways_that_take_turns_ack_sooner_with_fewer_requests(gateways: 
     done = sorted(found.latencies_ms)
     assert done[len(done) // 2] < p50
     assert done[len(done) * 99 // 100] < p99
-    assert found.put * len(done) / found.seconds < 12
+    assert found.put * len(done) / found.seconds < 16
