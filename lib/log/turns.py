@@ -187,9 +187,13 @@ class Turns:
         return self._rotation.place(self._writer) == 0
 
     def turn_in_s(self, now: float) -> float:
-        """How long to let others write before we do: until the chain has rested so long for each that comes before."""
+        """How long to let others write before we do: until the chain has rested so long for each that comes before.
+
+        Less than a millisecond is none: what is left by rounding never passes where time is virtual.
+        """
         silence_s = SILENCE_PUTS * self.took.put + self.took.get
-        return max(0.0, self._saw_at + (self._rotation.place(self._writer) or 0) * silence_s - now)
+        left_s = self._saw_at + (self._rotation.place(self._writer) or 0) * silence_s - now
+        return left_s if left_s > 0.001 else 0.0
 
     def ask_in_s(self, now: float) -> float:
         """How long to wait until it is worth a GET to see whether the manifest is there that comes before ours.

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from itertools import count, pairwise
 
 import pytest
 
 from headwater.bench.contention import Result, measure_gateways
+from headwater.errors import Indeterminate
 from headwater.log import keys
+from headwater.log.committer import ASKED_MAX
 from headwater.log.intents import Intent
 from headwater.log.operations import CreateTopic
 from headwater.log.rotation import BUSY_INTENTS, PASSED_MAX, RECENT, ROTATING_MAX, Rotation, shares
 from headwater.log.turns import ROTATING_LISTED_S, ROTATING_LOSSES_MAX, SILENCE_PUTS, Durations, Look, Seen, Turns
-from tests.log.helpers import chunk, manifest
+from headwater.sim.faults import SimBucket
+from headwater.sim.loop import sim_loop
+from tests.log.helpers import FIXED, Parts, chunk, manifest, network, simulate
+from tests.log.helpers_store import Gate, Scripted, away
 
 BUSY = BUSY_INTENTS
+PUT_S = FIXED.put[0] / 1_000
 
 
 def after(*written: str | tuple[str, Mapping[str, int]]) -> Rotation:
@@ -112,6 +120,7 @@ def test_who_is_next_writes_at_once_and_the_others_when_those_before_them_are_si
     assert [True, False, False] == [turns_of(me, *written).is_next for me in written]
     third = turns_of("c", *written)
     assert third.turn_in_s(2 * silence_s - 0.1) == pytest.approx(0.1)
+    assert 0.0 == third.turn_in_s(2 * silence_s - 1e-9), "a sleep so short ends before it begins, for ever"
     assert 0.0 == third.turn_in_s(10.0)
     assert 0.0 == turns_of("d", *written).turn_in_s(0.0), "it takes no turns, and follows as ever"
     assert 0.0 == turns_of("a", "a", "a").turn_in_s(0.0)
@@ -150,6 +159,98 @@ def test_a_naive_writer_takes_no_turns() -> None:
         turns.saw_manifest(Seen(writer=each, shares={each: BUSY}, intents=BUSY), 0.0)
     assert turns.direct(9, 0.0)
     assert (0.0, False) == (turns.turn_in_s(0.0), turns.rotates)
+
+
+# -- processes ------------------------------------------------------------------------------------------------
+
+
+class Two:
+    """Two processes over one bucket, each with enough to send at a time."""
+
+    def __init__(self) -> None:
+        bucket = SimBucket(sim_loop())
+        self.stores = [Scripted(network(bucket, profile=FIXED, seed=seed)) for seed in range(2)]
+        self.each = [Parts(store, writer="ab"[seed], seed=seed) for seed, store in enumerate(self.stores)]
+        self.wrote: list[str] = []  # whose manifests they were
+        self.each[0].chain.listeners.append(lambda manifest, _: self.wrote.append(manifest.writer))
+        self._names = count()
+
+    async def burst(self, who: int) -> float:
+        """So many intents at once that one takes turns; how long they took, in seconds."""
+        start_s = sim_loop().time()
+        ops = [CreateTopic(name=f"t{next(self._names)}", partitions=1) for _ in range(BUSY)]
+        await asyncio.gather(*(self.each[who].writer.commit(ops=[op]) for op in ops))
+        return sim_loop().time() - start_s
+
+    async def start(self) -> Two:
+        for part in self.each:
+            await part.chain.refresh()
+        for _ in range(4):
+            await asyncio.gather(self.burst(0), self.burst(1))
+        assert all(part.committer.turns.rotates for part in self.each)
+        return self
+
+
+def test_two_busy_processes_take_turns_and_neither_publishes_anything() -> None:
+    async def main() -> None:
+        two = await Two().start()
+        del two.wrote[:]
+        for store in two.stores:
+            store.calls.clear()
+        for _ in range(8):
+            await asyncio.gather(two.burst(0), two.burst(1))
+        for part in two.each:
+            await part.committer.drain()
+        assert [] == [writer for writer, following in pairwise(two.wrote) if writer == following]
+        assert [8, 8] == [store.calls["put_if_absent"] for store in two.stores]
+        assert [0, 0] == [store.calls["put"] for store in two.stores]
+        assert [0, 0] == [store._requests for store in two.stores]
+
+    simulate(main())
+
+
+def test_who_has_nothing_to_send_or_is_dead_is_waited_for_twice() -> None:
+    async def main() -> None:
+        two = await Two().start()
+        assert "a" == two.wrote[-1], "the other one is next"
+        waits = [await two.burst(0) for _ in range(PASSED_MAX + 2)]
+        took = two.each[0].committer.turns.took
+        silent_s, alone_s = SILENCE_PUTS * took.put + took.get + PUT_S, PUT_S
+        assert [silent_s] * PASSED_MAX + [alone_s] * 2 == pytest.approx(waits, abs=0.15)
+        assert not two.each[0].committer.turns.rotates
+
+    simulate(main())
+
+
+def test_what_goes_wrong_while_one_waits_for_its_turn_is_told_by_its_commit() -> None:
+    async def main() -> None:
+        two = await Two().start()
+        two.stores[0].always["get"] = away
+        await two.burst(0)  # its own PUT tells that the slot was free
+        assert "a" == two.wrote[-1]
+        await two.each[0].committer.drain()
+        assert 0 == two.stores[0]._requests
+
+    simulate(main())
+
+
+def test_who_is_broken_off_while_it_waits_for_its_turn_leaves_nothing_on_its_way() -> None:
+    async def main() -> None:
+        two = await Two().start()
+        gate = Gate()
+        two.stores[0].always["get"] = gate
+        waiting = asyncio.ensure_future(two.burst(0))
+        await sim_loop().sleep(0.3)
+        assert 1 < gate.waiting <= ASKED_MAX
+        task = two.each[0].committer._task
+        assert task is not None
+        task.cancel()
+        with pytest.raises(Indeterminate, match="stopping"):
+            await waiting
+        await two.each[0].committer.drain()
+        assert 0 == two.stores[0]._requests
+
+    simulate(main())
 
 
 # -- what it is good for ---------------------------------------------------------------------------------------

@@ -503,6 +503,21 @@ def test_who_publishes_before_it_has_caught_up_keeps_every_promise(monkeypatch: 
     assert behind > 300
 
 
+def test_processes_that_take_turns_keep_every_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These processes mostly have one thing to send at a time; here that is enough to take turns."""
+    wait, waited = Committer._await_turn, 0
+
+    async def counted(self: Committer) -> None:
+        nonlocal waited
+        waited += self.turns.rotates
+        await wait(self)
+
+    monkeypatch.setattr(Committer, "_await_turn", counted)
+    monkeypatch.setattr(_module("rotation"), "BUSY_INTENTS", 1)
+    assert [] == [found for seed in range(30) for found in judge(seed)["violations"]]
+    assert waited > 300
+
+
 def test_a_join_that_brings_back_who_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rare: of two thousand seeds one found it, so these worlds are like that one: five consumers and long sleeps."""
     plan, crew = Plan.draw(1178), dataclasses.replace(Crew.draw(1178), movers=0)  # there were none yet, …
