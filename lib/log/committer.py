@@ -43,7 +43,7 @@ class Committer:
         )
         self._task: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._asked: set[asyncio.Task[bool]] = set()
+        self._asked: set[asyncio.Task[None]] = set()
         self.chain.listeners.append(self._folded)
 
     def submit(
@@ -141,10 +141,15 @@ class Committer:
     def _ask(self) -> None:
         """Ask for the next manifest, whatever of that is under way; who commits hears of it if that fails."""
         if len(self._asked) < ASKED_MAX:
-            task: asyncio.Task[bool] = asyncio.get_running_loop().create_task(self.chain.step())
+            task: asyncio.Task[None] = asyncio.get_running_loop().create_task(self._step())
             self._asked.add(task)
             task.add_done_callback(self._asked.discard)
             task.add_done_callback(unheard)
+
+    async def _step(self) -> None:
+        start_s = self.chain.clock.elapsed_s()
+        if await self.chain.step():
+            self.turns.took.note("get", self.chain.clock.elapsed_s() - start_s)
 
     async def _race(self, pieces: Sequence[Piece], deadline_s: float, *, look: bool, own: Sequence[Group] = ()) -> bool:
         """PUT the next manifest with ``pieces``, ``own`` segments and all that others are known to wait for.
