@@ -134,9 +134,20 @@ class Committer:
         """
         clock, turns, chain = self.chain.clock, self.turns, self.chain
         while (left_s := turns.turn_in_s(now_s := clock.elapsed_s())) > 0:
-            if not await chain.grown(chain.state.seq, min(left_s, turns.ask_in_s(now_s))):
-                turns.asked(clock.elapsed_s())
+            seq, pause_s = chain.state.seq, min(left_s, turns.ask_in_s(now_s))
+            if pause_s > 0:
+                await self._rest(pause_s)
+            if chain.state.seq == seq and turns.ask_in_s(now_s := clock.elapsed_s()) <= 0:
+                turns.asked(now_s)
                 self._ask()
+
+    async def _rest(self, seconds: float) -> None:
+        """Let the time pass, or less if a request for the next manifest is answered meanwhile."""
+        sleep = asyncio.get_running_loop().create_task(self.chain.clock.sleep(seconds))
+        try:
+            await asyncio.wait([sleep, *self._asked], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
 
     def _ask(self) -> None:
         """Ask for the next manifest, whatever of that is under way; who commits hears of it if that fails."""

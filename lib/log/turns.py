@@ -187,13 +187,9 @@ class Turns:
         return self._rotation.place(self._writer) == 0
 
     def turn_in_s(self, now: float) -> float:
-        """How long to let others write before we do: until the chain has rested so long for each that comes before.
-
-        Less than a millisecond is none: what is left by rounding never passes where time is virtual.
-        """
+        """How long to let others write before we do: until the chain has rested so long for each that comes before."""
         silence_s = SILENCE_PUTS * self.took.put + self.took.get
-        left_s = self._saw_at + (self._rotation.place(self._writer) or 0) * silence_s - now
-        return left_s if left_s > 0.001 else 0.0
+        return _left_s(self._saw_at + (self._rotation.place(self._writer) or 0) * silence_s, now)
 
     def ask_in_s(self, now: float) -> float:
         """How long to wait until it is worth a GET to see whether the manifest is there that comes before ours.
@@ -204,7 +200,7 @@ class Turns:
         first = min(self._saw_at + 0.3 * self.took.put, self._written_at + 1.5 * self.took.put)
         pace_s = (0.5 if self._rotation.place(self._writer) == 1 else 1.0) * self.took.get
         again = self._asked_at + pace_s if self._asked_at >= self._saw_at else first
-        return max(first, again) - now
+        return _left_s(max(first, again), now)
 
     def asked(self, now: float) -> None:
         """A GET of the next manifest was sent."""
@@ -292,3 +288,8 @@ class Turns:
         grace = 2.2 * self.took.put + self.took.get
         spread = 0.6 * (self.took.put + self.took.list) * max(self._writers)
         self._wait_s = grace + self._rng.random() * spread
+
+
+def _left_s(until: float, now: float) -> float:
+    """How long it is until then. Less than a millisecond is none: in simulation, what rounding leaves never passes."""
+    return until - now if until - now > 0.001 else 0.0

@@ -133,8 +133,9 @@ def test_who_comes_behind_the_next_one_asks_twice_while_a_get_takes_and_the_othe
     assert 0.3 * took.put == pytest.approx(first_s)
     turns.asked(10.0 + first_s)
     assert gets * took.get == pytest.approx(turns.ask_in_s(10.0 + first_s))
+    assert 0.0 == turns.ask_in_s(10.0 + first_s + gets * took.get - 1e-9)
     turns.saw_manifest(Seen(writer="c", shares={"c": BUSY}, age_s=1.0), 11.0)
-    assert turns.ask_in_s(11.0) <= 0, "the next one may have been there for long"
+    assert 0.0 == turns.ask_in_s(11.0), "the next one may have been there for long"
 
 
 def test_who_takes_turns_writes_itself_though_others_are_busy_until_it_has_lost_too_often() -> None:
@@ -230,6 +231,29 @@ def test_what_goes_wrong_while_one_waits_for_its_turn_is_told_by_its_commit() ->
         assert "a" == two.wrote[-1]
         await two.each[0].committer.drain()
         assert 0 == two.stores[0]._requests
+
+    simulate(main())
+
+
+def test_waiting_for_a_turn_goes_by_the_clock_that_one_has() -> None:
+    """``bench year`` lets months pass in seconds, and waited for 324 s by the clock of the wall."""
+
+    async def main() -> None:
+        two = await Two().start()
+        passed: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            passed.append(seconds)
+            await sim_loop().sleep(seconds / 1_000)
+
+        clock = two.each[0].clock
+        clock.sleep = sleep  # type: ignore[method-assign]
+        elapsed_s = clock.elapsed_s
+        clock.elapsed_s = lambda: elapsed_s() + sum(passed)  # type: ignore[method-assign]
+        start_s = sim_loop().time()
+        await two.burst(0)
+        assert sim_loop().time() - start_s < 2 * PUT_S
+        assert sum(passed) > SILENCE_PUTS * PUT_S / 2
 
     simulate(main())
 
