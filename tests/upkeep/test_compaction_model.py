@@ -177,7 +177,7 @@ class Company(World):
 
     async def compact(self, wanted: list[dict[str, Any]]) -> int:
         self.lives += 1
-        rng = random.Random(self.lives)
+        rng = random.Random(f"archiver {self.lives}")  # a number is the seed of another, whose ids would be its own
         process = Process(f"archiver {self.lives}", self.loop)
         faults = Faults.swarm(rng) if any(life["rough"] for life in wanted) else CALM
         store = SimStore(self.bucket, loop=self.loop, rng=rng, profile=S3_EXPRESS, faults=faults, process=process)
