@@ -266,6 +266,7 @@ def test_a_death_at_every_await_of_a_pass_loses_nothing() -> None:
         life = {"rough": False, "seed": crash_at, "memory": 400, "skew": 0}
         survived = await world.compact([{**life, "crash_at": crash_at}]) == 1
         await world.check()
+        assert not survived or 16 == world.desk.clean
         await world.compact([{**life, "crash_at": None}])
         await world.check()
         assert 16 == world.desk.clean
