@@ -193,11 +193,9 @@ class Committer:
         self.published.folded(manifest)
         # A skewed clock costs us no more than a worse guess.
         age_s = max(0.0, (self.chain.clock.wall_ms() - manifest.time) / 1_000)
-        by_writer = shares(manifest)
         seen = Seen(
             writer=manifest.writer,
-            shares=by_writer,
-            writers=len(by_writer),
+            shares=shares(manifest),
             intents=len(manifest.intents),
             others=len(manifest.intents) - own,
             age_s=age_s,

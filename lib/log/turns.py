@@ -80,8 +80,7 @@ class Seen:
     """What a manifest tells of who writes."""
 
     writer: str  # whose it is
-    shares: Mapping[str, int] = field(default_factory=dict)  # how many intents are whose (``rotation.shares``)
-    writers: int = 1  # whose intents it carries, its own included
+    shares: Mapping[str, int] = field(default_factory=dict)  # whose intents it carries (``rotation.shares``)
     intents: int = 1
     others: int = 0  # of these, not ours
     age_s: float = 0.0
@@ -125,7 +124,7 @@ class Turns:
         self._leading = seen.writer == self._writer
         self._leading_since = min(self._leading_since, now) if self._leading else float("inf")
         self._intents.append(seen.intents)
-        self._writers.append(seen.writers)
+        self._writers.append(max(1, len(seen.shares)))
         self._progress_at = now
         if self._leading:
             self._own.append(now)

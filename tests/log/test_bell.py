@@ -77,7 +77,9 @@ def test_a_ring_has_the_leader_list_and_name_what_was_published() -> None:
 
 def test_a_follower_whose_leader_names_others_too_does_not_ring() -> None:
     async def main(pair: Pair) -> None:
-        pair.follower.committer.turns.saw_manifest(Seen(writer="first", writers=2), sim_loop().time())
+        pair.follower.committer.turns.saw_manifest(
+            Seen(writer="first", shares={"first": 1, "other": 1}), sim_loop().time()
+        )
         await pair.sent(1)
         assert "" == await bell.heard(pair.leader.chain)
 

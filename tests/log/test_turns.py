@@ -28,7 +28,9 @@ def test_how_long_a_follower_waits_goes_by_how_many_write_and_not_by_how_much(in
     for seed in range(200):
         turns = Turns("me", random.Random(seed))
         for _ in range(RECENT):
-            turns.saw_manifest(Seen(writer="other", writers=2, intents=intents, others=intents), 10.0)
+            turns.saw_manifest(
+                Seen(writer="other", shares={"other": 1, "me": 1}, intents=intents, others=intents), 10.0
+            )
         turns.published(10.0)
         assert not turns.my_turn(0, 10.0 + REST_S)
         assert turns.my_turn(0, 10.0 + REST_S + 0.6 * 2 * (Durations().put + Durations().list))
@@ -38,7 +40,7 @@ def test_how_long_a_follower_waits_goes_by_how_many_write_and_not_by_how_much(in
 def test_a_writer_whose_manifests_carry_nobody_elses_intents_does_not_know_that_others_wait(intents: int) -> None:
     turns = Turns("me", random.Random(1))
     alone = Seen(writer="other", intents=intents, others=intents)
-    turns.saw_manifest(Seen(writer="other", writers=2, intents=intents, others=intents), 0.0)
+    turns.saw_manifest(Seen(writer="other", shares={"other": 1, "me": 1}, intents=intents, others=intents), 0.0)
     for _ in range(RECENT - 1):
         turns.saw_manifest(alone, 0.0)
         assert not turns.unaware()
@@ -50,7 +52,7 @@ def test_a_writer_whose_manifests_carry_nobody_elses_intents_does_not_know_that_
 
 def test_in_company_announced_keys_are_asked_for_and_a_list_now_and_then() -> None:
     turns = Turns("me", random.Random(1))
-    turns.saw_manifest(Seen(writer="me", writers=2, intents=2, others=1), 0.0)
+    turns.saw_manifest(Seen(writer="me", shares={"me": 1, "other": 1}, intents=2, others=1), 0.0)
     assert Look.LIST is turns.look(0.0, 1), "nothing was listed yet"
     turns.listed(0.0, is_news=True)
     assert Look.LIST is turns.look(0.0, 1), "where there was news there may be more"
@@ -77,7 +79,7 @@ def test_who_is_alone_looks_where_somebody_said_that_it_will_be_and_lists_after_
 
 def test_who_does_not_cooperate_looks_at_nobody() -> None:
     turns = Turns("me", random.Random(1), cooperative=False)
-    turns.saw_manifest(Seen(writer="me", writers=2, intents=2, others=1), 0.0)
+    turns.saw_manifest(Seen(writer="me", shares={"me": 1, "other": 1}, intents=2, others=1), 0.0)
     for number in range(2 * STREAK):
         turns.saw_manifest(Seen(writer="me"), LONE_S * number / STREAK)
     assert not turns.look(LONE_S * 2, 0)
